@@ -1,0 +1,1 @@
+"""Train thousands of small networks in matched pairs and keep every result."""

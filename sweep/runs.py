@@ -1,0 +1,174 @@
+"""What a run is: its settings, its identity, and the fields that make two runs a pair.
+
+`Run` is the one place where a setting is declared: the search space's model, its JSON schema, the store's columns and
+a run's identity are all read off these fields. Pure Python: neither torch nor ray.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
+
+from pydantic import AfterValidator, Field
+
+TRAINER_VERSION: Final = 1
+"""Raised whenever the same settings would train to another result; part of every run's identity."""
+
+SEED_LIMIT: Final = 2**32
+
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError("must be odd")
+    return size
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One network trained once. Every field but `evaluate_every` can change its result and is part of its identity."""
+
+    bias: Annotated[
+        bool,
+        Field(description="false fixes the biases of the layers named by bias_layers at zero"),
+    ] = True
+    bias_layers: Annotated[
+        Literal["conv", "first_conv", "later_conv", "all"],
+        Field(description="the layers that `bias` touches; the others have a bias in both arms"),
+    ] = "conv"
+    depth: Annotated[int, Field(ge=1, le=16, description="convolution layers")] = 2
+    width: Annotated[int, Field(ge=1, le=1024, description="channels of each convolution")] = 16
+    kernel_size: Annotated[
+        int, Field(ge=1, le=15, description="odd side of the kernels, in pixels"), AfterValidator(_odd)
+    ] = 5
+    batch_norm: Annotated[
+        bool, Field(description="batch normalization after each convolution, before the activation")
+    ] = False
+    activation: Annotated[
+        Literal["relu", "gelu", "tanh", "leaky_relu", "identity"],
+        Field(description="after each convolution and after the hidden linear layer"),
+    ] = "relu"
+    pooling: Annotated[
+        Literal["stride", "max", "average", "none"],
+        Field(
+            description="stride: the first two convolutions have stride 2; max, average: 2x2 after each of them"
+        ),
+    ] = "stride"
+    dropout: Annotated[float, Field(ge=0, lt=1, description="probability, after each activation")] = 0.0
+    hidden: Annotated[
+        int, Field(ge=0, le=65536, description="units of the hidden linear layer; 0 leaves it out")
+    ] = 64
+    weight_init: Annotated[
+        Literal["he", "truncated_normal", "uniform"],
+        Field(
+            description="he: normal, variance 2 / fan-in; truncated_normal: sigma 0.1, redrawn outside 2 sigma; "
+            "uniform: within 1 / sqrt(fan-in), PyTorch's default"
+        ),
+    ] = "he"
+    bias_init: Annotated[
+        Literal["zeros", "uniform", "original"],
+        Field(
+            description="uniform: within 1 / sqrt(fan-in), PyTorch's default; original: first convolution 0, others 1"
+        ),
+    ] = "zeros"
+    input_scaling: Annotated[
+        Literal["standardized", "centered", "unit"],
+        Field(
+            description="standardized: mean 0, deviation 1 over the training set; centered: -0.5 … 0.5; unit: 0 … 1"
+        ),
+    ] = "standardized"
+    dataset: Annotated[str, Field(min_length=1, description="name of a data set")] = "mnist5k"
+    split: Annotated[
+        int, Field(ge=0, lt=SEED_LIMIT, description="which stratified split into train, validation and test")
+    ] = 0
+    train_examples: Annotated[
+        int | None, Field(ge=1, description="training pictures to use; null: all of them")
+    ] = None
+    optimizer: Annotated[Literal["sgd", "adamw"], Field(description="the optimizer")] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 0.05
+    momentum: Annotated[float, Field(ge=0, lt=1, description="of SGD")] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1000, description="of the weights only")] = 0.0
+    schedule: Annotated[
+        Literal["constant", "cosine"], Field(description="of the learning rate over the steps")
+    ] = "constant"
+    batch_size: Annotated[int, Field(ge=1, le=65536, description="pictures a step")] = 16
+    steps: Annotated[int, Field(ge=1, le=10_000_000, description="updates of the weights")] = 1001
+    precision: Annotated[
+        Literal["float32", "tf32", "bfloat16"],
+        Field(description="arithmetic of convolutions and matrix products"),
+    ] = "float32"
+    protocol: Annotated[
+        Literal["paired", "shared_weights"],
+        Field(
+            description="paired: every run its own weights; shared_weights: both arms take turns on one set of weights"
+        ),
+    ] = "paired"
+    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT, description="of every random stream")] = 0
+    evaluate_every: Annotated[
+        int | None, Field(ge=1, description="steps between points of the learning curve; null: ten points")
+    ] = None
+
+    @property
+    def curve_interval(self) -> int:
+        """Steps between two points of the learning curve."""
+        return self.evaluate_every or -(-self.steps // 10)
+
+
+SETTINGS: Final = tuple(field.name for field in dataclasses.fields(Run))
+DEFAULTS: Final[dict[str, Any]] = {field.name: field.default for field in dataclasses.fields(Run)}
+TYPES: Final[dict[str, Any]] = get_type_hints(Run, include_extras=True)
+IDENTITY: Final = tuple(name for name in SETTINGS if name != "evaluate_every")
+CELL: Final = tuple(name for name in IDENTITY if name not in ("bias", "seed"))
+"""The settings that the runs of one cell share."""
+
+TRAINED: Final = frozenset(
+    {
+        *("bias", "depth", "width", "batch_norm", "seed", "input_scaling", "weight_init", "bias_init"),
+        *("steps", "batch_size", "learning_rate", "evaluate_every"),
+    }
+)
+"""Settings whose every level trains today; the others are accepted at their default only, and refused by name else."""
+
+_FLOATS: Final = frozenset(name for name in SETTINGS if get_args(TYPES[name])[0] is float)
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """The run's settings by name, in the order of their declaration."""
+    return {name: getattr(run, name) for name in SETTINGS}
+
+
+class Identities:
+    """Run ids of the runs of one cell: 20 hexadecimal digits of SHA-256, the same on every machine.
+
+    Hashed are `TRAINER_VERSION`, the data's identity and the settings in canonical form (JSON, keys sorted, defaults
+    filled in, floats by `repr`); what the runs of a cell share is hashed once.
+    """
+
+    def __init__(self, run: Run, data_identity: str) -> None:
+        cell = {name: _canonical(name, getattr(run, name)) for name in CELL}
+        document = {"trainer_version": TRAINER_VERSION, "data": data_identity, "settings": cell}
+        self._hash = hashlib.sha256(_compact(document).encode())
+
+    def run_id(self, bias: bool, seed: int) -> str:
+        digest = self._hash.copy()
+        digest.update(b'{"bias":%s,"seed":%d}' % (b"true" if bias else b"false", seed))
+        return digest.hexdigest()[:20]
+
+
+def run_id(run: Run, data_identity: str) -> str:
+    """The identity of `run`, trained on the data that `data_identity` names."""
+    return Identities(run, data_identity).run_id(run.bias, run.seed)
+
+
+def array_id(run_ids: Iterator[str] | list[str]) -> str:
+    """The identity of an array: a hash of its sorted run ids."""
+    return hashlib.sha256("\n".join(sorted(run_ids)).encode()).hexdigest()[:20]
+
+
+def _canonical(name: str, value: Any) -> Any:
+    # 1 and 1.0, 0.0 and -0.0 are one setting, whoever wrote it.
+    return float(value) + 0.0 if name in _FLOATS else value
+
+
+def _compact(document: Any) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)

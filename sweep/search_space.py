@@ -1,0 +1,476 @@
+"""A search space: read from YAML, checked, and walked cell by cell.
+
+Types, defaults and descriptions of settings come from `sweep.runs.Run`, the JSON schema from the model here.
+An error names the file, the line, the setting, what was given and what is allowed.
+"""
+
+import difflib
+import functools
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import GenericAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from sweep import yaml_lines
+from sweep.errors import InputError
+from sweep.runs import DEFAULTS, IDENTITY, SETTINGS, TRAINED, TYPES
+from sweep.yaml_lines import Document, Location, show
+
+MAX_LEVELS: Final = 10_000
+MAX_RUNS: Final = 10**7
+_MAX_REPORTED: Final = 5
+_STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+_MEMBER: Final = ("seed", "bias")
+
+
+def _level_schema(name: str) -> dict[str, Any]:
+    """The JSON schema of one level; a check in Python, such as "odd", becomes the list of what passes it."""
+    adapter = TypeAdapter[Any](TYPES[name])
+    schema = adapter.json_schema()
+    if any(isinstance(part, AfterValidator) for part in TYPES[name].__metadata__):
+        span = range(schema.pop("minimum"), schema.pop("maximum") + 1)
+        schema["enum"] = [level for level in span if _passes(adapter, level)]
+    return schema
+
+
+def _passes(adapter: TypeAdapter[Any], level: Any) -> bool:
+    try:
+        adapter.validate_python(level, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+_LEVEL_SCHEMAS: Final = {name: _level_schema(name) for name in SETTINGS}
+
+
+def _trained(name: str, level: Any) -> Any:
+    if name not in TRAINED and level != DEFAULTS[name]:
+        raise _problem(f"{show(level)} is not trained yet; today only {show(DEFAULTS[name])}")
+    return level + 0.0 if isinstance(level, float) else level  # one zero: -0.0 + 0.0 is 0.0
+
+
+def _distinct(levels: list[Any]) -> list[Any]:
+    seen = set()
+    for index, level in enumerate(levels):
+        if level in seen:
+            raise _problem(f"{show(level)} is given twice", (index,))
+        seen.add(level)
+    return levels
+
+
+def _count_to_seeds(given: Any) -> Any:
+    if type(given) is not int:
+        return given
+    if not 1 <= given <= MAX_LEVELS:
+        raise _problem(f"{show(given)} is not allowed: a count of seeds from 1 to {MAX_LEVELS:,}, or a list")
+    return list(range(given))
+
+
+def _one_to_list(given: Any) -> Any:
+    return given if isinstance(given, list) else [given]
+
+
+def _only(today: Any, given: Any) -> Any:
+    if given != today or type(given) is not type(today):
+        only = "leave it out" if today is None else f"today only {show(today)}"
+        raise _problem(f"{show(given)} is not built yet; {only}")
+    return given
+
+
+def _problem(message: str, location: Location = ()) -> PydanticCustomError:
+    """A complaint in final words, about the part at `location` below the one being validated."""
+    # As the template itself, a message with braces in it would be filled in: it travels as a value.
+    return PydanticCustomError("problem", "{message}", {"message": message, "location": location})
+
+
+def _level(name: str) -> Any:
+    schema = dict(_LEVEL_SCHEMAS[name])
+    if name not in TRAINED:
+        words = schema.get("description", "")
+        schema = {"const": DEFAULTS[name], "description": f"{words} (not trained yet: only this)"}
+    return Annotated[TYPES[name], AfterValidator(functools.partial(_trained, name)), WithJsonSchema(schema)]
+
+
+def _setting(name: str) -> Any:
+    schema = TypeAdapter(_level(name)).json_schema() | {"default": DEFAULTS[name]}
+    return Annotated[_level(name), WithJsonSchema(schema)]
+
+
+def _levels(name: str, **words: Any) -> Any:
+    schema: dict[str, Any] = {"uniqueItems": True, **words}
+    length = Field(min_length=1, max_length=MAX_LEVELS, json_schema_extra=schema)
+    listed: Any = GenericAlias(list, (_level(name),))
+    return Annotated[listed, length, AfterValidator(_distinct)]
+
+
+def _axis(name: str) -> Any:
+    if name == "bias":
+        return _levels(name, default=[True, False], description="both arms, unless said otherwise")
+    if name != "seed":
+        return _levels(name)
+    count = {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_LEVELS,
+        "description": "seeds 0 to this less one",
+    }
+    either = [count, TypeAdapter(_levels(name)).json_schema()]
+    schema = WithJsonSchema({"anyOf": either, "default": [0], "description": "a count of seeds, or a list"})
+    return Annotated[_levels(name), BeforeValidator(_count_to_seeds), schema]
+
+
+def _excluded(name: str) -> Any:
+    either = [TypeAdapter(kind).json_schema() for kind in (_level(name), _levels(name))]
+    return Annotated[_levels(name), BeforeValidator(_one_to_list), WithJsonSchema({"anyOf": either})]
+
+
+if TYPE_CHECKING:
+    Settings = dict[str, Any]
+    Axes = dict[str, list[Any]]
+    Clause = dict[str, list[Any]]
+else:
+    from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
+
+    def _table(name: str, names: Iterable[str], kind: Callable[[str], Any]) -> Any:
+        table = TypedDict(name, {setting: kind(setting) for setting in names}, total=False)
+        table.__pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+        return table
+
+    Settings = _table("Settings", SETTINGS, _setting)
+    Axes = _table("Axes", IDENTITY, _axis)
+    Clause = _table("Clause", IDENTITY, _excluded)
+
+
+class Analysis(BaseModel):
+    """What was declared before looking at the results."""
+
+    model_config = _STRICT
+
+    margin: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=100,
+            allow_inf_nan=False,
+            description="smallest effect that matters, in percentage points",
+        ),
+    ] = 0.5
+    confidence: Annotated[float, Field(gt=0.5, lt=1, description="of the intervals")] = 0.95
+    looks: Annotated[
+        Any,
+        BeforeValidator(functools.partial(_only, 1)),
+        WithJsonSchema(
+            {"const": 1, "description": "times that the results are looked at (not built yet: only this)"}
+        ),
+    ] = 1
+    tune: Annotated[
+        Any,
+        BeforeValidator(functools.partial(_only, None)),
+        WithJsonSchema({"const": None, "description": "not built yet: leave it out"}),
+    ] = None
+
+    @property
+    def margin_declared(self) -> bool:
+        """Whether the margin was given, rather than taken from the default."""
+        return "margin" in self.model_fields_set
+
+
+class SearchSpace(BaseModel):
+    """A grid of runs: `settings`, `axes` and `exclude` as given, `fixed` and `levels` with defaults."""
+
+    model_config = _STRICT
+
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$",
+            description="of the sweep in the store: letters, digits and . _ -, at most 64, "
+            "the first neither . nor -; default: the file's stem",
+        ),
+    ]
+    settings: Annotated[Settings, Field(description="what every run shares")] = {}
+    axes: Annotated[
+        Axes, Field(description="the levels of each setting that varies; the grid is their product")
+    ] = {}
+    exclude: Annotated[
+        list[Clause],
+        Field(description="what the grid leaves out: runs with one of the given levels on every given axis"),
+    ] = []
+    analysis: Annotated[Analysis, Field(description="what was declared before looking")] = Analysis()
+    tracking: Annotated[
+        Any,
+        BeforeValidator(functools.partial(_only, None)),
+        WithJsonSchema({"const": None, "description": "not built yet: leave it out"}),
+    ] = None
+
+    @functools.cached_property
+    def levels(self) -> dict[str, tuple[Any, ...]]:
+        """Levels by axis, in the settings' order, always with `bias` and `seed`, be it at one level."""
+        given: dict[str, list[Any]] = {"bias": [True, False], "seed": [0]}
+        given |= {name: [self.settings[name]] for name in _MEMBER if name in self.settings}
+        given |= self.axes
+        return {name: tuple(given[name]) for name in SETTINGS if name in given}
+
+    @functools.cached_property
+    def fixed(self) -> dict[str, Any]:
+        """Every setting that is no axis, defaults filled in."""
+        settings = DEFAULTS | self.settings
+        return {name: settings[name] for name in SETTINGS if name not in self.levels}
+
+    def grid(self) -> Iterator[tuple[dict[str, Any], list[tuple[bool, int]]]]:
+        """Each cell that has runs: all its settings but bias and seed, and its (bias, seed) members.
+
+        Cells come in the order of the settings (the last axis varies fastest) and of their levels; members by
+        seed, then bias, as declared. The mapping is fresh; the list may be shared by cells: do not change it.
+        """
+        axes = [name for name in self.levels if name not in _MEMBER]
+        order = {name: self.fixed.get(name) for name in SETTINGS if name not in _MEMBER}
+        for cell, members in self._cells():
+            yield {**order, **dict(zip(axes, cell, strict=True))}, members
+
+    def run_count(self) -> int:
+        """Runs in the grid, less those excluded."""
+        return self._counts[1]
+
+    def cell_count(self) -> int:
+        """Cells with at least one run."""
+        return self._counts[0]
+
+    def resolved(self) -> str:
+        """YAML text with everything written out, which `load` reads as the same grid and analysis."""
+        axes: dict[str, Any] = {name: list(levels) for name, levels in self.levels.items()}
+        if axes["seed"] == list(range(len(axes["seed"]))):
+            axes["seed"] = len(axes["seed"])
+        analysis = self.analysis.model_dump(include={"margin", "confidence"})
+        note = ""
+        if not self.analysis.margin_declared:
+            note = f"# The margin was not declared; the default is {analysis.pop('margin')}.\n"
+        document = {"name": self.name, "settings": self.fixed, "axes": axes, "exclude": self.exclude}
+        return yaml_lines.dump(document | {"analysis": analysis}) + note
+
+    @functools.cached_property
+    def _counts(self) -> tuple[int, int]:
+        if not self.exclude:
+            cells = math.prod(len(levels) for name, levels in self.levels.items() if name not in _MEMBER)
+            return cells, cells * len(self.levels["seed"]) * len(self.levels["bias"])
+        cells = runs = 0
+        for _, members in self._cells():
+            cells, runs = cells + 1, runs + len(members)
+        return cells, runs
+
+    def _cells(self) -> Iterator[tuple[tuple[Any, ...], list[tuple[bool, int]]]]:
+        """The cells' levels and members; each clause of `exclude` is one bit of the integers and-ed here."""
+        everyone = [(bias, seed) for seed in self.levels["seed"] for bias in self.levels["bias"]]
+        masks = {name: self._masks(name) for name in self.levels}
+        of_members = [masks["bias"][bias] & masks["seed"][seed] for bias, seed in everyone]
+        whole = _bits("bias" not in clause and "seed" not in clause for clause in self.exclude)
+        anyone = _bits(True for _ in self.exclude)
+
+        @functools.lru_cache(maxsize=16)  # cells that meet the same clauses have the same members
+        def members(met: int) -> list[tuple[bool, int]]:
+            return [member for member, mask in zip(everyone, of_members, strict=True) if not mask & met]
+
+        axes = [name for name in self.levels if name not in _MEMBER]
+        by_level = [[masks[name][level] for level in self.levels[name]] for name in axes]
+        cells = itertools.product(*(self.levels[name] for name in axes))
+        for cell, met_by_axis in zip(cells, itertools.product(*by_level), strict=True):
+            met = anyone
+            for mask in met_by_axis:
+                met &= mask
+            left = everyone if not met else [] if met & whole else members(met)
+            if left:
+                yield cell, left
+
+    def _masks(self, name: str) -> dict[Any, int]:
+        """For each level of an axis, the clauses that it meets: they name it or are silent on the axis."""
+        silent = _bits(name not in clause for clause in self.exclude)
+        masks = dict.fromkeys(self.levels[name], silent)
+        for index, clause in enumerate(self.exclude):
+            for level in clause.get(name, ()):
+                masks[level] |= 1 << index
+        return masks
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        for name in self.axes:
+            if name in self.settings:
+                raise _problem("also stands under settings; give it in one place", ("axes", name))
+        runs = math.prod(map(len, self.levels.values()))
+        if runs > MAX_RUNS:
+            raise _problem(f"{runs:,} runs; at most {MAX_RUNS:,}", ("axes",))
+        for index, clause in enumerate(self.exclude):
+            self._check_clause(clause, ("exclude", index))
+        if self.exclude and next(self._cells(), None) is None:
+            raise _problem("leaves no run at all", ("exclude",))
+        return self
+
+    def _check_clause(self, clause: Clause, location: Location) -> None:
+        if not clause:
+            raise _problem("names no axis, and so would leave out everything", location)
+        for name, levels in clause.items():
+            if name not in self.levels:
+                words = (
+                    f"is no axis, but fixed at {show(self.fixed[name])}; the axes are {_list(self.levels)}"
+                )
+                raise _problem(words, (*location, name))
+            known = set(self.levels[name])
+            for index, level in enumerate(levels):
+                if level not in known:
+                    words = f"{show(level)} is no level of that axis: {show(list(self.levels[name]))}"
+                    raise _problem(words, (*location, name, index))
+
+
+def _bits(flags: Iterable[bool]) -> int:
+    return int("".join("01"[flag] for flag in flags)[::-1] or "0", 2)
+
+
+def load(path: Path) -> SearchSpace:
+    """The search space in the YAML file at `path`; `InputError` says what is wrong, and where"""
+    return parse(yaml_lines.read(path), path)
+
+
+def parse(content: bytes, path: Path) -> SearchSpace:
+    """As `load`, from the file's content; `path` gives the default name and stands in messages."""
+    document = yaml_lines.parse(content, path)
+    if not isinstance(document.data, dict):
+        keys = _list(SearchSpace.model_fields)
+        raise InputError(
+            document.complaint((), f"{show(document.data)} is not allowed: a mapping with {keys}")
+        )
+    try:
+        return SearchSpace.model_validate({"name": path.stem} | document.data)
+    except ValidationError as error:
+        raise InputError(_complaints(document, error)) from None
+
+
+def _complaints(document: Document, error: ValidationError) -> str:
+    """The first few errors by line, one a line."""
+    found = []
+    for details in error.errors(include_url=False):
+        location = details["loc"] + tuple(details.get("ctx", {}).get("location", ()))
+        found.append((document.line(location), location, details))
+    found.sort(key=lambda each: each[0])
+    lines = [
+        document.complaint(location, _words(location, details, document))
+        for _, location, details in found[:_MAX_REPORTED]
+    ]
+    if len(found) > _MAX_REPORTED:
+        lines.append(f"… and {len(found) - _MAX_REPORTED:,} more")
+    return "\n".join(lines)
+
+
+def _words(location: Location, details: ErrorDetails, document: Document) -> str:
+    match details["type"]:
+        case "problem":
+            return details["msg"]
+        case "extra_forbidden":
+            return _unknown(location)
+        case "too_long":
+            return f"{details['ctx']['actual_length']:,} levels; at most {MAX_LEVELS:,}"
+        case "too_short":
+            return "no levels; at least one is needed"
+    given = f"{show(details['input'])} is not allowed: {_allowed(location)}"
+    if location == ("name",) and "name" not in document.data:
+        return f"name: the file's stem, {given}; name it in the file"
+    near = difflib.get_close_matches(str(details["input"])[:64], _choices(location), 1)
+    return given + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _unknown(location: Location) -> str:
+    key = str(location[-1])
+    if len(location) == 1:
+        kind, known = "key", list(SearchSpace.model_fields)
+        if key in SETTINGS:
+            return f"a setting stands under settings or axes; the keys here are {_list(known)}"
+    elif location[0] == "analysis":
+        kind, known = "key", list(Analysis.model_fields)
+    else:
+        kind, known = "setting", list(SETTINGS if location[0] == "settings" else IDENTITY)
+        if key in SETTINGS:
+            return "is no part of what a run is, and so never varies: it stands under settings"
+    near = difflib.get_close_matches(key[:64], known, 1)
+    return f"unknown {kind}; " + (f"did you mean {near[0]!r}?" if near else f"known are {_list(known)}")
+
+
+def _choices(location: Location) -> list[str]:
+    name = next((step for step in location if step in SETTINGS), None)
+    return [str(level) for level in _LEVEL_SCHEMAS[str(name)].get("enum", ())] if name else []
+
+
+def _allowed(location: Location) -> str:
+    match location:
+        case ("name",):
+            return "text of letters, digits and . _ -, at most 64, the first neither . nor -"
+        case ("settings" | "axes",) | ("exclude", int()):
+            return "a mapping from settings to levels"
+        case ("exclude",):
+            return "a list of mappings from axes to levels"
+        case ("analysis",):
+            return f"a mapping with {_list(Analysis.model_fields)}"
+        case ("analysis", field):
+            return _describe(Analysis.model_json_schema()["properties"][field])
+        case ("axes", "seed"):
+            return "a count of seeds, or a list of them"
+        case ("axes", str(name)):
+            return f"a list of levels, each {_describe(_LEVEL_SCHEMAS[name])}"
+        case _:
+            name = next(str(step) for step in location if step in SETTINGS)
+            return _describe(_LEVEL_SCHEMAS[name])
+
+
+def _describe(schema: dict[str, Any]) -> str:
+    """A JSON schema of a single value in words."""
+    if "anyOf" in schema:
+        return " or ".join(map(_describe, schema["anyOf"]))
+    if "enum" in schema:
+        return "one of " + ", ".join(map(show, schema["enum"]))
+    noun = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}
+    if "minimum" in schema and "maximum" in schema:
+        return f"{noun[schema['type']]} from {schema['minimum']} to {schema['maximum']}"
+    limits = {
+        "minimum": "at least",
+        "exclusiveMinimum": "above",
+        "maximum": "at most",
+        "exclusiveMaximum": "below",
+    }
+    words = [f"{word} {schema[key]}" for key, word in limits.items() if key in schema]
+    return " ".join([noun.get(schema["type"], schema["type"]), " and ".join(words)]).strip()
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of a search space's YAML file."""
+    model = _untitled(SearchSpace.model_json_schema())
+    del model["required"]  # the name, for which `load` takes the file's stem
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Search space", **model}
+
+
+def _untitled(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _untitled(value) for key, value in node.items() if key != "title"}
+    return [_untitled(each) for each in node] if isinstance(node, list) else node
+
+
+if __name__ == "__main__":
+    target = Path(__file__).parent.parent / "search_spaces" / "schema.json"
+    target.write_text(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
