@@ -14,6 +14,9 @@ from sweep.errors import InputError
 IDENTITIES: Final = {"mnist5k": "d3d0083f1c091e7c"}
 """Fingerprint of each embedded data set, which stands for the data in a run's identity before anything is loaded."""
 
+SHAPES: Final = {"mnist5k": (1, 28, 28, 10)}
+"""Channels, height, width and classes, for planning where the data is not at hand."""
+
 HELD_OUT: Final = {"mnist5k": (500, 1000)}
 """Validation and test pictures that are split off, of all classes together."""
 
@@ -73,9 +76,7 @@ def stratified_split(
         members = members[streams.permutation(0, f"{rule}/{label}", len(members))]
         cut_test = round(test * len(members) / len(labels))
         cut = cut_test + round(validation * len(members) / len(labels))
-        for part, chosen in zip(
-            parts, (members[cut:], members[cut_test:cut], members[:cut_test]), strict=True
-        ):
+        for part, chosen in zip(parts, (members[cut:], members[cut_test:cut], members[:cut_test]), strict=True):
             part.append(chosen)
     train, held_out, tested = (np.concatenate(part) for part in parts)
     return (

@@ -1,11 +1,10 @@
-"""The network, with a leading axis of runs: its shape, its starting weights and one forward pass.
+"""The network, with a leading axis of runs: its starting weights and one forward pass.
 
 Every tensor of parameters starts with the axis of runs; nothing is ever summed over it, so a run's numbers do not
 depend on its neighbours. Activations are `[pictures, runs x channels, height, width]` in channels-last memory, so that
 a convolution of all runs is one grouped convolution.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from sweep import streams
 from sweep.runs import Run
+from sweep.shape import Shape
 
 Tensors = dict[str, torch.Tensor]
 
@@ -25,68 +25,6 @@ ALIGNMENT: Final = 16
 A matrix product chooses its way by the address of its operands: without padding, a run's bits would depend on its slot.
 Padded units stay zero, since their weights, their biases and so all their gradients are.
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """What fixes the program: runs of one array have one shape. Picture sizes are in pixels."""
-
-    channels: int
-    height: int
-    width: int
-    classes: int
-    depth: int
-    filters: int
-    kernel_size: int
-    hidden: int
-    batch_norm: bool
-
-    @classmethod
-    def of(cls, run: Run, picture_shape: tuple[int, int, int], classes: int) -> "Shape":
-        """The shape of `run` on pictures of `picture_shape` (channels, height, width)."""
-        return cls(*picture_shape, classes, run.depth, run.width, run.kernel_size, run.hidden, run.batch_norm)
-
-    def stride(self, layer: int) -> int:
-        """The first two convolutions halve the picture."""
-        return 2 if layer < 2 else 1
-
-    def pixels(self, layer: int) -> int:
-        """Pixels of one channel that convolution `layer` puts out."""
-        halvings = min(layer + 1, 2)
-        return -(-self.height // 2**halvings) * -(-self.width // 2**halvings)
-
-    def fan_in(self, layer: int) -> int:
-        """Inputs of one unit of convolution `layer`."""
-        return (self.channels if layer == 0 else self.filters) * self.kernel_size**2
-
-    def layers(self) -> list[tuple[str, tuple[int, ...], int]]:
-        """Name, weight shape (PyTorch's order: outputs first) and fan-in of every layer with weights."""
-        side = self.kernel_size
-        convs: list[tuple[str, tuple[int, ...], int]] = [
-            (f"conv{i}", (self.filters, self.fan_in(i) // side**2, side, side), self.fan_in(i))
-            for i in range(self.depth)
-        ]
-        sizes = [
-            self.filters * self.pixels(self.depth - 1),
-            *([self.hidden] if self.hidden else []),
-            self.classes,
-        ]
-        names = ["hidden", "logits"] if self.hidden else ["logits"]
-        linears = [(name, (sizes[i + 1], sizes[i]), sizes[i]) for i, name in enumerate(names)]
-        return convs + linears
-
-    def parameter_count(self, bias: bool) -> int:
-        """Trainable numbers of one run: weights, the biases that are not fixed at zero, and batch norm's."""
-        weights = sum(int(np.prod(shape)) for _, shape, _ in self.layers())
-        linear_biases = self.hidden + self.classes
-        norms = 2 * self.filters * self.depth if self.batch_norm else 0
-        return weights + linear_biases + norms + (self.filters * self.depth if bias else 0)
-
-    def forward_flops(self) -> int:
-        """Floating-point operations of one picture's forward pass: two for each multiply-add of a weight."""
-        convs = sum(self.pixels(i) * self.filters * self.fan_in(i) for i in range(self.depth))
-        linears = sum(int(np.prod(shape)) for name, shape, _ in self.layers() if not name.startswith("conv"))
-        return 2 * (convs + linears)
 
 
 def initial(runs: Sequence[Run], shape: Shape, dtype: torch.dtype = torch.float32) -> tuple[Tensors, Tensors]:
@@ -106,9 +44,7 @@ def initial(runs: Sequence[Run], shape: Shape, dtype: torch.dtype = torch.float3
         parameters[f"{name}.weight"] = arrange(name, weight, shape)
         biases = np.stack([_biases(run, name, weight_shape[0], fan_in) for run in runs])
         bias = torch.from_numpy(biases).to(dtype)
-        parameters[f"{name}.bias"] = (
-            bias if name.startswith("conv") else F.pad(bias, (0, -bias.shape[1] % ALIGNMENT))
-        )
+        parameters[f"{name}.bias"] = bias if name.startswith("conv") else F.pad(bias, (0, -bias.shape[1] % ALIGNMENT))
     statistics: Tensors = {}
     for layer in range(shape.depth if shape.batch_norm else 0):
         size = (len(runs), shape.filters)
@@ -128,7 +64,7 @@ def arrange(layer: str, weight: torch.Tensor, shape: Shape) -> torch.Tensor:
     if layer.startswith("conv"):
         return weight.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     if layer == shape.layers()[shape.depth][0]:
-        weight = weight.unflatten(2, (shape.filters, -1)).transpose(2, 3).flatten(2)
+        weight = weight.view(*weight.shape[:2], shape.filters, -1).transpose(2, 3).flatten(2)
     return F.pad(weight.transpose(1, 2), (0, -weight.shape[1] % ALIGNMENT, 0, -weight.shape[2] % ALIGNMENT))
 
 
@@ -148,9 +84,7 @@ def forward(
     x = pictures
     runs = parameters["logits.bias"].shape[0]
     for layer in range(shape.depth):
-        x = convolution(
-            x, parameters[f"conv{layer}.weight"], parameters[f"conv{layer}.bias"], shape.stride(layer)
-        )
+        x = convolution(x, parameters[f"conv{layer}.weight"], parameters[f"conv{layer}.bias"], shape.stride(layer))
         if shape.batch_norm:
             x = batch_norm(x, parameters, statistics, layer, training)
         x = torch.relu_(x)
@@ -173,9 +107,7 @@ def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.T
     return torch.baddbmm(bias.unsqueeze(1), x, weight)
 
 
-def batch_norm(
-    x: torch.Tensor, parameters: Tensors, statistics: Tensors, layer: int, training: bool
-) -> torch.Tensor:
+def batch_norm(x: torch.Tensor, parameters: Tensors, statistics: Tensors, layer: int, training: bool) -> torch.Tensor:
     """PyTorch's batch normalization (momentum 0.1, epsilon 1e-5), of every run's channels by themselves.
 
     The last channels of a number that vectors do not divide are computed another way, with other bits: channels are
@@ -226,6 +158,6 @@ def _biases(run: Run, layer: str, count: int, fan_in: int) -> NDArray[np.float64
         case "zeros":
             return np.zeros(count)
         case "uniform":
-            return (2 * streams.uniform(run.seed, f"init/{layer}/bias", count) - 1) / np.sqrt(fan_in)
+            return np.asarray((2 * streams.uniform(run.seed, f"init/{layer}/bias", count) - 1) / np.sqrt(fan_in))
         case "original":
             return np.zeros(count) if layer == "conv0" else np.ones(count)

@@ -5,9 +5,11 @@ a run's identity are all read off these fields. Pure Python: neither torch nor r
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
 
 from pydantic import AfterValidator, Field
@@ -50,14 +52,10 @@ class Run:
     ] = "relu"
     pooling: Annotated[
         Literal["stride", "max", "average", "none"],
-        Field(
-            description="stride: the first two convolutions have stride 2; max, average: 2x2 after each of them"
-        ),
+        Field(description="stride: the first two convolutions have stride 2; max, average: 2x2 after each of them"),
     ] = "stride"
     dropout: Annotated[float, Field(ge=0, lt=1, description="probability, after each activation")] = 0.0
-    hidden: Annotated[
-        int, Field(ge=0, le=65536, description="units of the hidden linear layer; 0 leaves it out")
-    ] = 64
+    hidden: Annotated[int, Field(ge=0, le=65536, description="units of the hidden linear layer; 0 leaves it out")] = 64
     weight_init: Annotated[
         Literal["he", "truncated_normal", "uniform"],
         Field(
@@ -73,24 +71,20 @@ class Run:
     ] = "zeros"
     input_scaling: Annotated[
         Literal["standardized", "centered", "unit"],
-        Field(
-            description="standardized: mean 0, deviation 1 over the training set; centered: -0.5 … 0.5; unit: 0 … 1"
-        ),
+        Field(description="standardized: mean 0, deviation 1 over the training set; centered: -0.5 … 0.5; unit: 0 … 1"),
     ] = "standardized"
     dataset: Annotated[str, Field(min_length=1, description="name of a data set")] = "mnist5k"
     split: Annotated[
         int, Field(ge=0, lt=SEED_LIMIT, description="which stratified split into train, validation and test")
     ] = 0
-    train_examples: Annotated[
-        int | None, Field(ge=1, description="training pictures to use; null: all of them")
-    ] = None
+    train_examples: Annotated[int | None, Field(ge=1, description="training pictures to use; null: all of them")] = None
     optimizer: Annotated[Literal["sgd", "adamw"], Field(description="the optimizer")] = "sgd"
     learning_rate: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1, description="of SGD")] = 0.0
     weight_decay: Annotated[float, Field(ge=0, le=1000, description="of the weights only")] = 0.0
-    schedule: Annotated[
-        Literal["constant", "cosine"], Field(description="of the learning rate over the steps")
-    ] = "constant"
+    schedule: Annotated[Literal["constant", "cosine"], Field(description="of the learning rate over the steps")] = (
+        "constant"
+    )
     batch_size: Annotated[int, Field(ge=1, le=65536, description="pictures a step")] = 16
     steps: Annotated[int, Field(ge=1, le=10_000_000, description="updates of the weights")] = 1001
     precision: Annotated[
@@ -129,6 +123,8 @@ TRAINED: Final = frozenset(
 )
 """Settings whose every level trains today; the others are accepted at their default only, and refused by name else."""
 
+_SORTED_CELL: Final = tuple(sorted(CELL))
+_cell_levels: Final = operator.attrgetter(*_SORTED_CELL)
 _FLOATS: Final = frozenset(name for name in SETTINGS if get_args(TYPES[name])[0] is float)
 
 
@@ -145,9 +141,9 @@ class Identities:
     """
 
     def __init__(self, run: Run, data_identity: str) -> None:
-        cell = {name: _canonical(name, getattr(run, name)) for name in CELL}
-        document = {"trainer_version": TRAINER_VERSION, "data": data_identity, "settings": cell}
-        self._hash = hashlib.sha256(_compact(document).encode())
+        settings = ",".join(map(_canonical, _SORTED_CELL, _cell_levels(run)))
+        text = f'{{"data":{json.dumps(data_identity)},"settings":{{{settings}}},"trainer_version":{TRAINER_VERSION}}}'
+        self._hash = hashlib.sha256(text.encode())
 
     def run_id(self, bias: bool, seed: int) -> str:
         digest = self._hash.copy()
@@ -160,15 +156,14 @@ def run_id(run: Run, data_identity: str) -> str:
     return Identities(run, data_identity).run_id(run.bias, run.seed)
 
 
-def array_id(run_ids: Iterator[str] | list[str]) -> str:
+def array_id(run_ids: Iterable[str]) -> str:
     """The identity of an array: a hash of its sorted run ids."""
     return hashlib.sha256("\n".join(sorted(run_ids)).encode()).hexdigest()[:20]
 
 
-def _canonical(name: str, value: Any) -> Any:
-    # 1 and 1.0, 0.0 and -0.0 are one setting, whoever wrote it.
-    return float(value) + 0.0 if name in _FLOATS else value
-
-
-def _compact(document: Any) -> str:
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+@functools.lru_cache(maxsize=65536, typed=True)  # a grid has few levels and many cells
+def _canonical(name: str, level: Any) -> str:
+    """`"name":level` as JSON; 1 and 1.0, 0.0 and -0.0 are one setting, whoever wrote it."""
+    if name in _FLOATS:
+        level = float(level) + 0.0
+    return f'"{name}":{json.dumps(level, allow_nan=False)}'

@@ -176,9 +176,7 @@ class Analysis(BaseModel):
     looks: Annotated[
         Any,
         BeforeValidator(functools.partial(_only, 1)),
-        WithJsonSchema(
-            {"const": 1, "description": "times that the results are looked at (not built yet: only this)"}
-        ),
+        WithJsonSchema({"const": 1, "description": "times that the results are looked at (not built yet: only this)"}),
     ] = 1
     tune: Annotated[
         Any,
@@ -206,9 +204,7 @@ class SearchSpace(BaseModel):
         ),
     ]
     settings: Annotated[Settings, Field(description="what every run shares")] = {}
-    axes: Annotated[
-        Axes, Field(description="the levels of each setting that varies; the grid is their product")
-    ] = {}
+    axes: Annotated[Axes, Field(description="the levels of each setting that varies; the grid is their product")] = {}
     exclude: Annotated[
         list[Clause],
         Field(description="what the grid leaves out: runs with one of the given levels on every given axis"),
@@ -234,11 +230,11 @@ class SearchSpace(BaseModel):
         settings = DEFAULTS | self.settings
         return {name: settings[name] for name in SETTINGS if name not in self.levels}
 
-    def grid(self) -> Iterator[tuple[dict[str, Any], list[tuple[bool, int]]]]:
+    def grid(self) -> Iterator[tuple[dict[str, Any], tuple[tuple[bool, int], ...]]]:
         """Each cell that has runs: all its settings but bias and seed, and its (bias, seed) members.
 
         Cells come in the order of the settings (the last axis varies fastest) and of their levels; members by
-        seed, then bias, as declared. The mapping is fresh; the list may be shared by cells: do not change it.
+        seed, then bias, as declared. The mapping is fresh.
         """
         axes = [name for name in self.levels if name not in _MEMBER]
         order = {name: self.fixed.get(name) for name in SETTINGS if name not in _MEMBER}
@@ -275,17 +271,17 @@ class SearchSpace(BaseModel):
             cells, runs = cells + 1, runs + len(members)
         return cells, runs
 
-    def _cells(self) -> Iterator[tuple[tuple[Any, ...], list[tuple[bool, int]]]]:
+    def _cells(self) -> Iterator[tuple[tuple[Any, ...], tuple[tuple[bool, int], ...]]]:
         """The cells' levels and members; each clause of `exclude` is one bit of the integers and-ed here."""
-        everyone = [(bias, seed) for seed in self.levels["seed"] for bias in self.levels["bias"]]
+        everyone = tuple((bias, seed) for seed in self.levels["seed"] for bias in self.levels["bias"])
         masks = {name: self._masks(name) for name in self.levels}
         of_members = [masks["bias"][bias] & masks["seed"][seed] for bias, seed in everyone]
         whole = _bits("bias" not in clause and "seed" not in clause for clause in self.exclude)
         anyone = _bits(True for _ in self.exclude)
 
         @functools.lru_cache(maxsize=16)  # cells that meet the same clauses have the same members
-        def members(met: int) -> list[tuple[bool, int]]:
-            return [member for member, mask in zip(everyone, of_members, strict=True) if not mask & met]
+        def members(met: int) -> tuple[tuple[bool, int], ...]:
+            return tuple(member for member, mask in zip(everyone, of_members, strict=True) if not mask & met)
 
         axes = [name for name in self.levels if name not in _MEMBER]
         by_level = [[masks[name][level] for level in self.levels[name]] for name in axes]
@@ -294,7 +290,7 @@ class SearchSpace(BaseModel):
             met = anyone
             for mask in met_by_axis:
                 met &= mask
-            left = everyone if not met else [] if met & whole else members(met)
+            left = everyone if not met else () if met & whole else members(met)
             if left:
                 yield cell, left
 
@@ -326,9 +322,7 @@ class SearchSpace(BaseModel):
             raise _problem("names no axis, and so would leave out everything", location)
         for name, levels in clause.items():
             if name not in self.levels:
-                words = (
-                    f"is no axis, but fixed at {show(self.fixed[name])}; the axes are {_list(self.levels)}"
-                )
+                words = f"is no axis, but fixed at {show(self.fixed[name])}; the axes are {_list(self.levels)}"
                 raise _problem(words, (*location, name))
             known = set(self.levels[name])
             for index, level in enumerate(levels):
@@ -351,9 +345,7 @@ def parse(content: bytes, path: Path) -> SearchSpace:
     document = yaml_lines.parse(content, path)
     if not isinstance(document.data, dict):
         keys = _list(SearchSpace.model_fields)
-        raise InputError(
-            document.complaint((), f"{show(document.data)} is not allowed: a mapping with {keys}")
-        )
+        raise InputError(document.complaint((), f"{show(document.data)} is not allowed: a mapping with {keys}"))
     try:
         return SearchSpace.model_validate({"name": path.stem} | document.data)
     except ValidationError as error:

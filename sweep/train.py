@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from sweep import model
 from sweep.data import Data, batches
+from sweep.plan import DeviceKind
 from sweep.runs import Run
+from sweep.shape import Shape
 
 CURVE_COST: Final = 0.03
 """Largest share of the training's arithmetic that points of the learning curve may cost."""
@@ -65,9 +67,10 @@ def train(
     points: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]] = []
     for step in range(1, trainer.steps + 1):
         trainer.step()
-        if step % runs[0].curve_interval == 0 or step == trainer.steps:
+        at_point = step % runs[0].curve_interval == 0 or step == trainer.steps
+        if at_point:
             points.append((step, trainer.loss_since_last_point(), trainer.curve_accuracy()))
-        if tick and (step % ORDER_BLOCK == 0 or step == points[-1][0] if points else False):
+        if tick and (at_point or step % ORDER_BLOCK == 0):
             tick(step)
     validation_correct, _ = trainer.evaluate(*trainer.data.validation)
     correct, loss = trainer.evaluate(*trainer.data.test)
@@ -108,7 +111,7 @@ class Trainer:
         _exact_arithmetic()
         self.runs, self.device, self.dtype = tuple(runs), device, dtype
         self.data = DeviceData(data, device)
-        self.shape = model.Shape.of(runs[0], self.data.shape, self.data.classes)
+        self.shape = Shape.of(runs[0], self.data.shape, self.data.classes)
         self.steps, self.batch_size = runs[0].steps, runs[0].batch_size
         parameters, statistics = model.initial(runs, self.shape, dtype)
         self.parameters = {name: p.to(device).requires_grad_() for name, p in parameters.items()}
@@ -123,8 +126,7 @@ class Trainer:
         self.rates = {n: rates.view(-1, *[1] * (p.dim() - 1)) for n, p in self.parameters.items()}
         scalings = [self.data.scaling(run) for run in runs]
         self.factor, self.offset = (
-            torch.tensor(np.stack(part), dtype=dtype, device=device).flatten()
-            for part in zip(*scalings, strict=True)
+            torch.tensor(np.stack(part), dtype=dtype, device=device).flatten() for part in zip(*scalings, strict=True)
         )
         self.same_input = len({run.input_scaling for run in runs}) == 1
         self.done = 0
@@ -151,30 +153,19 @@ class Trainer:
     def loss_since_last_point(self) -> NDArray[np.float64]:
         """Mean minibatch loss `[runs]` of the steps since the last call."""
         self.finite &= self.loss_sum.isfinite()
-        mean = (self.loss_sum / self.since_point).cpu().numpy()
+        mean: NDArray[np.float64] = (self.loss_sum / self.since_point).cpu().numpy()
         self.loss_sum.zero_()
         self.since_point = 0
-        return np.asarray(mean)
-
-    def curve_examples(self) -> int:
-        """Validation pictures of a point of the curve: as many as keep all points within `CURVE_COST`.
-
-        A step costs three forward passes of its batch: one forward, two backward.
-        """
-        points = -(-self.steps // self.runs[0].curve_interval)
-        affordable = int(CURVE_COST * 3 * self.steps * self.batch_size / points)
-        return max(1, min(affordable, len(self.data.validation[1])))
+        return mean
 
     def curve_accuracy(self) -> NDArray[np.float64]:
         """Accuracy `[runs]` on the first `curve_examples` validation pictures."""
         pictures, labels = self.data.validation
-        count = self.curve_examples()
-        return self.evaluate(pictures[:count], labels[:count])[0].mean(axis=1)
+        count = curve_examples(self.runs[0], len(labels))
+        return np.asarray(self.evaluate(pictures[:count], labels[:count])[0].mean(axis=1))
 
     @torch.no_grad()
-    def evaluate(
-        self, pictures: torch.Tensor, labels: torch.Tensor
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    def evaluate(self, pictures: torch.Tensor, labels: torch.Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Which pictures each run gets right `[runs, n]`, and each run's mean loss `[runs]`."""
         runs = len(self.runs)
         largest = runs * self.shape.filters * max(self.shape.pixels(i) for i in range(self.shape.depth))
@@ -214,9 +205,7 @@ class Trainer:
                 test_correct=np.packbits(correct[slot]).tobytes(),
                 parameters=self.shape.parameter_count(run.bias),
                 train_seconds=seconds / len(self.runs),
-                curve=tuple(
-                    Point(step, _number(losses[slot]), float(acc[slot])) for step, losses, acc in points
-                ),
+                curve=tuple(Point(step, _number(losses[slot]), float(acc[slot])) for step, losses, acc in points),
             )
             for slot, run in enumerate(self.runs)
         ]
@@ -227,16 +216,14 @@ class Trainer:
             self.order = self._order(self.done, min(self.done + ORDER_BLOCK, self.steps))
         chosen = self.order[self.done % ORDER_BLOCK]
         pictures, labels = self.data.train
-        batch = pictures[chosen.flatten()].unflatten(0, chosen.shape)  # [batch, runs, channels, pixels]
+        batch = pictures[chosen.flatten()].view(*chosen.shape, *pictures.shape[1:])  # [batch, runs, channels, pixels]
         batch = batch.permute(0, 3, 1, 2).flatten(2).to(self.dtype, memory_format=torch.contiguous_format)
         return self._picture_axes(batch.mul_(self.factor).add_(self.offset)), labels[chosen].T
 
     def _order(self, start: int, stop: int) -> torch.Tensor:
         """Indices `[steps, batch, runs]` of the pictures; runs of one seed see the same."""
         examples = len(self.data.train[1])
-        orders = {
-            s: batches(s, examples, self.batch_size, start, stop) for s in {run.seed for run in self.runs}
-        }
+        orders = {s: batches(s, examples, self.batch_size, start, stop) for s in {run.seed for run in self.runs}}
         return torch.from_numpy(np.stack([orders[run.seed] for run in self.runs], axis=2)).to(self.device)
 
     def _evaluated(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -245,12 +232,20 @@ class Trainer:
         channels = batch.shape[2]
         copies = 1 if self.same_input else len(self.runs)
         batch = batch.repeat(1, 1, copies)
-        return self._picture_axes(
-            batch.mul_(self.factor[: copies * channels]).add_(self.offset[: copies * channels])
-        )
+        return self._picture_axes(batch.mul_(self.factor[: copies * channels]).add_(self.offset[: copies * channels]))
 
     def _picture_axes(self, batch: torch.Tensor) -> torch.Tensor:
-        return batch.unflatten(1, (self.shape.height, self.shape.width)).permute(0, 3, 1, 2)
+        return batch.view(len(batch), self.shape.height, self.shape.width, -1).permute(0, 3, 1, 2)
+
+
+def curve_examples(run: Run, available: int) -> int:
+    """Validation pictures of a point of the curve: as many as keep all points within `CURVE_COST`.
+
+    A step costs three forward passes of its batch: one forward, two backward.
+    """
+    points = -(-run.steps // run.curve_interval)
+    affordable = int(CURVE_COST * 3 * run.steps * run.batch_size / points)
+    return max(1, min(affordable, available))
 
 
 def _number(value: float) -> float | None:
@@ -265,6 +260,11 @@ def _exact_arithmetic() -> None:
     torch.backends.cudnn.benchmark = False
     # Confident runs have gradients below the normal range, which CPUs compute many times slower.
     torch.set_flush_denormal(True)
+
+
+def local_device() -> DeviceKind:
+    """The kind of device that this machine trains on."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def device_name(device: str) -> str:

@@ -162,9 +162,7 @@ class _Builder:
     def build(self, node: yaml.Node) -> Any:
         self._count += 1
         if self._count > MAX_NODES:
-            raise self._error(
-                node, f"more than {MAX_NODES:,} values, aliases counted as often as they are used"
-            )
+            raise self._error(node, f"more than {MAX_NODES:,} values, aliases counted as often as they are used")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         if id(node) in self._open:

@@ -106,9 +106,7 @@ def test_exclude_leaves_out_the_runs_that_match_a_clause_and_no_others(exclude: 
     read = space(json.dumps({"axes": axes, "exclude": exclude}))
 
     def matches(run: dict[str, Any], clause: dict[str, Any]) -> bool:
-        return all(
-            run[name] in (level if isinstance(level, list) else [level]) for name, level in clause.items()
-        )
+        return all(run[name] in (level if isinstance(level, list) else [level]) for name, level in clause.items())
 
     runs = [dict(zip(axes, levels, strict=True)) for levels in itertools.product(*axes.values())]
     expected = {tuple(run.values()) for run in runs if not any(matches(run, clause) for clause in exclude)}
@@ -366,9 +364,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("text", "line", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_bad_input_is_refused_with_its_line_and_what_is_allowed(
-    text: str | bytes, line: int, words: str
-) -> None:
+def test_bad_input_is_refused_with_its_line_and_what_is_allowed(text: str | bytes, line: int, words: str) -> None:
     message = complaint(text)
     assert message.startswith(f"x.yaml:{line}: ")
     assert words in message
@@ -429,18 +425,8 @@ WORDS = st.sampled_from(
         "*a",
     ]
 )
-SCALARS = (
-    WORDS
-    | st.integers(-2, 40)
-    | st.integers()
-    | st.floats()
-    | st.booleans()
-    | st.none()
-    | st.text(max_size=5)
-)
-VALUES = st.recursive(
-    SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(WORDS, v, max_size=4), max_leaves=12
-)
+SCALARS = WORDS | st.integers(-2, 40) | st.integers() | st.floats() | st.booleans() | st.none() | st.text(max_size=5)
+VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(WORDS, v, max_size=4), max_leaves=12)
 NEARLY = st.fixed_dictionaries(
     {},
     optional={
@@ -460,9 +446,7 @@ LINES = st.lists(
 @given(st.binary() | st.text() | LINES.map("".join) | NEARLY.map(yaml_lines.dump) | NEARLY.map(json.dumps))
 def test_whatever_stands_in_the_file_gives_a_search_space_or_an_input_error(content: str | bytes) -> None:
     try:
-        read = parse(
-            content if isinstance(content, bytes) else content.encode("utf-8", "replace"), Path("x.yaml")
-        )
+        read = parse(content if isinstance(content, bytes) else content.encode("utf-8", "replace"), Path("x.yaml"))
     except InputError as error:
         assert str(error).startswith("x.yaml:")
     else:

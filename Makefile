@@ -1,0 +1,39 @@
+# Two ways in: `make demo` for a first answer, `make test` for a first change.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint benchmarks clean
+
+demo: $(VENV)/.installed
+	$(BIN)/sweep launch search_spaces/quickstart.yaml
+
+test: lint
+	$(BIN)/pytest
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+benchmarks: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/plain_tune.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.made:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; make PYTHON=... names one")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.made
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.made
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $(VENV)/.installed $@

@@ -1,0 +1,118 @@
+"""The rules that judge a cell: Student's t on its pairs, three verdicts, the pairs that would settle it.
+
+Arrays in, arrays out, one element a cell; what a pair is and where it comes from is no matter here.
+"""
+
+from typing import Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from sweep.errors import InputError
+
+FEWEST_PAIRS: Final = 6
+"""With fewer pairs no verdict is given."""
+MOST_PAIRS: Final = 1_000_000
+"""An estimate that even so many pairs would not settle lies at the margin."""
+POWER: Final = 0.8
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+def check_levels(margin: float, confidence: float) -> None:
+    """Raises InputError unless 0 <= margin <= 100 (percentage points) and 0.5 < confidence < 1."""
+    if not 0 <= margin <= 100:
+        raise InputError(f"margin {margin}: percentage points from 0 to 100 are allowed")
+    if not 0.5 < confidence < 1:
+        raise InputError(f"confidence {confidence}: allowed is above 0.5 and below 1, for example 0.95")
+
+
+def interval(pairs: Counts, mean: Floats, spread: Floats, confidence: float) -> tuple[Floats, Floats]:
+    """Both ends of Student's two-sided interval of the mean effect; NaN where there are fewer than 2 pairs.
+
+    `spread` is the standard deviation of the pairs' effects (n - 1 in its denominator); where it is 0, both
+    ends are the mean.
+    """
+    known = pairs >= 2
+    n = np.where(known, pairs, 2)
+    half = stats.t.ppf(0.5 + confidence / 2, n - 1) * spread / np.sqrt(n)
+    return np.where(known, mean - half, np.nan), np.where(known, mean + half, np.nan)
+
+
+def judge(pairs: Counts, mean: Floats, spread: Floats, *, margin: float, confidence: float) -> pd.DataFrame:
+    """Intervals and verdict of every cell, in percentage points.
+
+    `matters`: the 1 - alpha interval lies wholly above +margin (`helps`) or below -margin (`hurts`).
+    `equivalent`: the 1 - 2 alpha interval lies inside (-margin, margin), which is two one-sided tests at
+    alpha (Schuirmann 1987).
+    """
+    check_levels(margin, confidence)
+    low, high = interval(pairs, mean, spread, confidence)
+    inner_low, inner_high = interval(pairs, mean, spread, 2 * confidence - 1)
+    enough = pairs >= FEWEST_PAIRS
+    helps, hurts = enough & (low > margin), enough & (high < -margin)
+    equivalent = enough & (inner_low > -margin) & (inner_high < margin)
+    verdict = np.select([helps | hurts, equivalent], ["matters", "equivalent"], "undecided").astype(object)
+    total = pairs_to_settle(np.where((verdict == "undecided") & (pairs >= 2), mean, np.nan), spread, margin, confidence)
+    return pd.DataFrame(
+        {
+            "low": low,
+            "high": high,
+            "equivalence_low": inner_low,
+            "equivalence_high": inner_high,
+            "detected": (low > 0) | (high < 0),
+            "verdict": verdict,
+            "direction": np.select([helps, hurts], ["helps", "hurts"], "").astype(object),
+            "reason": _reasons(pairs, verdict, total),
+            "pairs_needed": total - pairs,
+        }
+    )
+
+
+def pairs_to_settle(mean: Floats, spread: Floats, margin: float, confidence: float) -> Floats:
+    """The pairs, in all, that would settle each cell with 80 % power if its mean and spread were the truth.
+
+    NaN where none would: the estimate lies at the margin. Outside the margin it is the smallest n at which
+    the test of |effect| = margin at alpha / 2 rejects with 80 % power, a noncentral t with n - 1 degrees and
+    noncentrality (|mean| - margin) sqrt(n) / spread (Cohen 1988, 2.4). Inside it is that of two one-sided
+    tests at alpha, whose power is at least the sum of theirs less 1 (Julious, Statistics in Medicine 23,
+    2004).
+    """
+    sizes = np.full(mean.shape, np.nan)
+    open_cells = np.isfinite(mean) & (np.abs(np.abs(mean) - margin) > 1e-9)
+    distance = np.abs(mean[open_cells])
+    # No spread needs no luck; a tiny one in its place keeps the quotient finite.
+    deviation = np.maximum(spread[open_cells], 1e-12)
+    below = np.full(distance.shape, FEWEST_PAIRS - 1, dtype=np.int64)
+    enough = np.full(distance.shape, MOST_PAIRS + 1, dtype=np.int64)
+    while (enough - below > 1).any():
+        middle = np.maximum((below + enough) // 2, FEWEST_PAIRS)
+        settled = _power(middle, distance, deviation, margin, 1 - confidence) >= POWER
+        enough, below = np.where(settled, middle, enough), np.where(settled, below, middle)
+    sizes[open_cells] = np.where(enough <= MOST_PAIRS, enough, np.nan)
+    return sizes
+
+
+def _power(n: Counts, distance: Floats, deviation: Floats, margin: float, alpha: float) -> Floats:
+    outside = distance > margin
+    critical = stats.t.isf(np.where(outside, alpha / 2, alpha), n - 1)
+    scale = np.sqrt(n) / deviation
+
+    def reject(gap: Floats) -> Floats:
+        # Beyond a noncentrality of 50 the power is 1 to the last digit, and the series slow.
+        return np.asarray(stats.nct.sf(critical, n - 1, np.minimum(gap * scale, 50.0)), dtype=np.float64)
+
+    near = reject(np.abs(distance - margin))
+    return np.where(outside, near, near + reject(distance + margin) - 1)
+
+
+def _reasons(pairs: Counts, verdict: NDArray[np.object_], total: Floats) -> NDArray[np.object_]:
+    reasons = np.full(pairs.shape, "", dtype=object)
+    at_margin = (verdict == "undecided") & np.isnan(total)
+    reasons[at_margin] = "the estimate lies at the margin, where no number of pairs would settle it"
+    for cell in np.flatnonzero(pairs < FEWEST_PAIRS):
+        reasons[cell] = f"fewer than {FEWEST_PAIRS} pairs ({pairs[cell]})"
+    return reasons

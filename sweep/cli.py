@@ -1,0 +1,211 @@
+"""The command line: parses, calls, prints."""
+
+import dataclasses
+import json
+import sys
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sweep import overview
+from sweep.errors import InputError
+from sweep.search_space import SearchSpace, load
+from sweep.store import Store
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Does this part of the network matter, and from which size on?",
+)
+
+_debug = False
+
+
+def _set_debug(given: bool) -> None:
+    global _debug
+    _debug = _debug or given
+
+
+def _show_version(given: bool) -> None:
+    if given:
+        print(version("sweep"))
+        raise typer.Exit
+
+
+Space = Annotated[Path, typer.Argument(metavar="SPACE", help="A search space, a YAML file.", show_default=False)]
+StoreFolder = Annotated[Path, typer.Option("--store", envvar="SWEEP_STORE", help="The folder of all results.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show tracebacks.")]
+Margin = Annotated[
+    float | None,
+    typer.Option(
+        "--margin", help="Smallest effect that matters, in points, instead of the declared.", show_default=False
+    ),
+]
+Confidence = Annotated[
+    float | None, typer.Option("--confidence", help="Of the intervals, instead of the declared.", show_default=False)
+]
+
+
+@app.callback()
+def common(
+    debug: Debug = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Does this part of the network matter, and from which size on?"""
+
+
+@app.command()
+def launch(space: Space, store: StoreFolder = Path("results"), as_json: AsJson = False, debug: Debug = False) -> None:
+    """Train what is missing of a search space, then write its report."""
+    wanted, kept, console = load(space), Store(store), _stderr()
+    from sweep.launch import launch as train_missing
+
+    try:
+        summary = train_missing(wanted, kept, console)
+    except KeyboardInterrupt:
+        console.print(f"Interrupted. What was done is kept; to go on: sweep launch {space} --store {store}")
+        raise typer.Exit(130) from None
+    folder = kept.report_folder(wanted.name)
+    verdict = _report_after_launch(wanted, kept, folder, console)
+    if as_json:
+        fields = dataclasses.asdict(summary)
+        fields.pop("failures")
+        _print_json(fields | {"report": str(folder) if verdict else None})
+    else:
+        _print_summary(summary)
+        _print_verdict(verdict, folder)
+    if summary.failed:
+        for array_id, message in summary.failures.items():
+            console.print(f"array {array_id} failed: {message}", markup=False, highlight=False)
+        console.print(
+            f"{summary.failed:,} runs failed; {kept.root / 'failures'} tells more. To try again: the same command"
+        )
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(space: Space, store: StoreFolder = Path("results"), as_json: AsJson = False, debug: Debug = False) -> None:
+    """Say what a launch would train, and how long it would take."""
+    planned = overview.plan(load(space), Store(store))
+    if as_json:
+        _print_json(dataclasses.asdict(planned))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in dataclasses.asdict(planned).items():
+        shown = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+        table.add_row(name.replace("_", " "), shown)
+    Console().print(table)
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(help="Of one sweep.", show_default=False)] = None,
+    store: StoreFolder = Path("results"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show how far each sweep of the store has come."""
+    sweeps = [dataclasses.asdict(each) for each in overview.status(Store(store), name)]
+    if as_json:
+        _print_json(sweeps)
+    elif not sweeps:
+        print(f"No sweep in {store} yet: sweep launch SPACE starts one.")
+    else:
+        table = Table(*sweeps[0], box=None)
+        for each in sweeps:
+            table.add_row(*(value if isinstance(value, str) else f"{value:,}" for value in each.values()))
+        Console().print(table)
+
+
+@app.command()
+def report(
+    what: Annotated[
+        str, typer.Argument(metavar="NAME|FILE", help="A sweep of the store, or a .parquet or .csv table.")
+    ],
+    store: StoreFolder = Path("results"),
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the report.", show_default=False)] = None,
+    margin: Margin = None,
+    confidence: Confidence = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Analyse a sweep, or a table of runs from elsewhere."""
+    folder, verdict = overview.report(what, Store(store), out, margin, confidence)
+    if as_json:
+        _print_json(verdict)
+    else:
+        _print_verdict(verdict, folder)
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(help="A sweep of the store.")],
+    to: Annotated[Path, typer.Option("--to", help="A .parquet or .csv file.")],
+    store: StoreFolder = Path("results"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write the rows of a sweep as one table."""
+    rows = overview.export(name, Store(store), to)
+    if as_json:
+        _print_json({"name": name, "rows": rows, "file": str(to)})
+    else:
+        print(f"{rows:,} rows in {to}")
+
+
+def main() -> None:
+    """The console script: one short message for an error, tracebacks with --debug alone."""
+    try:
+        app()
+    except Exception as error:
+        if _debug:
+            traceback.print_exc()
+        mine = isinstance(error, InputError | OSError)
+        print(
+            f"error: {error}" if mine else f"error: {type(error).__name__}: {error} (--debug shows more)",
+            file=sys.stderr,
+        )
+        sys.exit(2 if mine else 1)
+
+
+def _report_after_launch(space: SearchSpace, store: Store, folder: Path, console: Console) -> dict[str, Any] | None:
+    try:
+        return overview.report_sweep(space, store, folder)
+    except InputError as error:
+        console.print(f"No report: {error}", markup=False, highlight=False)
+        return None
+
+
+def _print_summary(summary: Any) -> None:
+    if not summary.trained and not summary.failed:
+        print(f"Nothing to train: all {summary.runs:,} runs of {summary.name} are in the store.")
+    else:
+        speed = summary.trained / summary.seconds
+        print(f"{summary.trained:,} runs trained in {summary.seconds:.1f} s ({speed:.1f} a second), ", end="")
+        print(f"{summary.already:,} already there, {summary.failed:,} failed, {summary.diverged:,} diverged.")
+
+
+def _print_verdict(verdict: dict[str, Any] | None, folder: Path) -> None:
+    if not verdict:
+        return
+    for threshold in verdict["thresholds"]:
+        print(threshold["statement"])
+    print(f"picture: {folder / 'effect_by_width.png'}")
+    print(f"report:  {folder / 'report.md'}")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, allow_nan=False))
+
+
+def _stderr() -> Console:
+    return Console(stderr=True)

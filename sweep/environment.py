@@ -1,0 +1,24 @@
+"""What Ray reads from the environment while it is imported; what the user has set is left alone."""
+
+import os
+import secrets
+from typing import Final
+
+QUIET: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # The store is what remembers: Tune's snapshot, one file rewritten whole, is of no use to us.
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+for _name, _value in QUIET.items():
+    os.environ.setdefault(_name, _value)
+
+if "RAY_AUTH_MODE" not in os.environ:
+    # Ray opens ports even for one machine: a token of this process keeps others out, and nothing is written to
+    # the user's home.
+    os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})

@@ -1,0 +1,146 @@
+"""What the commands that train nothing do: plan, status, report and export of sweeps in a store."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from sweep import plan as plans
+from sweep.errors import InputError
+from sweep.files import replacing
+from sweep.search_space import Analysis, SearchSpace, load
+from sweep.shape import training_flops
+from sweep.store import Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a launch would train; `parameters` and `flops` are totals over the runs to train."""
+
+    name: str
+    runs: int
+    cells: int
+    arrays: int
+    in_store: int
+    to_train: int
+    parameters: int
+    flops: int
+    estimated_seconds: float
+    device: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """How far a sweep has come, in runs; the failed are among the missing."""
+
+    name: str
+    runs: int
+    done: int
+    missing: int
+    diverged: int
+    failed: int
+
+
+def plan(space: SearchSpace, store: Store) -> Plan:
+    """Counts what a launch would train, and measures for a few seconds how long that takes here."""
+    from sweep.estimate import seconds
+    from sweep.train import device_name, local_device
+
+    device = local_device()
+    arrays = list(plans.arrays(space, device))
+    todo = plans.missing(arrays, store.run_ids())
+    to_train = sum(len(array.members) for array in todo)
+    return Plan(
+        name=space.name,
+        runs=space.run_count(),
+        cells=space.cell_count(),
+        arrays=len(todo),
+        in_store=space.run_count() - to_train,
+        to_train=to_train,
+        parameters=sum(array.shape.parameter_count(bias) for array in todo for bias, _ in array.members),
+        flops=sum(len(array.members) * training_flops(array.cell, array.shape) for array in todo),
+        estimated_seconds=seconds(todo, device),
+        device=device_name(device),
+    )
+
+
+def status(store: Store, name: str | None = None) -> list[Status]:
+    """Every sweep of the store, or the one of this name."""
+    files = store.sweeps() if name is None else {name: store.sweep(name)}
+    statuses = store.statuses()
+    failed = {run_id for failure in store.failures().values() for run_id in failure["run_ids"]}
+    return [_status(load(file), statuses, failed) for file in files.values()]
+
+
+def report(
+    what: str, store: Store, out: Path | None, margin: float | None, confidence: float | None
+) -> tuple[Path, dict[str, Any]]:
+    """Analyses a sweep of the store by name, or a table by its path; returns the folder and `verdict.json`."""
+    from analysis import report as reports
+
+    file = Path(what)
+    if what in store.sweeps():
+        folder = out or store.report_folder(what)
+        return folder, report_sweep(load(store.sweep(what)), store, folder, margin, confidence)
+    if file.suffix not in (".parquet", ".csv"):
+        store.sweep(what)  # says which there are
+    folder = out or file.with_name(f"{file.stem}-report")
+    defaults = Analysis()
+    verdict = reports.write(
+        reports.load_table(file),
+        folder,
+        name=file.stem,
+        margin=defaults.margin if margin is None else margin,
+        confidence=defaults.confidence if confidence is None else confidence,
+        margin_declared=margin is not None,
+    )
+    return folder, verdict
+
+
+def report_sweep(
+    space: SearchSpace, store: Store, folder: Path, margin: float | None = None, confidence: float | None = None
+) -> dict[str, Any]:
+    """Writes the report of a sweep's rows into `folder` and returns what `verdict.json` holds."""
+    from analysis import report as reports
+
+    rows = store.rows(_run_ids(space))
+    if rows.empty:
+        raise InputError(f"sweep {space.name!r} has no row in {store.root} yet: sweep launch trains it")
+    declared = space.analysis
+    return reports.write(
+        rows,
+        folder,
+        name=space.name,
+        margin=declared.margin if margin is None else margin,
+        confidence=declared.confidence if confidence is None else confidence,
+        margin_declared=declared.margin_declared and margin is None,
+    )
+
+
+def export(name: str, store: Store, to: Path) -> int:
+    """Writes the rows of a sweep as one `.parquet` or `.csv` file; returns their number."""
+    if to.suffix not in (".parquet", ".csv"):
+        raise InputError(f"--to {to}: the name must end in .parquet or .csv")
+    rows = store.rows(_run_ids(load(store.sweep(name))))
+    with replacing(to) as temporary:
+        if to.suffix == ".parquet":
+            rows.to_parquet(temporary, index=False)
+        else:
+            rows.assign(test_correct=[bits.hex() for bits in rows["test_correct"]]).to_csv(temporary, index=False)
+    return len(rows)
+
+
+def _run_ids(space: SearchSpace) -> list[str]:
+    return [run_id for array in plans.arrays(space, "cpu") for run_id in array.run_ids]
+
+
+def _status(space: SearchSpace, statuses: dict[str, str], failed: set[str]) -> Status:
+    run_ids = _run_ids(space)
+    missing = [run_id for run_id in run_ids if run_id not in statuses]
+    return Status(
+        name=space.name,
+        runs=len(run_ids),
+        done=len(run_ids) - len(missing),
+        missing=len(missing),
+        diverged=sum(statuses.get(run_id) == "diverged" for run_id in run_ids),
+        failed=sum(run_id in failed for run_id in missing),
+    )

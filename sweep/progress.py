@@ -1,0 +1,77 @@
+"""What a launch shows while it trains: a live bar on a terminal, a plain line now and then elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+LINE_EVERY: Final = 10.0
+"""Seconds between plain lines."""
+
+
+class _Counts(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(task.fields["words"])
+
+
+class Meter:
+    """Counts runs and failures, and tells the time left from the share of the work that is done."""
+
+    def __init__(self, runs: int, work: int, console: Console) -> None:
+        self.runs, self.work, self.console = runs, work, console
+        self.runs_done = self.failed = 0
+        self._work_done = 0.0
+        self._partial: dict[str, float] = {}
+        self._started = self._last_line = time.monotonic()
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            columns = (TextColumn("training"), BarColumn(), _Counts(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=self.console, transient=True)
+            self._task = self._bar.add_task("", total=1.0, words=self.words())
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def partly(self, array_id: str, work: float) -> None:
+        """An array has done this much of its work."""
+        self._partial[array_id] = work
+        self._show()
+
+    def finished(self, array_id: str, runs: int, work: int, failed: bool = False) -> None:
+        """An array is done with, well or badly."""
+        self._partial.pop(array_id, None)
+        self._work_done += work
+        self.failed += runs if failed else 0
+        self.runs_done += 0 if failed else runs
+        self._show()
+
+    def words(self) -> str:
+        """`128/640 runs, 21.3 runs/s, 0:24 left, 2 failed`."""
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        parts = [f"{self.runs_done:,}/{self.runs:,} runs", f"{self.runs_done / elapsed:.1f} runs/s"]
+        share = self.share()
+        if share > 0:
+            minutes, seconds = divmod(round(elapsed * (1 - share) / share), 60)
+            parts.append(f"{minutes}:{seconds:02d} left")
+        return ", ".join([*parts, *([f"{self.failed:,} failed"] if self.failed else [])])
+
+    def share(self) -> float:
+        """Share of the work that is done, 0 … 1."""
+        return min(1.0, (self._work_done + sum(self._partial.values())) / self.work) if self.work else 1.0
+
+    def _show(self) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=self.share(), words=self.words())
+        elif time.monotonic() - self._last_line >= LINE_EVERY:
+            self._last_line = time.monotonic()
+            self.console.print(self.words(), highlight=False)

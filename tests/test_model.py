@@ -1,0 +1,145 @@
+"""The network's shape, its size and arithmetic, and where it starts from."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sweep import model
+from sweep.data import Data
+from sweep.runs import Run
+from sweep.shape import Shape
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+GREY, COLOUR = oracle.synthetic(), oracle.synthetic(channels=3, height=13, width=10, classes=10)
+NETWORKS = [
+    Run(depth=depth, width=width, batch_norm=batch_norm, hidden=hidden, kernel_size=kernel_size)
+    for depth, (width, hidden, kernel_size), batch_norm in itertools.product(
+        (1, 2, 3, 4), ((1, 64, 5), (3, 0, 3), (8, 5, 1)), (False, True)
+    )
+]
+
+
+def shape_of(run: Run, data: Data) -> Shape:
+    return Shape.of(run, data.picture_shape, data.classes)
+
+
+def start(*runs: Run, data: Data = GREY) -> model.Tensors:
+    parameters, _ = model.initial(runs, shape_of(runs[0], data), torch.float64)
+    return parameters
+
+
+# Size and arithmetic
+
+
+@pytest.mark.parametrize("data", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_parameters_are_counted_as_the_plain_network_has_them(bias: bool, data: Data) -> None:
+    for run in NETWORKS:
+        plain = oracle.network(dataclasses.replace(run, bias=bias), data)
+        assert shape_of(run, data).parameter_count(bias) == sum(p.numel() for p in plain.parameters()), run
+
+
+@pytest.mark.parametrize("data", [GREY, COLOUR], ids=["grey", "colour"])
+def test_flops_are_counted_as_pytorch_counts_them(data: Data) -> None:
+    for run in NETWORKS:
+        plain = oracle.network(run, data).eval()
+        with FlopCounterMode(display=False) as counted:
+            plain(oracle.inputs(run, data, data.test[0][:1]))
+        assert shape_of(run, data).forward_flops() == counted.get_total_flops(), run
+
+
+def test_the_default_network_on_mnist_has_this_size() -> None:
+    shape = Shape.of(Run(), (1, 28, 28), 10)
+    # Convolutions of 16 x 25 and 16 x 400 weights onto 14 x 14 and 7 x 7 pixels, then 784 to 64 to 10.
+    assert shape.parameter_count(True) == 400 + 16 + 6400 + 16 + 50176 + 64 + 640 + 10
+    assert shape.parameter_count(True) - shape.parameter_count(False) == 32
+    assert shape.forward_flops() == 2 * (400 * 196 + 6400 * 49 + 50176 + 640)
+
+
+# The start
+
+
+def test_a_pair_starts_from_equal_weights_whatever_the_rest_of_its_array_is() -> None:
+    for run in NETWORKS:
+        pair = [dataclasses.replace(run, bias=bias, bias_init="uniform", seed=3) for bias in (True, False)]
+        parameters = start(dataclasses.replace(run, seed=9), *pair)
+        for name, value in parameters.items():
+            treated = name.startswith("conv") and name.endswith(".bias")
+            assert torch.equal(value[1], value[2]) != treated, name
+            if name.endswith("weight") and not name.startswith("norm"):
+                assert not torch.equal(value[0], value[1])
+
+
+@pytest.mark.parametrize("weight_init", ["he", "truncated_normal", "uniform"])
+@pytest.mark.parametrize("bias_init", ["zeros", "uniform", "original"])
+def test_every_network_starts_where_the_plain_one_does(weight_init: str, bias_init: str) -> None:
+    for plan in NETWORKS:
+        run = dataclasses.replace(plan, weight_init=weight_init, bias_init=bias_init, seed=2)
+        trainer = oracle.Trainer([dataclasses.replace(run, seed=1), run], COLOUR, dtype=torch.float64)
+        fused, plain = oracle.fused(trainer, 1), oracle.network(run, COLOUR).state_dict()
+        for name, value in fused.items():
+            torch.testing.assert_close(value.detach(), plain[name], rtol=1e-15, atol=0)
+
+
+def test_layers_draw_from_streams_of_their_own() -> None:
+    parameters = start(Run(depth=4, width=8, bias_init="uniform"))
+    for one, other in itertools.combinations(["conv1", "conv2", "conv3"], 2):
+        assert not torch.equal(parameters[f"{one}.weight"], parameters[f"{other}.weight"])
+        assert not torch.equal(parameters[f"{one}.bias"], parameters[f"{other}.bias"])
+
+
+@pytest.mark.parametrize(
+    ("weight_init", "deviation", "largest"),
+    # fan-in 8 x 25: sqrt(2 / 200); a normal cut at 2 sigma keeps 0.8796 of its deviation; 1 / sqrt(200), over sqrt(3).
+    [("he", 0.1, 0.6), ("truncated_normal", 0.08796, 0.2), ("uniform", 0.040825, 0.070711)],
+)
+def test_starting_weights_have_the_spread_that_their_name_says(
+    weight_init: str, deviation: float, largest: float
+) -> None:
+    weights = start(*[Run(width=8, weight_init=weight_init, seed=seed) for seed in range(40)])["conv1.weight"]
+    assert weights.std().item() == pytest.approx(deviation, rel=0.02)
+    assert abs(weights.mean().item()) < 5 * deviation / weights.numel() ** 0.5
+    assert largest * 0.6 < weights.abs().max().item() <= largest
+
+
+def test_the_original_biases_are_zero_in_the_first_convolution_and_one_elsewhere() -> None:
+    parameters = start(Run(depth=3, bias_init="original"))
+    firsts = {name: value.unique().tolist() for name, value in parameters.items() if name.endswith("bias")}
+    assert firsts["conv0.bias"] == [0.0] and firsts["conv1.bias"] == firsts["conv2.bias"] == [1.0]
+    # Four classes in sixteen padded places, 64 hidden units in 64.
+    assert firsts["hidden.bias"] == [1.0] and firsts["logits.bias"] == [0.0, 1.0]
+    assert parameters["logits.bias"].sum() == GREY.classes
+
+
+# The pass
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_pictures_that_all_runs_share_give_the_logits_of_pictures_repeated(same: bool) -> None:
+    runs = [Run(width=3, depth=3, seed=seed, bias_init="uniform") for seed in range(3)]
+    shape = shape_of(runs[0], COLOUR)
+    parameters, statistics = model.initial(runs, shape, torch.float64)
+    pictures = oracle.inputs(runs[0], COLOUR, COLOUR.test[0])
+    given = pictures if same else pictures.repeat(1, 3, 1, 1)
+    logits = model.forward(shape, parameters, statistics, given.contiguous(memory_format=torch.channels_last), False)
+    for slot, run in enumerate(runs):
+        expected = oracle.network(run, COLOUR).eval()(pictures)
+        torch.testing.assert_close(logits[slot], expected.detach(), rtol=1e-10, atol=1e-12)
+
+
+def test_features_keep_the_runs_apart_and_pad_with_zeros() -> None:
+    pictures, runs, channels, height, width = 2, 3, 5, 2, 3
+    x = torch.arange(pictures * runs * channels * height * width, dtype=torch.float64)
+    x = x.view(pictures, runs * channels, height, width)
+    flat = model.features(x, runs)
+    assert flat.shape == (runs, pictures, 32)
+    assert not flat[..., channels * height * width :].any()
+    for run, picture in np.ndindex(runs, pictures):
+        own = x[picture, run * channels : (run + 1) * channels]
+        assert flat[run, picture, : own.numel()].tolist() == own.permute(1, 2, 0).flatten().tolist()

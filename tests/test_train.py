@@ -1,0 +1,389 @@
+"""Fused equals unfused, and nothing that shares an array with a run can be seen in its result."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweep.data import Data, load
+from sweep.runs import Run
+from sweep.train import CURVE_COST, ORDER_BLOCK, Outcome, Trainer, curve_examples, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+bounded = settings(deadline=None, derandomize=True)
+
+GREY, COLOUR = oracle.synthetic(), oracle.synthetic(channels=3, height=12, width=9, classes=10)
+SMALL = Run(width=3, hidden=5, kernel_size=3, batch_size=5, steps=6)
+
+
+def vary(common: Run, **settings: Sequence[Any]) -> list[Run]:
+    """Runs that share `common` and take the n-th value of every setting."""
+    rows = zip(*settings.values(), strict=True)
+    return [dataclasses.replace(common, **dict(zip(settings, row, strict=True))) for row in rows]
+
+
+def trained(runs: Sequence[Run], data: Data, dtype: torch.dtype = torch.float32) -> Trainer:
+    trainer = Trainer(runs, data, dtype=dtype)
+    for _ in range(trainer.steps):
+        trainer.step()
+    return trainer
+
+
+def results(runs: Sequence[Run], data: Data) -> list[Outcome]:
+    """Outcomes without the one thing that a clock measures."""
+    return [dataclasses.replace(outcome, train_seconds=0.0) for outcome in train(runs, data)]
+
+
+def assert_same_bits(one: oracle.State, other: oracle.State) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def assert_fused_is_unfused(runs: Sequence[Run], data: Data) -> None:
+    """Trains in float64 both ways and compares every step's loss, all that was learnt, and the evaluation."""
+    trainer = Trainer(runs, data, dtype=torch.float64)
+    losses = []
+    for _ in range(trainer.steps):
+        trainer.step()
+        losses.append(trainer.loss_since_last_point())
+    correct, test_loss = trainer.evaluate(*trainer.data.test)
+    close: Any = {"rtol": 1e-9, "atol": 1e-9}
+    for slot, run in enumerate(runs):
+        alone = oracle.train(run, data)
+        np.testing.assert_allclose([each[slot] for each in losses], alone.losses, **close)
+        torch.testing.assert_close(oracle.fused(trainer, slot), alone.state(), **close)
+        expected_correct, expected_loss = oracle.evaluate(run, data, alone.network, data.test)
+        np.testing.assert_array_equal(correct[slot], expected_correct)
+        np.testing.assert_allclose(test_loss[slot], expected_loss, **close)
+
+
+def runs_of(common: dict[str, Any]) -> st.SearchStrategy[Run]:
+    """Any run that may share an array with one of the settings `common`."""
+    return st.builds(
+        Run,
+        bias=st.booleans(),
+        seed=st.integers(0, 3),
+        learning_rate=st.sampled_from([0.01, 0.05, 0.1]),
+        weight_init=st.sampled_from(["he", "truncated_normal", "uniform"]),
+        bias_init=st.sampled_from(["zeros", "uniform", "original"]),
+        input_scaling=st.sampled_from(["standardized", "centered", "unit"]),
+        **{name: st.just(value) for name, value in common.items()},
+    )
+
+
+@st.composite
+def shapes(draw: st.DrawFn, batch_sizes: Sequence[int] = (5, 16), steps: int = 6) -> dict[str, Any]:
+    """The settings that the runs of one array share."""
+    batch_size = draw(st.sampled_from(batch_sizes))
+    return {
+        "depth": draw(st.integers(1, 4)),
+        "width": draw(st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16])),
+        "batch_norm": batch_size > 1 and draw(st.booleans()),
+        "kernel_size": draw(st.sampled_from([1, 3, 5])),
+        "hidden": draw(st.sampled_from([0, 5, 64])),
+        "batch_size": batch_size,
+        "steps": draw(st.integers(3, steps)),
+    }
+
+
+# Fused equals unfused
+
+
+@settings(bounded, max_examples=60)
+@given(st.data())
+def test_the_fused_array_trains_as_the_plain_network_does(draw: st.DataObject) -> None:
+    common = draw.draw(shapes(batch_sizes=(1, 5, 16)))
+    runs = draw.draw(st.lists(runs_of(common), min_size=1, max_size=4))
+    assert_fused_is_unfused(runs, draw.draw(st.sampled_from([GREY, COLOUR])))
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_the_fused_array_trains_as_the_plain_network_does_at_every_depth(depth: int, batch_norm: bool) -> None:
+    runs = vary(
+        dataclasses.replace(SMALL, depth=depth, batch_norm=batch_norm, learning_rate=0.1),
+        bias=[True, False, True, False],
+        seed=[0, 0, 1, 1],
+        bias_init=["original", "original", "uniform", "uniform"],
+        weight_init=["truncated_normal", "truncated_normal", "uniform", "he"],
+        input_scaling=["centered", "centered", "standardized", "unit"],
+        learning_rate=[0.1, 0.1, 0.02, 0.3],
+    )
+    assert_fused_is_unfused(runs, COLOUR)
+
+
+def test_the_fused_array_trains_as_the_plain_network_does_on_mnist() -> None:
+    runs = vary(
+        Run(width=4, batch_norm=True, steps=5),
+        bias=[True, False, True],
+        seed=[0, 0, 7],
+        input_scaling=["standardized", "standardized", "centered"],
+    )
+    assert_fused_is_unfused(runs, load("mnist5k"))
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_gradients_of_a_step_in_float32_are_those_of_the_plain_network(batch_norm: bool) -> None:
+    common = Run(depth=3, width=8, batch_norm=batch_norm, steps=1, learning_rate=1.0, bias_init="uniform")
+    runs = vary(common, bias=[True, False, True], seed=[0, 0, 1])
+    fused, before = trained(runs, COLOUR), Trainer(runs, COLOUR)
+    for slot, run in enumerate(runs):
+        after, start = oracle.fused(fused, slot), oracle.fused(before, slot)
+        for dtype in (torch.float32, torch.float64):
+            net, alone = oracle.network(run, COLOUR, dtype), oracle.train(run, COLOUR, dtype).network
+            for (name, old), new in zip(net.named_parameters(), alone.parameters(), strict=True):
+                wanted = (new - old).detach().double()
+                error = (after[name] - start[name]).double() - wanted
+                # Batch norm takes a bias before it away: its gradient is rounding alone.
+                scale = wanted.norm() + (1e-2 if batch_norm else 0)
+                assert error.norm() <= 1e-4 * scale, (run, name, dtype)
+
+
+# No neighbour, no slot
+
+
+@settings(bounded, max_examples=60)
+@given(st.data())
+def test_neighbours_and_slots_leave_no_bit_of_a_run_s_result(draw: st.DataObject) -> None:
+    common = draw.draw(shapes())
+    data = draw.draw(st.sampled_from([GREY, COLOUR]))
+    size = draw.draw(st.sampled_from([2, 3, 4, 5, 7, 8, 9]))
+    run = draw.draw(runs_of(common))
+    arrays, slots, states, outcomes = [], [], [], []
+    for _ in range(2):
+        arrays.append(draw.draw(st.lists(runs_of(common), min_size=size, max_size=size)))
+        slots.append(draw.draw(st.integers(0, size - 1)))
+    for array, slot in zip(arrays, slots, strict=True):
+        array[slot] = run
+        states.append(oracle.fused(trained(array, data), slot))
+        outcomes.append(results(array, data)[slot])
+    assert_same_bits(*states)
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 7, 8, 16])
+def test_a_run_has_the_same_bits_in_every_slot(width: int, batch_norm: bool) -> None:
+    common = dataclasses.replace(SMALL, width=width, batch_norm=batch_norm, steps=4)
+    for size in (4, 7):
+        outcomes = results([common] * size, GREY)
+        assert outcomes == [outcomes[0]] * size
+
+
+def test_a_neighbour_with_another_input_scaling_leaves_no_bit() -> None:
+    run = dataclasses.replace(SMALL, bias_init="uniform")
+    alike = results([run, dataclasses.replace(run, seed=1)], COLOUR)
+    mixed = results([run, dataclasses.replace(run, seed=1, input_scaling="unit")], COLOUR)
+    assert alike[0] == mixed[0]
+    assert alike[1] != mixed[1]
+
+
+def test_the_same_array_twice_is_the_same_result() -> None:
+    runs = vary(SMALL, bias=[True, False, True], seed=[0, 0, 1])
+    assert results(runs, GREY) == results(runs, GREY)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_size_of_the_array_changes_no_more_than_rounding(batch_norm: bool) -> None:
+    runs = [dataclasses.replace(SMALL, batch_norm=batch_norm, seed=seed, width=4) for seed in range(8)]
+    whole = trained(runs, COLOUR)
+    for part in (runs[:1], runs[:3]):
+        smaller = trained(part, COLOUR)
+        for slot in range(len(part)):
+            torch.testing.assert_close(oracle.fused(smaller, slot), oracle.fused(whole, slot), rtol=1e-4, atol=1e-5)
+
+
+def test_no_run_scales_another_s_learning_rate() -> None:
+    runs = vary(
+        SMALL, seed=range(8), learning_rate=[0.01, 0.02, 0.04, 0.08, 0.1, 0.2, 0.3, 0.4], bias=[True, False] * 4
+    )
+    whole = trained(runs, GREY, torch.float64)
+    for slot, run in enumerate(runs):
+        alone = trained([run], GREY, torch.float64)
+        torch.testing.assert_close(oracle.fused(alone, 0), oracle.fused(whole, slot), rtol=1e-10, atol=1e-12)
+
+
+# Pairs
+
+
+@pytest.mark.parametrize("bias_init", ["zeros", "uniform", "original"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_without_bias_a_convolution_s_bias_stays_exactly_zero(bias_init: str, batch_norm: bool) -> None:
+    common = dataclasses.replace(SMALL, depth=3, batch_norm=batch_norm, bias_init=bias_init)
+    for biases in ([False], [True, False, True]):
+        trainer = trained([dataclasses.replace(common, bias=bias) for bias in biases], GREY)
+        for slot, bias in enumerate(biases):
+            for layer in range(3):
+                assert bool(trainer.parameters[f"conv{layer}.bias"][slot].any()) == bias
+            for layer in ("hidden", "logits"):
+                assert trainer.parameters[f"{layer}.bias"][slot].any()
+
+
+def test_a_pair_sees_the_same_batches_and_another_seed_sees_others() -> None:
+    trainer = Trainer(vary(SMALL, bias=[True, False, True], seed=[3, 3, 4]), GREY)
+    order = trainer._order(0, trainer.steps)
+    assert order.shape == (trainer.steps, trainer.batch_size, 3)
+    assert torch.equal(order[..., 0], order[..., 1])
+    assert not torch.equal(order[..., 0], order[..., 2])
+
+
+def test_a_pair_whose_bias_starts_at_zero_parts_with_the_first_update_of_that_bias() -> None:
+    trainer = Trainer(vary(SMALL, bias=[True, False]), GREY)
+    trainer.step()
+    first = trainer.loss_since_last_point()
+    with_bias, without = oracle.fused(trainer, 0), oracle.fused(trainer, 1)
+    assert first[0] == first[1]
+    assert {name for name, value in with_bias.items() if not torch.equal(value, without[name])} == {
+        "conv0.bias",
+        "conv1.bias",
+    }
+    trainer.step()
+    second = trainer.loss_since_last_point()
+    assert second[0] != second[1]
+
+
+# Runs that diverge
+
+
+def test_a_diverged_run_is_a_result_and_touches_no_other() -> None:
+    runs = [dataclasses.replace(SMALL, seed=seed, bias=seed % 2 == 0, steps=20) for seed in range(5)]
+    healthy = results(runs, GREY)
+    runs[2] = dataclasses.replace(runs[2], learning_rate=1000.0)
+    mixed = results(runs, GREY)
+    lost = mixed[2]
+    assert (lost.status, lost.test_loss, lost.train_loss) == ("diverged", None, None)
+    assert 0 <= lost.test_accuracy <= 1 and 0 <= lost.validation_accuracy <= 1
+    assert lost.curve[-1].train_loss is None and 0 <= lost.curve[-1].validation_accuracy <= 1
+    assert np.unpackbits(np.frombuffer(lost.test_correct, np.uint8)).sum() == round(lost.test_accuracy * 37)
+    assert [outcome.status for outcome in healthy] == ["ok"] * 5
+    assert mixed[:2] + mixed[3:] == healthy[:2] + healthy[3:]
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("width", [1, 3, 16])
+def test_weights_that_are_not_finite_stay_with_their_run(width: int, batch_norm: bool, poison: float) -> None:
+    runs = [dataclasses.replace(SMALL, seed=s, width=width, batch_norm=batch_norm) for s in range(4)]
+    healthy, poisoned = Trainer(runs, GREY), Trainer(runs, GREY)
+    for name in ("conv0.weight", "hidden.weight"):
+        with torch.no_grad():
+            poisoned.parameters[name][1].fill_(poison)
+    for _ in range(SMALL.steps):
+        healthy.step()
+        poisoned.step()
+    assert [bool(np.isfinite(loss)) for loss in poisoned.loss_since_last_point()] == [True, False, True, True]
+    (right, loss), (expected_right, expected_loss) = (t.evaluate(*t.data.test) for t in (poisoned, healthy))
+    for slot in (0, 2, 3):
+        assert_same_bits(oracle.fused(poisoned, slot), oracle.fused(healthy, slot))
+        assert loss[slot] == expected_loss[slot] and (right[slot] == expected_right[slot]).all()
+
+
+def test_a_run_that_was_once_not_finite_has_diverged_however_it_ends() -> None:
+    trainer = Trainer([SMALL, dataclasses.replace(SMALL, seed=1)], GREY)
+    points = []
+    for step, loss in enumerate((float("inf"), 0.5), start=1):
+        trainer.loss_sum[0], trainer.loss_sum[1], trainer.since_point = loss, 0.25, 1
+        points.append((step, trainer.loss_since_last_point(), np.array([0.5, 0.5])))
+    first, second = trainer.outcomes(points, *[np.ones((2, 8), dtype=bool)] * 2, np.array([0.1, 0.1]), 1.0)
+    assert (first.status, first.train_loss, first.test_loss) == ("diverged", None, None)
+    assert [point.train_loss for point in first.curve] == [None, 0.5]
+    assert (second.status, second.train_loss, second.test_loss) == ("ok", 0.25, 0.1)
+
+
+# Outcomes and curves
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "points"),
+    [
+        (25, 10, [10, 20, 25]),
+        (20, 10, [10, 20]),
+        (25, None, [3, 6, 9, 12, 15, 18, 21, 24, 25]),
+        (7, None, [1, 2, 3, 4, 5, 6, 7]),
+        (40, None, [4, 8, 12, 16, 20, 24, 28, 32, 36, 40]),
+        (3, 100, [3]),
+        (1, None, [1]),
+    ],
+)
+def test_the_curve_has_a_point_every_so_many_steps_and_one_at_the_end(
+    steps: int, every: int | None, points: list[int]
+) -> None:
+    [outcome] = train([dataclasses.replace(SMALL, steps=steps, evaluate_every=every)], GREY)
+    assert [point.step for point in outcome.curve] == points
+
+
+def test_the_outcome_is_what_the_plain_network_gives() -> None:
+    run = dataclasses.replace(SMALL, steps=7, evaluate_every=3, batch_norm=True)
+    [_, outcome] = train([dataclasses.replace(run, seed=8), run], COLOUR)
+    alone = oracle.train(run, COLOUR)
+    losses = [np.mean(alone.losses[start : start + 3]) for start in (0, 3, 6)]
+    correct, test_loss = oracle.evaluate(run, COLOUR, alone.network, COLOUR.test)
+    held_out, _ = oracle.evaluate(run, COLOUR, alone.network, COLOUR.validation)
+    assert [point.train_loss for point in outcome.curve] == pytest.approx(losses, rel=1e-4)
+    assert outcome.train_loss == outcome.curve[-1].train_loss
+    assert outcome.test_loss == pytest.approx(test_loss, rel=1e-4)
+    assert outcome.test_correct == np.packbits(correct).tobytes()
+    assert outcome.test_accuracy == correct.mean() and outcome.validation_accuracy == held_out.mean()
+    assert outcome.parameters == sum(p.numel() for p in alone.network.parameters())
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_looking_more_often_changes_nothing_but_the_curve_and_its_last_loss(batch_norm: bool) -> None:
+    runs = vary(dataclasses.replace(SMALL, steps=12, batch_norm=batch_norm), bias=[True, False])
+
+    def outcomes(every: int | None) -> list[Outcome]:
+        looked = results([dataclasses.replace(run, evaluate_every=every) for run in runs], GREY)
+        # The row's train_loss is the mean since the last point of the curve.
+        return [dataclasses.replace(outcome, curve=(), train_loss=None) for outcome in looked]
+
+    assert outcomes(None) == outcomes(1) == outcomes(5) == outcomes(100)
+
+
+@settings(bounded, max_examples=60)
+@given(steps=st.integers(1, 5000), batch_size=st.integers(1, 40), every=st.none() | st.integers(1, 6000))
+def test_the_curve_costs_at_most_its_share_and_uses_it(steps: int, batch_size: int, every: int | None) -> None:
+    run = dataclasses.replace(SMALL, steps=steps, batch_size=batch_size, evaluate_every=every)
+    points = len({*range(run.curve_interval, steps + 1, run.curve_interval), steps})
+    share = CURVE_COST * 3 * steps * batch_size
+    pictures = curve_examples(run, 500)
+    assert 1 <= pictures <= 500
+    assert pictures == 1 or pictures * points <= share
+    assert pictures == 500 or (pictures + 1) * points > share
+
+
+def test_a_point_of_the_curve_is_the_accuracy_on_the_first_validation_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer = trained([SMALL, dataclasses.replace(SMALL, seed=1)], GREY)
+    right, _ = trainer.evaluate(*trainer.data.validation)
+    monkeypatch.setattr("sweep.train.curve_examples", lambda run, available: 11)
+    assert trainer.curve_accuracy().tolist() == right[:, :11].mean(axis=1).tolist()
+
+
+def test_evaluation_in_pieces_is_evaluation_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = trained(vary(SMALL, input_scaling=["unit", "centered"]), COLOUR)
+    right, loss = trainer.evaluate(*trainer.data.test)
+    for numbers in (1, 1000):
+        monkeypatch.setattr("sweep.train.EVALUATION_NUMBERS", numbers)
+        in_pieces, pieces_loss = trainer.evaluate(*trainer.data.test)
+        assert (in_pieces == right).all()
+        np.testing.assert_allclose(pieces_loss, loss, rtol=1e-5)
+
+
+def test_every_step_of_a_run_longer_than_a_block_sees_its_own_batch() -> None:
+    run = dataclasses.replace(SMALL, width=1, depth=1, hidden=0, steps=2 * ORDER_BLOCK + 3, learning_rate=0.01)
+    assert_fused_is_unfused([run, dataclasses.replace(run, seed=5)], GREY)
+
+
+def test_ticks_come_at_every_point_and_after_every_block_of_batches() -> None:
+    ticks: list[int] = []
+    run = dataclasses.replace(SMALL, width=1, depth=1, steps=300, evaluate_every=200)
+    train([run], GREY, tick=ticks.append)
+    assert ticks == [128, 200, 256, 300]
