@@ -14,6 +14,7 @@ from rich.table import Table
 
 from sweep import overview
 from sweep.errors import InputError
+from sweep.progress import say
 from sweep.search_space import SearchSpace, load
 from sweep.store import Store
 
@@ -72,7 +73,8 @@ def launch(space: Space, store: StoreFolder = Path("results"), as_json: AsJson =
     try:
         summary = train_missing(wanted, kept, console)
     except KeyboardInterrupt:
-        console.print(f"Interrupted. What was done is kept; to go on: sweep launch {space} --store {store}")
+        done = overview.status(kept, wanted.name)[0].done
+        say(console, f"Interrupted: {done:,} of {wanted.run_count():,} runs are kept. To go on: the same command.")
         raise typer.Exit(130) from None
     folder = kept.report_folder(wanted.name)
     verdict = _report_after_launch(wanted, kept, folder, console)
@@ -85,9 +87,10 @@ def launch(space: Space, store: StoreFolder = Path("results"), as_json: AsJson =
         _print_verdict(verdict, folder)
     if summary.failed:
         for array_id, message in summary.failures.items():
-            console.print(f"array {array_id} failed: {message}", markup=False, highlight=False)
-        console.print(
-            f"{summary.failed:,} runs failed; {kept.root / 'failures'} tells more. To try again: the same command"
+            say(console, f"array {array_id} failed: {message}")
+        say(
+            console,
+            f"{summary.failed:,} runs failed; {kept.root / 'failures'} tells more. To try again: the same command.",
         )
         raise typer.Exit(1)
 
@@ -181,7 +184,7 @@ def _report_after_launch(space: SearchSpace, store: Store, folder: Path, console
     try:
         return overview.report_sweep(space, store, folder)
     except InputError as error:
-        console.print(f"No report: {error}", markup=False, highlight=False)
+        say(console, f"No report: {error}")
         return None
 
 

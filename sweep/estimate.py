@@ -10,7 +10,7 @@ import torch
 
 from sweep import data as data_sets
 from sweep.plan import Array
-from sweep.train import Trainer
+from sweep.train import Trainer, exact_arithmetic
 
 SHAPES: Final = 3
 """At most this many shapes are measured; the others are read off them by their arithmetic."""
@@ -44,12 +44,13 @@ def _step_seconds(array: Array, data: data_sets.Data, device: str, budget: float
     """Seconds a run's step takes in this array."""
     torch.set_num_threads(1)
     started = time.perf_counter()
-    trainer = Trainer(array.runs(), data, device=device)
-    trainer.step()  # the first step also sets up memory
-    steps, begun = 0, time.perf_counter()
-    while steps < array.cell.steps - 1 and (steps < 1 or time.perf_counter() - started < budget):
-        trainer.step()
-        steps += 1
+    with exact_arithmetic():
+        trainer = Trainer(array.runs(), data, device=device)
+        trainer.step()  # the first step also sets up memory
+        steps, begun = 0, time.perf_counter()
+        while steps < array.cell.steps - 1 and (steps < 1 or time.perf_counter() - started < budget):
+            trainer.step()
+            steps += 1
     return (time.perf_counter() - begun) / (max(steps, 1) * len(array.members))
 
 

@@ -25,14 +25,14 @@ from rich.console import Console
 from sweep import data as data_sets
 from sweep import plan
 from sweep.plan import Array, DeviceKind
-from sweep.progress import Meter
+from sweep.progress import Meter, say
 from sweep.search_space import SearchSpace
 from sweep.store import Provenance, Store
 
 RETRIES: Final = 2
 """Further tries of an array whose worker or node was lost."""
 
-REPORT_EVERY: Final = 1.0
+REPORT_EVERY: Final = 2.0
 """Seconds between two signs of life of an array in training."""
 
 
@@ -69,7 +69,7 @@ def launch(space: SearchSpace, store: Store, console: Console) -> Summary:
             if device != "cpu":
                 planned = list(plan.arrays(space, device))
             todo = sorted(plan.missing(planned, statuses), key=lambda array: -array.work)
-            console.print(f"{runs - already:,} of {runs:,} runs to train, in {len(todo):,} arrays", highlight=False)
+            say(console, f"{runs - already:,} of {runs:,} runs to train, in {len(todo):,} arrays")
             with Meter(runs - already, sum(array.work for array in todo), console) as meter:
                 failures = _tune(todo, store, data, device, meter)
         statuses = store.statuses()

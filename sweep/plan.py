@@ -20,7 +20,7 @@ Members = tuple[tuple[bool, int], ...]
 """(bias, seed) of each run."""
 
 SATURATION: Final[dict[DeviceKind, tuple[tuple[int, int], ...]]] = {
-    "cpu": ((2, 64), (4, 32), (8, 32), (16, 8), (1024, 4)),
+    "cpu": ((2, 64), (8, 32), (16, 8), (32, 4), (1024, 2)),
     "cuda": ((4, 2048), (16, 512), (1024, 64)),
 }
 """Runs that fill a device: (up to this width, this many). More would only make arrays longer."""

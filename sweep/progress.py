@@ -6,13 +6,22 @@ from typing import Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 LINE_EVERY: Final = 10.0
 """Seconds between plain lines."""
 
 
+def say(console: Console, text: str) -> None:
+    """Prints plain text: no markup, no colours, no line broken."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 class _Counts(ProgressColumn):
+    def __init__(self) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+
     def render(self, task: Task) -> Text:
         return Text(task.fields["words"])
 
@@ -30,8 +39,8 @@ class Meter:
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
-            columns = (TextColumn("training"), BarColumn(), _Counts(), TimeElapsedColumn())
-            self._bar = Progress(*columns, console=self.console, transient=True)
+            columns = (TextColumn("training"), BarColumn(bar_width=None), _Counts(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=self.console, transient=True, expand=True)
             self._task = self._bar.add_task("", total=1.0, words=self.words())
             self._bar.start()
         return self
@@ -74,4 +83,4 @@ class Meter:
             self._bar.update(self._task, completed=self.share(), words=self.words())
         elif time.monotonic() - self._last_line >= LINE_EVERY:
             self._last_line = time.monotonic()
-            self.console.print(self.words(), highlight=False)
+            say(self.console, self.words())

@@ -118,7 +118,7 @@ CELL: Final = tuple(name for name in IDENTITY if name not in ("bias", "seed"))
 TRAINED: Final = frozenset(
     {
         *("bias", "depth", "width", "batch_norm", "seed", "input_scaling", "weight_init", "bias_init"),
-        *("steps", "batch_size", "learning_rate", "evaluate_every"),
+        *("kernel_size", "hidden", "steps", "batch_size", "learning_rate", "evaluate_every"),
     }
 )
 """Settings whose every level trains today; the others are accepted at their default only, and refused by name else."""

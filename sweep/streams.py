@@ -20,7 +20,8 @@ def bits(seed: int, purpose: str, count: int) -> NDArray[np.uint64]:
 
 def uniform(seed: int, purpose: str, count: int) -> NDArray[np.float64]:
     """`count` numbers in the open interval (0, 1)."""
-    return ((bits(seed, purpose, count) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    # 52 bits and a half are exact in a float64; with 53 the largest would round to 1.
+    return ((bits(seed, purpose, count) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def normal(seed: int, purpose: str, count: int) -> NDArray[np.float64]:

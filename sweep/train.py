@@ -1,9 +1,10 @@
 """Trains one array: all its runs at once, fused, on one device. Knows nothing of clusters and writes nothing."""
 
+import contextlib
 import dataclasses
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from sweep import model
 from sweep.data import Data, batches
 from sweep.plan import DeviceKind
-from sweep.runs import Run
+from sweep.runs import DEFAULTS, IDENTITY, TRAINED, Run, settings_of
 from sweep.shape import Shape
 
 CURVE_COST: Final = 0.03
@@ -62,12 +63,16 @@ def train(
 
     `tick` is called with the number of steps done, at every point of the curve and after every block of batches.
     """
+    with exact_arithmetic():
+        return _train(Trainer(runs, data, device=device), tick)
+
+
+def _train(trainer: "Trainer", tick: Callable[[int], None] | None) -> list[Outcome]:
     started = time.perf_counter()
-    trainer = Trainer(runs, data, device=device)
     points: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]] = []
     for step in range(1, trainer.steps + 1):
         trainer.step()
-        at_point = step % runs[0].curve_interval == 0 or step == trainer.steps
+        at_point = step % trainer.runs[0].curve_interval == 0 or step == trainer.steps
         if at_point:
             points.append((step, trainer.loss_since_last_point(), trainer.curve_accuracy()))
         if tick and (at_point or step % ORDER_BLOCK == 0):
@@ -88,7 +93,8 @@ class DeviceData:
         self.train, self.validation, self.test = part(data.train), part(data.validation), part(data.test)
         self.shape, self.classes = data.picture_shape, data.classes
         pixels = data.train[0].astype(np.float64) / 255
-        self.mean, self.deviation = pixels.mean(axis=(0, 2, 3)), pixels.std(axis=(0, 2, 3))
+        self.mean, deviation = pixels.mean(axis=(0, 2, 3)), pixels.std(axis=(0, 2, 3))
+        self.deviation = np.where(deviation > 0, deviation, 1)  # a channel that never varies is only centered
 
     def scaling(self, run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Factor and offset `[channels]` that turn a byte into the run's input."""
@@ -108,7 +114,8 @@ class Trainer:
     def __init__(
         self, runs: Sequence[Run], data: Data, *, device: str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
-        _exact_arithmetic()
+        assert len({_program(run) for run in runs}) == 1, "runs of one array share their program"
+        assert all(getattr(runs[0], name) == DEFAULTS[name] for name in set(IDENTITY) - TRAINED - {"dataset", "split"})
         self.runs, self.device, self.dtype = tuple(runs), device, dtype
         self.data = DeviceData(data, device)
         self.shape = Shape.of(runs[0], self.data.shape, self.data.classes)
@@ -133,6 +140,10 @@ class Trainer:
         self.loss_sum = torch.zeros(len(runs), dtype=torch.float64, device=device)
         self.finite = torch.ones(len(runs), dtype=torch.bool, device=device)
         self.since_point = 0
+        # A row's training loss does not depend on how often the curve is drawn: it is that of the last of ten points.
+        tenth = -(-self.steps // 10)
+        self.last_tenth = (self.steps - 1) // tenth * tenth
+        self.last_loss_sum = torch.zeros_like(self.loss_sum)
 
     def step(self) -> None:
         """One update of every run. The loss is the sum over runs of each run's mean: no run scales another's rate."""
@@ -147,6 +158,8 @@ class Trainer:
                     gradient = gradient.masked_fill(self.frozen[name], 0)
                 parameter.addcmul_(gradient, self.rates[name])
             self.loss_sum += losses
+            if self.done >= self.last_tenth:
+                self.last_loss_sum += losses
         self.done += 1
         self.since_point += 1
 
@@ -168,7 +181,11 @@ class Trainer:
     def evaluate(self, pictures: torch.Tensor, labels: torch.Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Which pictures each run gets right `[runs, n]`, and each run's mean loss `[runs]`."""
         runs = len(self.runs)
-        largest = runs * self.shape.filters * max(self.shape.pixels(i) for i in range(self.shape.depth))
+        largest = runs * max(
+            self.shape.channels * self.shape.height * self.shape.width,
+            self.shape.filters * self.shape.pixels(0),
+            self.shape.hidden,
+        )
         size = max(1, min(len(labels), EVALUATION_NUMBERS // largest))
         correct, loss = [], torch.zeros(runs, dtype=torch.float64, device=self.device)
         for start in range(0, len(labels), size):
@@ -195,12 +212,13 @@ class Trainer:
     ) -> list[Outcome]:
         """The outcome of every run; a run whose loss was ever not finite has diverged."""
         finite = self.finite.cpu().numpy() & np.isfinite(loss)
+        train_loss = (self.last_loss_sum / (self.steps - self.last_tenth)).cpu().numpy()
         return [
             Outcome(
                 status="ok" if finite[slot] else "diverged",
                 test_accuracy=float(correct[slot].mean()),
                 test_loss=float(loss[slot]) if finite[slot] else None,
-                train_loss=_number(points[-1][1][slot]) if finite[slot] else None,
+                train_loss=float(train_loss[slot]) if finite[slot] else None,
                 validation_accuracy=float(validation_correct[slot].mean()),
                 test_correct=np.packbits(correct[slot]).tobytes(),
                 parameters=self.shape.parameter_count(run.bias),
@@ -252,7 +270,14 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _exact_arithmetic() -> None:
+def _program(run: Run) -> tuple[object, ...]:
+    """Everything that fixes the program; what is left out is a number of each run's own."""
+    own = {"bias", "seed", "learning_rate", "weight_init", "bias_init", "input_scaling"}
+    return tuple(level for name, level in settings_of(run).items() if name not in own)
+
+
+@contextlib.contextmanager
+def exact_arithmetic() -> Iterator[None]:
     """Float32 means float32, and the same program gives the same bits."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -260,6 +285,10 @@ def _exact_arithmetic() -> None:
     torch.backends.cudnn.benchmark = False
     # Confident runs have gradients below the normal range, which CPUs compute many times slower.
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def local_device() -> DeviceKind:

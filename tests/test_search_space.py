@@ -30,7 +30,7 @@ def complaint(content: str | bytes) -> str:
     return str(caught.value)
 
 
-def members(of: SearchSpace) -> list[list[tuple[bool, int]]]:
+def members(of: SearchSpace) -> list[tuple[tuple[bool, int], ...]]:
     return [each for _, each in of.grid()]
 
 
@@ -61,7 +61,7 @@ def test_the_grid_is_the_product_of_the_axes_in_a_fixed_order() -> None:
     other = space("axes: {seed: [9, 5], bias: [false, true], depth: [1, 3], width: [4, 2]}")
     assert list(one.grid()) == list(other.grid())
     assert [(cell["depth"], cell["width"]) for cell, _ in one.grid()] == [(1, 4), (1, 2), (3, 4), (3, 2)]
-    assert members(one) == [[(False, 9), (True, 9), (False, 5), (True, 5)]] * 4
+    assert members(one) == [((False, 9), (True, 9), (False, 5), (True, 5))] * 4
     assert (one.cell_count(), one.run_count()) == (4, 16)
 
 
@@ -70,7 +70,7 @@ def test_a_count_of_seeds_is_the_seeds_below_it() -> None:
 
 
 def test_bias_and_seed_may_be_fixed_under_settings() -> None:
-    assert members(space("settings: {bias: false, seed: 5}")) == [[(False, 5)]]
+    assert members(space("settings: {bias: false, seed: 5}")) == [((False, 5),)]
 
 
 def test_a_number_means_the_same_however_it_is_written() -> None:

@@ -286,15 +286,17 @@ def test_weights_that_are_not_finite_stay_with_their_run(width: int, batch_norm:
 
 
 def test_a_run_that_was_once_not_finite_has_diverged_however_it_ends() -> None:
-    trainer = Trainer([SMALL, dataclasses.replace(SMALL, seed=1)], GREY)
+    trainer = Trainer([dataclasses.replace(SMALL, seed=seed) for seed in range(3)], GREY)
     points = []
     for step, loss in enumerate((float("inf"), 0.5), start=1):
-        trainer.loss_sum[0], trainer.loss_sum[1], trainer.since_point = loss, 0.25, 1
-        points.append((step, trainer.loss_since_last_point(), np.array([0.5, 0.5])))
-    first, second = trainer.outcomes(points, *[np.ones((2, 8), dtype=bool)] * 2, np.array([0.1, 0.1]), 1.0)
+        trainer.loss_sum[:], trainer.since_point = torch.tensor([loss, 0.25, 0.25]), 1
+        points.append((step, trainer.loss_since_last_point(), np.full(3, 0.5)))
+    right, test_loss = np.ones((3, 8), dtype=bool), np.array([0.1, 0.1, np.nan])
+    first, second, third = trainer.outcomes(points, right, right, test_loss, 1.0)
     assert (first.status, first.train_loss, first.test_loss) == ("diverged", None, None)
     assert [point.train_loss for point in first.curve] == [None, 0.5]
     assert (second.status, second.train_loss, second.test_loss) == ("ok", 0.25, 0.1)
+    assert (third.status, third.train_loss, third.test_loss, third.test_accuracy) == ("diverged", None, None, 1.0)
 
 
 # Outcomes and curves

@@ -1,0 +1,269 @@
+"""The whole way, as a user goes it: one small sweep launched from the command line, then everything read from it."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+SWEEP = [sys.executable, "-m", "sweep"]
+SPACE = """
+name: small
+settings: {steps: 12, weight_init: truncated_normal, input_scaling: centered, learning_rate: 0.05}
+axes: {width: [1, 2], batch_norm: [false, true], seed: 7}
+analysis: {margin: 0.5}
+"""
+RUNS = 2 * 2 * 2 * 7
+
+
+def sweep(*arguments: str | Path, store: Path, status: int = 0, **options: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*SWEEP, *map(str, arguments), "--store", str(store)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | options,
+    )
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("space") / "small.yaml"
+    path.write_text(SPACE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def launched(space: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    store = space.parent / "results"
+    return store, sweep("launch", space, store=store)
+
+
+def rows_of(store: Path) -> pd.DataFrame:
+    frame = pd.concat([pd.read_parquet(path) for path in (store / "runs").glob("*.parquet")])
+    return frame.sort_values(["width", "batch_norm", "seed", "bias"]).reset_index(drop=True)
+
+
+def without_times_and_places(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.drop(columns=["train_seconds", "finished_at", "device", "torch_version"])
+
+
+def test_a_launch_trains_every_run_once_and_draws_the_picture(
+    launched: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    store, done = launched
+    rows = rows_of(store)
+    assert len(rows) == rows["run_id"].nunique() == RUNS
+    assert (rows.groupby(["width", "batch_norm", "seed"])["bias"].nunique() == 2).all()
+    assert rows["status"].eq("ok").all()
+    assert rows["test_accuracy"].between(0, 1).all()
+    assert (rows["test_correct"].map(lambda bits: int.from_bytes(bits).bit_count()) / 1000).tolist() == pytest.approx(
+        rows["test_accuracy"].tolist()
+    )
+    report = store / "reports" / "small"
+    assert (report / "effect_by_width.png").read_bytes().startswith(b"\x89PNG")
+    assert str(report / "effect_by_width.png") in done.stdout
+    assert str(report / "report.md") in done.stdout
+    assert f"{RUNS} runs trained" in done.stdout
+    assert {path.name for path in store.iterdir()} == {"runs", "curves", "sweeps", "reports"}
+
+
+def test_ray_stays_out_of_the_way(launched: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    _, done = launched
+    said = (done.stdout + done.stderr).lower()
+    assert not re.findall(r"\b(?:ray|tune|trial|raylet|warning|deprecat\w*)\b", said)
+
+
+def test_every_pair_of_the_report_is_the_difference_of_two_rows(
+    launched: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    store, _ = launched
+    rows, effects = rows_of(store), pd.read_parquet(store / "reports" / "small" / "effects.parquet")
+    arms = rows.pivot(index=["width", "batch_norm", "seed"], columns="bias", values="test_accuracy")
+    expected = (100 * (arms[True] - arms[False])).rename("effect").reset_index()
+    merged = effects.merge(expected, on=["width", "batch_norm", "seed"], suffixes=("", "_expected"))
+    assert len(merged) == RUNS // 2
+    assert merged["effect"].tolist() == pytest.approx(merged["effect_expected"].tolist(), abs=1e-9)
+    verdict = json.loads((store / "reports" / "small" / "verdict.json").read_text())
+    assert verdict["margin"] == 0.5
+    assert [(cell["width"], cell["batch_norm"]) for cell in verdict["cells"]] == [
+        (1, False),
+        (1, True),
+        (2, False),
+        (2, True),
+    ]
+    assert {threshold["axis"] for threshold in verdict["thresholds"]} == {"width"}
+
+
+def test_curves_have_ten_points_or_fewer_for_every_run(
+    launched: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    store, _ = launched
+    curves = pd.concat([pq.read_table(path).to_pandas() for path in (store / "curves").glob("*.parquet")])
+    assert set(curves["run_id"]) == set(rows_of(store)["run_id"])
+    assert (curves.groupby("run_id")["step"].agg(list).map(lambda steps: steps == [2, 4, 6, 8, 10, 12])).all()
+
+
+def test_a_second_launch_trains_nothing_and_says_so(
+    space: Path, launched: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    store, _ = launched
+    before = {path: path.stat().st_mtime_ns for path in (store / "runs").iterdir()}
+    assert "Nothing to train" in sweep("launch", space, store=store).stdout
+    again = json.loads(sweep("launch", space, "--json", store=store).stdout)
+    assert again == {
+        "name": "small",
+        "runs": RUNS,
+        "trained": 0,
+        "already": RUNS,
+        "failed": 0,
+        "diverged": 0,
+        "seconds": again["seconds"],
+        "report": str(store / "reports" / "small"),
+    }
+    assert before == {path: path.stat().st_mtime_ns for path in (store / "runs").iterdir()}
+
+
+def test_more_seeds_and_widths_train_only_the_difference(
+    tmp_path: Path, launched: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    store, _ = launched
+    wider = tmp_path / "wider.yaml"
+    wider.write_text(SPACE.replace("small", "wider").replace("[1, 2]", "[1, 2, 3]").replace("[false, true]", "[false]"))
+    done = json.loads(sweep("launch", wider, "--json", store=store).stdout)
+    assert (done["runs"], done["already"], done["trained"]) == (42, 28, 14)
+    status = json.loads(sweep("status", "--json", store=store).stdout)
+    assert [(each["name"], each["runs"], each["done"], each["missing"]) for each in status] == [
+        ("small", RUNS, RUNS, 0),
+        ("wider", 42, 42, 0),
+    ]
+
+
+def test_plan_counts_what_is_there_and_what_is_missing(
+    space: Path, tmp_path: Path, launched: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    store, _ = launched
+    there = json.loads(sweep("plan", space, "--json", store=store).stdout)
+    fresh = json.loads(sweep("plan", space, "--json", store=tmp_path / "none").stdout)
+    keys = ["name", "runs", "cells", "arrays", "in_store", "to_train", "parameters", "flops", "estimated_seconds"]
+    assert list(there) == list(fresh) == [*keys, "device"]
+    assert (there["in_store"], there["to_train"], there["arrays"], there["flops"]) == (RUNS, 0, 0, 0)
+    assert (fresh["in_store"], fresh["to_train"], fresh["arrays"], fresh["cells"]) == (0, RUNS, 4, 4)
+    assert there["estimated_seconds"] == 0 < fresh["estimated_seconds"]
+    assert fresh["parameters"] == rows_of(store).query("width < 3")["parameters"].sum()
+    assert not (tmp_path / "none").exists()
+
+
+def test_export_writes_the_rows_of_a_sweep_as_one_table(
+    tmp_path: Path, launched: tuple[Path, subprocess.CompletedProcess[str]]
+) -> None:
+    store, _ = launched
+    for suffix in ("parquet", "csv"):
+        sweep("export", "small", "--to", tmp_path / f"out.{suffix}", store=store)
+    table, text = pd.read_parquet(tmp_path / "out.parquet"), pd.read_csv(tmp_path / "out.csv")
+    assert len(table) == len(text) == RUNS
+    assert list(table.columns) == list(text.columns)
+    assert table["test_accuracy"].tolist() == text["test_accuracy"].tolist()
+    assert [bytes.fromhex(bits) for bits in text["test_correct"]] == table["test_correct"].tolist()
+    report = sweep("report", tmp_path / "out.csv", "--margin", "1", "--json", store=store)
+    verdict = json.loads(report.stdout)
+    assert (tmp_path / "out-report" / "effect_by_width.png").exists()
+    assert verdict["margin"] == 1
+    assert len(verdict["cells"]) == 4
+
+
+def test_an_array_that_fails_stops_no_other_and_is_trained_by_the_next_launch(space: Path, tmp_path: Path) -> None:
+    from sweep import plan, search_space
+
+    store = tmp_path / "results"
+    first = next(plan.arrays(search_space.load(space), "cpu"))
+    (store / "curves" / f"{first.array_id}.parquet").mkdir(parents=True)  # no file can take its place
+    failed = sweep("launch", space, store=store, status=1)
+    assert first.array_id in failed.stderr
+    assert f"{len(first.members)} runs failed" in failed.stderr
+    assert len(rows_of(store)) == RUNS - len(first.members)
+    status = json.loads(sweep("status", "small", "--json", store=store).stdout)[0]
+    assert (status["failed"], status["missing"]) == (len(first.members), len(first.members))
+    (store / "curves" / f"{first.array_id}.parquet").rmdir()
+    done = json.loads(sweep("launch", space, "--json", store=store).stdout)
+    assert (done["trained"], done["failed"]) == (len(first.members), 0)
+    assert list((store / "failures").iterdir()) == []
+
+
+LONG = SPACE.replace("small", "long").replace("steps: 12", "steps: 60").replace("seed: 7", "seed: 40")
+LONG_RUNS = 2 * 2 * 2 * 40
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "long.yaml").write_text(LONG)
+    sweep("launch", folder / "long.yaml", store=folder / "results")
+    return rows_of(folder / "results")
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_sweep_goes_on_without_training_a_run_twice_and_to_the_same_rows(
+    sign: signal.Signals, tmp_path: Path, undisturbed: pd.DataFrame
+) -> None:
+    space, store = tmp_path / "long.yaml", tmp_path / "results"
+    space.write_text(LONG)
+    command = [*SWEEP, "launch", str(space), "--store", str(store)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: files(store) or process.poll() is not None)
+    workers = descendants(process.pid)
+    process.send_signal(sign)
+    _, said = process.communicate(timeout=60)
+    wait_for(lambda: not any(map(alive, workers)))  # a killed driver's workers end by themselves
+    assert process.returncode == (130 if sign == signal.SIGINT else -sign)
+    assert ("To go on: the same command" in said) == (sign == signal.SIGINT)
+
+    early = files(store)
+    kept = sum(pq.read_metadata(store / "runs" / name).num_rows for name in early)
+    assert 0 < kept < LONG_RUNS
+    done = json.loads(sweep("launch", space, "--json", store=store).stdout)
+    assert (done["already"], done["trained"], done["failed"]) == (kept, LONG_RUNS - kept, 0)
+    assert early.items() <= files(store).items()
+    pd.testing.assert_frame_equal(
+        without_times_and_places(rows_of(store)), without_times_and_places(undisturbed), check_exact=True
+    )
+
+
+def files(store: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (store / "runs").glob("[!.]*.parquet")}
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def descendants(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    parents = {int(child): int(parent) for child, parent in map(str.split, listed.splitlines())}
+    found: list[int] = []
+    rank = [pid]
+    while rank:
+        rank = [child for child, parent in parents.items() if parent in rank]
+        found += rank
+    return found

@@ -1,0 +1,169 @@
+import datetime
+import multiprocessing
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sweep.errors import InputError
+from sweep.runs import SETTINGS, Run, run_id
+from sweep.store import CURVES_SCHEMA, RUNS_SCHEMA, Provenance, Store
+from sweep.train import Outcome, Point
+
+BY = Provenance(device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43)
+RUNS = [Run(seed=seed, bias=bias) for seed in (0, 1) for bias in (True, False)]
+IDS = [run_id(run, "test") for run in RUNS]
+
+
+def outcome(accuracy: float = 0.5, diverged: bool = False) -> Outcome:
+    loss = None if diverged else 1.25
+    return Outcome(
+        status="diverged" if diverged else "ok",
+        test_accuracy=accuracy,
+        test_loss=loss,
+        train_loss=loss,
+        validation_accuracy=0.25,
+        test_correct=b"\x0f",
+        parameters=10,
+        train_seconds=0.5,
+        curve=(Point(5, loss, 0.125), Point(10, loss, 0.25)),
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results")
+
+
+def test_rows_come_back_as_written_with_every_column_of_the_contract(store: Store) -> None:
+    store.write("a" * 20, RUNS, IDS, [outcome(0.1 * i) for i in range(4)], BY)
+    rows = store.rows(IDS)
+    results = ["status", "test_accuracy", "test_loss", "train_loss", "validation_accuracy", "test_correct"]
+    results += ["parameters", "train_seconds", "array_size", "device", "dataset_fingerprint", "trainer_version"]
+    assert list(rows.columns) == ["run_id", *SETTINGS, *results, "torch_version", "finished_at"]
+    assert list(rows["run_id"]) == IDS
+    assert list(rows["seed"]) == [0, 0, 1, 1]
+    assert list(rows["bias"]) == [True, False, True, False]
+    assert list(rows["test_accuracy"]) == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert set(rows["array_size"]) == {4}
+    assert rows["finished_at"].dt.tz is not None
+
+
+def test_files_carry_the_schema_version_and_how_many_pictures_a_curve_point_used(store: Store) -> None:
+    store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
+    rows = pq.read_schema(store.root / "runs" / f"{'a' * 20}.parquet")
+    curves = pq.read_schema(store.root / "curves" / f"{'a' * 20}.parquet")
+    assert rows.metadata[b"schema_version"] == curves.metadata[b"schema_version"] == b"1"
+    assert curves.metadata[b"validation_examples"] == b"43"
+    assert rows.names == RUNS_SCHEMA.names
+    assert curves.names == CURVES_SCHEMA.names == ["run_id", "step", "train_loss", "validation_accuracy"]
+
+
+def test_a_missing_loss_is_null_and_never_a_number(store: Store) -> None:
+    store.write("a" * 20, RUNS[:2], IDS[:2], [outcome(0.1, diverged=True), outcome()], BY)
+    table = pq.read_table(store.root / "runs" / f"{'a' * 20}.parquet")
+    assert table["test_loss"].to_pylist() == [None, 1.25]
+    assert table["status"].to_pylist() == ["diverged", "ok"]
+    assert store.statuses() == {IDS[0]: "diverged", IDS[1]: "ok"}
+
+
+def test_a_run_that_stands_twice_counts_once_with_its_earliest_row(store: Store) -> None:
+    store.write("b" * 20, RUNS[:2], IDS[:2], [outcome(0.5)] * 2, BY)
+    store.write("a" * 20, RUNS, IDS, [outcome(0.9)] * 4, BY)
+    assert list(store.rows(IDS)["test_accuracy"]) == [0.5, 0.5, 0.9, 0.9]
+    assert store.run_ids() == set(IDS)
+
+
+def test_an_unfinished_temporary_file_is_never_read(store: Store) -> None:
+    store.write("a" * 20, RUNS[:2], IDS[:2], [outcome()] * 2, BY)
+    (store.root / "runs" / ".bbbb.1234.parquet").write_bytes(b"half a fi")
+    assert store.run_ids() == set(IDS[:2])
+
+
+def test_a_write_that_fails_leaves_nothing_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
+    monkeypatch.undo()
+    assert store.run_ids() == set()
+    assert [path for path in store.root.rglob("*") if path.is_file()] == []
+
+
+def test_a_damaged_file_is_named_in_one_message(store: Store) -> None:
+    store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
+    path = store.root / "runs" / f"{'a' * 20}.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=path.name):
+        store.run_ids()
+
+
+def test_a_table_of_a_newer_version_is_refused_with_the_way_out(store: Store) -> None:
+    store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
+    path = store.root / "runs" / f"{'a' * 20}.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({"schema_version": "2"}), path)
+    with pytest.raises(InputError, match=r"newer sweep \(schema version 2.*upgrade"):
+        store.rows(IDS)
+
+
+def test_an_empty_or_missing_store_has_no_rows_but_all_columns(store: Store) -> None:
+    assert store.run_ids() == set()
+    assert store.sweeps() == {}
+    rows = store.rows(IDS)
+    assert rows.empty
+    assert list(rows.columns) == RUNS_SCHEMA.names
+
+
+def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        Store(tmp_path / "file")
+
+
+def test_sweeps_are_found_by_name_and_unknown_ones_name_the_known(store: Store) -> None:
+    store.save_sweep("width", "name: width\n")
+    assert store.sweep("width").read_text() == "name: width\n"
+    with pytest.raises(InputError, match=r"no sweep 'depth'.*there are: width"):
+        store.sweep("depth")
+
+
+def test_failures_are_kept_until_the_array_succeeds(store: Store) -> None:
+    store.save_failure("a" * 20, {"error": "ValueError: no", "run_ids": IDS})
+    assert store.failures() == {"a" * 20: {"error": "ValueError: no", "run_ids": IDS}}
+    store.clear_failure("a" * 20)
+    store.clear_failure("a" * 20)
+    assert store.failures() == {}
+
+
+def test_rows_of_other_columns_and_times_keep_their_types() -> None:
+    assert RUNS_SCHEMA.field("width").type == pa.int64()
+    assert RUNS_SCHEMA.field("bias").type == pa.bool_()
+    assert RUNS_SCHEMA.field("learning_rate").type == pa.float64()
+    assert RUNS_SCHEMA.field("train_examples").type == pa.int64()
+    assert RUNS_SCHEMA.field("activation").type == pa.string()
+
+
+def _write_many(root: str, start: int) -> None:
+    for round_ in range(start, start + 20):
+        Store(Path(root)).write("a" * 20, RUNS, IDS, [outcome(round_ / 100)] * 4, BY)
+
+
+def test_two_writers_of_one_array_and_a_reader_never_meet_half_a_file(store: Store) -> None:
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_write_many, args=(str(store.root), start)) for start in (0, 50)]
+    for writer in writers:
+        writer.start()
+    seen = set()
+    while any(writer.is_alive() for writer in writers):
+        seen |= {len(store.run_ids())}
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert seen <= {0, 4}
+    assert len(store.rows(IDS)) == 4
+    assert len(list((store.root / "runs").iterdir())) == 1
+    assert store.rows(IDS)["finished_at"].max() <= datetime.datetime.now(datetime.UTC)
