@@ -18,7 +18,7 @@ from sweep.plan import DeviceKind
 from sweep.runs import DEFAULTS, IDENTITY, TRAINED, Run, settings_of
 from sweep.shape import Shape
 
-CURVE_COST: Final = 0.03
+CURVE_COST: Final = 0.015
 """Largest share of the training's arithmetic that points of the learning curve may cost."""
 
 ORDER_BLOCK: Final = 128
