@@ -86,8 +86,8 @@ def launch(space: Space, store: StoreFolder = Path("results"), as_json: AsJson =
         _print_summary(summary)
         _print_verdict(verdict, folder)
     if summary.failed:
-        for array_id, message in summary.failures.items():
-            say(console, f"array {array_id} failed: {message}")
+        for array, message in summary.failures.items():
+            say(console, f"array {array} failed: {message}")
         say(
             console,
             f"{summary.failed:,} runs failed; {kept.root / 'failures'} tells more. To try again: the same command.",

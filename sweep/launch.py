@@ -26,6 +26,7 @@ from sweep import data as data_sets
 from sweep import plan
 from sweep.plan import Array, DeviceKind
 from sweep.progress import Meter, say
+from sweep.runs import DEFAULTS, settings_of
 from sweep.search_space import SearchSpace
 from sweep.store import Provenance, Store
 
@@ -38,7 +39,7 @@ REPORT_EVERY: Final = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a launch did, in runs; `failures` are messages by array id."""
+    """What a launch did, in runs; `failures` are messages by array, named with its settings."""
 
     name: str
     runs: int
@@ -92,7 +93,13 @@ def _ray() -> Iterator[DeviceKind]:
     for logger in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, configure_logging=True)
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+        )
         yield "cuda" if ray.cluster_resources().get("GPU") else "cpu"
     finally:
         ray.shutdown()
@@ -123,7 +130,15 @@ def _tune(
         ).fit()
     for array_id, message in watcher.lost.items():
         store.save_failure(array_id, {"error": message, "run_ids": list(watcher.arrays[array_id].run_ids)})
-    return watcher.failures | watcher.lost
+    failures = watcher.failures | watcher.lost
+    return {f"{array_id} ({_words(watcher.arrays[array_id])})": message for array_id, message in failures.items()}
+
+
+def _words(array: Array) -> str:
+    """What an array trains, as far as it is not the default: `width=1, batch_norm=True, seeds 0 to 31`."""
+    chosen = [f"{name}={level}" for name, level in settings_of(array.cell).items() if level != DEFAULTS[name]]
+    seeds = sorted({seed for _, seed in array.members})
+    return ", ".join([*chosen, f"seeds {seeds[0]} to {seeds[-1]}"])
 
 
 def _trial(config: dict[str, str], specifications: Any, data: Any, root: str, device: DeviceKind) -> None:
