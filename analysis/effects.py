@@ -18,28 +18,9 @@ __all__ = ["Record", "cells", "factors", "pairs", "settings", "unpaired"]
 Record: TypeAlias = dict[str, Any]
 """Plain values by name, ready for JSON: numbers, text, true, false, null; never NaN."""
 
-RESULTS: Final = (
-    *(
-        "pairs",
-        "effect",
-        "low",
-        "high",
-        "equivalence_low",
-        "equivalence_high",
-        "detected",
-        "verdict",
-        "direction",
-    ),
-    *(
-        "reason",
-        "sensitive",
-        "verdict_familywise",
-        "pairs_needed",
-        "accuracy_bias",
-        "accuracy_no_bias",
-        "rho",
-    ),
-    *("diverged_bias", "diverged_no_bias"),
+RESULTS: Final = tuple(
+    "pairs effect low high equivalence_low equivalence_high detected verdict direction reason sensitive "
+    "verdict_familywise pairs_needed accuracy_bias accuracy_no_bias rho diverged_bias diverged_no_bias".split()
 )
 """The keys of a cell's record, after the settings that vary."""
 

@@ -1,8 +1,10 @@
 """The answer, written down: `verdict.json`, `report.md`, `effects.parquet`, the figure."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import pandas as pd
 
@@ -19,22 +21,40 @@ MOST_ROWS: Final = 200
 """Cells listed in `report.md`; `verdict.json` has them all."""
 
 
-def analyse(rows: pd.DataFrame, *, name: str, margin: float, confidence: float, margin_declared: bool) -> Record:
+DEFAULTS: Final = {"margin": 0.5, "confidence": 0.95}
+
+
+def analyse(
+    rows: pd.DataFrame,
+    *,
+    name: str,
+    margin: float | None = None,
+    confidence: float | None = None,
+    declared: Mapping[str, float] = MappingProxyType({}),
+    missing_runs: int = 0,
+) -> Record:
     """What `verdict.json` holds: counts, one record a cell, one a threshold, and what the reader must know.
 
-    `margin` in percentage points; `confidence` 1 - alpha. Raises InputError where the rows cannot be
-    analysed.
+    `margin` is in percentage points, `confidence` is 1 - alpha; what is None is taken from `declared` (what was fixed
+    before looking), else from `DEFAULTS`. `missing_runs` are runs of the sweep that have no row. Raises InputError
+    where the rows cannot be analysed.
     """
     rows = checked(rows)
-    cells = effects.cells(rows, margin, confidence)
+    given = {"margin": margin, "confidence": confidence}
+    chosen = {
+        level: given[level] if given[level] is not None else declared.get(level, DEFAULTS[level]) for level in given
+    }
+    levels = {level: float(value) for level, value in chosen.items() if value is not None}
+    cells = effects.cells(rows, **levels)
     pairs = sum(cell["pairs"] for cell in cells)
     return {
         "name": name,
-        "margin": margin,
-        "confidence": confidence,
-        "margin_declared": margin_declared,
+        **levels,
+        **{f"{level}_declared": declared.get(level) for level in given},
+        **{f"{level}_given": value is not None for level, value in given.items()},
         "unplanned_look": None,
         "runs": len(rows),
+        "missing_runs": missing_runs,
         "pairs": pairs,
         "missing_pairs": len(rows) - 2 * pairs,  # every run without a partner is a pair that misses one
         "diverged_bias": sum(cell["diverged_bias"] for cell in cells),
@@ -42,16 +62,18 @@ def analyse(rows: pd.DataFrame, *, name: str, margin: float, confidence: float, 
         "factors": effects.factors(rows),
         "ignored_columns": ignored(rows),
         "cells": cells,
-        "thresholds": threshold.thresholds(cells, margin, confidence),
+        "thresholds": threshold.thresholds(cells, **levels),
+        "tuned_cells": None,
         "alarms": [],
     }
 
 
-def write(
-    rows: pd.DataFrame, out: Path, *, name: str, margin: float, confidence: float, margin_declared: bool
-) -> Record:
-    """Writes the report into the folder `out`, made if missing, and returns what `verdict.json` holds."""
-    verdict = analyse(rows, name=name, margin=margin, confidence=confidence, margin_declared=margin_declared)
+def write(rows: pd.DataFrame, out: Path | str, *, name: str, **options: Any) -> Record:
+    """Writes the report into the folder `out`, made if missing, and returns what `verdict.json` holds.
+
+    `options` are those of `analyse`.
+    """
+    out, verdict = Path(out), analyse(rows, name=name, **options)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,9 +81,13 @@ def write(
     with replacing(out / "effects.parquet") as path:
         effects.pairs(rows).to_parquet(path, index=False)
     plots.effect_by_width(
-        verdict["cells"], verdict["thresholds"], margin=margin, confidence=confidence, name=name,
+        verdict["cells"],
+        verdict["thresholds"],
+        margin=verdict["margin"],
+        confidence=verdict["confidence"],
+        name=name,
         out_stem=out / "effect_by_width",
-    )  # fmt: skip
+    )
     with replacing(out / "report.md") as path:
         path.write_text(markdown(verdict), encoding="utf-8")
     # Last: whoever finds the verdict finds the rest.
@@ -72,8 +98,11 @@ def write(
 
 def markdown(verdict: Record) -> str:
     """The report as Markdown: the answer first, then what it rests on, the figure, and the cells."""
+    missing = verdict["missing_runs"]
+    incomplete = f"**Incomplete: {missing:,} runs of this sweep have no row yet;** what they would say is not in here."
     sections = [
         [f"# {verdict['name']}: does the bias of a convolution matter?"],
+        *([[incomplete]] if missing else []),
         _answers(verdict),
         ["## What this rests on", "", *_conditions(verdict)],
         ["![effect of bias](effect_by_width.png)"],
@@ -108,9 +137,10 @@ def _sentence(cell: Record) -> str:
 
 def _conditions(verdict: Record) -> list[str]:
     margin, split_varies = verdict["margin"], "split" in verdict["factors"]
-    default = "" if verdict["margin_declared"] else " (default, not declared)"
+    sources = {level: _source(verdict, level) for level in DEFAULTS}
     lines = [
-        f"Margin: {margin:g} percentage points{default}; confidence: {percent(verdict['confidence'])}.",
+        f"Margin: {margin:g} percentage points{sources['margin']}; "
+        f"confidence: {percent(verdict['confidence'])}{sources['confidence']}.",
         "*Matters*: the interval of the mean effect lies wholly outside the margin. *Equivalent*: it is "
         "shown to lie inside. *Undecided*: neither is shown, which is no sign of equality. A level between "
         "the two ends of a threshold is undecided there, even where its own cell has a verdict.",
@@ -135,6 +165,15 @@ def _conditions(verdict: Record) -> list[str]:
         ignored_columns = ", ".join(verdict["ignored_columns"])
         lines.append(f"Columns that vary but are no setting were ignored: {ignored_columns}.")
     return [f"- {line}" for line in lines]
+
+
+def _source(verdict: Record, level: str) -> str:
+    """Where a level comes from, unless it was declared before looking and is what was used."""
+    declared = verdict[f"{level}_declared"]
+    if not verdict[f"{level}_given"]:
+        return " (default, not declared)" if declared is None else ""
+    before = "nothing was declared" if declared is None else f"declared was {declared:g}"
+    return f" (given for this report; {before})"
 
 
 def _table(verdict: Record) -> list[str]:

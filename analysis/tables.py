@@ -12,23 +12,10 @@ import pandas as pd
 
 from sweep.errors import InputError
 from sweep.runs import CELL, SETTINGS, TYPES
+from sweep.store import RUNS_SCHEMA
 
 REQUIRED: Final = ("bias", "seed", "test_accuracy")
-RESULTS: Final = frozenset(
-    {
-        *(
-            "run_id",
-            "status",
-            "test_accuracy",
-            "test_loss",
-            "train_loss",
-            "validation_accuracy",
-            "test_correct",
-        ),
-        *("parameters", "train_seconds", "array_size", "array_id", "device", "dataset_fingerprint"),
-        *("trainer_version", "torch_version", "finished_at"),
-    }
-)
+RESULTS: Final = frozenset(RUNS_SCHEMA.names) - frozenset(SETTINGS) | {"array_id"}
 """Columns of the store that are no settings: they may vary without dividing the runs into cells."""
 
 _FLAGS: Final = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sweep import overview
+from sweep import commands
 from sweep.errors import InputError
 from sweep.progress import say
 from sweep.search_space import SearchSpace, load
@@ -40,7 +40,7 @@ def _show_version(given: bool) -> None:
 
 
 Space = Annotated[Path, typer.Argument(metavar="SPACE", help="A search space, a YAML file.", show_default=False)]
-StoreFolder = Annotated[Path, typer.Option("--store", envvar="SWEEP_STORE", help="The folder of all results.")]
+StoreFolder = Annotated[str, typer.Option("--store", envvar="SWEEP_STORE", help="The folder of all results.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show tracebacks.")]
 Margin = Annotated[
@@ -65,17 +65,24 @@ def common(
 
 
 @app.command()
-def launch(space: Space, store: StoreFolder = Path("results"), as_json: AsJson = False, debug: Debug = False) -> None:
+def launch(space: Space, store: StoreFolder = "results", as_json: AsJson = False, debug: Debug = False) -> None:
     """Train what is missing of a search space, then write its report."""
-    wanted, kept, console = load(space), Store(store), _stderr()
+    wanted, kept, console = load(space), _store(store), Console(stderr=True)
     from sweep.launch import launch as train_missing
 
     try:
         summary = train_missing(wanted, kept, console)
     except KeyboardInterrupt:
-        done = overview.status(kept, wanted.name)[0].done
+        done = commands.status(kept, wanted.name)[0].done
         say(console, f"Interrupted: {done:,} of {wanted.run_count():,} runs are kept. To go on: the same command.")
         raise typer.Exit(130) from None
+    for array, message in summary.failures.items():
+        say(console, f"array {array} failed: {message}")
+    if summary.failed:
+        where = kept.root / "failures"
+        say(console, f"{summary.failed:,} runs failed; {where} tells more. To try again: the same command.")
+    if not as_json:
+        _print_summary(summary)
     folder = kept.report_folder(wanted.name)
     verdict = _report_after_launch(wanted, kept, folder, console)
     if as_json:
@@ -83,22 +90,15 @@ def launch(space: Space, store: StoreFolder = Path("results"), as_json: AsJson =
         fields.pop("failures")
         _print_json(fields | {"report": str(folder) if verdict else None})
     else:
-        _print_summary(summary)
         _print_verdict(verdict, folder)
     if summary.failed:
-        for array, message in summary.failures.items():
-            say(console, f"array {array} failed: {message}")
-        say(
-            console,
-            f"{summary.failed:,} runs failed; {kept.root / 'failures'} tells more. To try again: the same command.",
-        )
         raise typer.Exit(1)
 
 
 @app.command()
-def plan(space: Space, store: StoreFolder = Path("results"), as_json: AsJson = False, debug: Debug = False) -> None:
+def plan(space: Space, store: StoreFolder = "results", as_json: AsJson = False, debug: Debug = False) -> None:
     """Say what a launch would train, and how long it would take."""
-    planned = overview.plan(load(space), Store(store))
+    planned = commands.plan(load(space), _store(store))
     if as_json:
         _print_json(dataclasses.asdict(planned))
         return
@@ -112,12 +112,12 @@ def plan(space: Space, store: StoreFolder = Path("results"), as_json: AsJson = F
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(help="Of one sweep.", show_default=False)] = None,
-    store: StoreFolder = Path("results"),
+    store: StoreFolder = "results",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Show how far each sweep of the store has come."""
-    sweeps = [dataclasses.asdict(each) for each in overview.status(Store(store), name)]
+    sweeps = [dataclasses.asdict(each) for each in commands.status(_store(store), name)]
     if as_json:
         _print_json(sweeps)
     elif not sweeps:
@@ -134,7 +134,7 @@ def report(
     what: Annotated[
         str, typer.Argument(metavar="NAME|FILE", help="A sweep of the store, or a .parquet or .csv table.")
     ],
-    store: StoreFolder = Path("results"),
+    store: StoreFolder = "results",
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the report.", show_default=False)] = None,
     margin: Margin = None,
     confidence: Confidence = None,
@@ -142,7 +142,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Analyse a sweep, or a table of runs from elsewhere."""
-    folder, verdict = overview.report(what, Store(store), out, margin, confidence)
+    folder, verdict = commands.report(what, _store(store), out, margin, confidence)
     if as_json:
         _print_json(verdict)
     else:
@@ -153,12 +153,12 @@ def report(
 def export(
     name: Annotated[str, typer.Argument(help="A sweep of the store.")],
     to: Annotated[Path, typer.Option("--to", help="A .parquet or .csv file.")],
-    store: StoreFolder = Path("results"),
+    store: StoreFolder = "results",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Write the rows of a sweep as one table."""
-    rows = overview.export(name, Store(store), to)
+    rows = commands.export(name, _store(store), to)
     if as_json:
         _print_json({"name": name, "rows": rows, "file": str(to)})
     else:
@@ -182,8 +182,8 @@ def main() -> None:
 
 def _report_after_launch(space: SearchSpace, store: Store, folder: Path, console: Console) -> dict[str, Any] | None:
     try:
-        return overview.report_sweep(space, store, folder)
-    except InputError as error:
+        return commands.report_sweep(space, store, folder)
+    except (InputError, OSError) as error:
         say(console, f"No report: {error}")
         return None
 
@@ -200,6 +200,8 @@ def _print_summary(summary: Any) -> None:
 def _print_verdict(verdict: dict[str, Any] | None, folder: Path) -> None:
     if not verdict:
         return
+    if verdict["missing_runs"]:
+        print(f"Incomplete: {verdict['missing_runs']:,} runs of this sweep have no row yet.")
     for threshold in verdict["thresholds"]:
         print(threshold["statement"])
     print(f"picture: {folder / 'effect_by_width.png'}")
@@ -210,5 +212,7 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, allow_nan=False))
 
 
-def _stderr() -> Console:
-    return Console(stderr=True)
+def _store(given: str) -> Store:
+    if "://" in given:
+        raise InputError(f"--store {given}: object stores are not built yet; give a folder")
+    return Store(Path(given))

@@ -14,7 +14,7 @@ import pickle
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from rich.console import Console
 
 from sweep import data as data_sets
 from sweep import plan
+from sweep.machine import cores
 from sweep.plan import Array, DeviceKind
 from sweep.progress import Meter, say
 from sweep.runs import DEFAULTS, settings_of
@@ -57,50 +58,58 @@ def launch(space: SearchSpace, store: Store, console: Console) -> Summary:
     Failed arrays are named in the summary and stop no other. KeyboardInterrupt leaves what is done in the store.
     """
     started = time.monotonic()
-    statuses = store.statuses()
+    run_ids, statuses = plan.run_ids(space), store.statuses()
+    already = sum(run_id in statuses for run_id in run_ids)
     store.save_sweep(space.name, space.resolved())
-    # Ray is started only where something is missing, which does not depend on how the grid falls into arrays.
-    planned = list(plan.arrays(space, "cpu"))
-    already = sum(run_id in statuses for array in planned for run_id in array.run_ids)
-    runs = space.run_count()
     failures: dict[str, str] = {}
-    if already < runs:
-        data = data_sets.load(space.fixed["dataset"])
-        with _ray() as device:
-            if device != "cpu":
-                planned = list(plan.arrays(space, device))
-            todo = sorted(plan.missing(planned, statuses), key=lambda array: -array.work)
-            say(console, f"{runs - already:,} of {runs:,} runs to train, in {len(todo):,} arrays")
-            with Meter(runs - already, sum(array.work for array in todo), console) as meter:
-                failures = _tune(todo, store, data, device, meter)
+    if already < len(run_ids):
+        failures = _train_missing(space, store, statuses, console)
         statuses = store.statuses()
-    done = [statuses[run_id] for array in planned for run_id in array.run_ids if run_id in statuses]
+        store.clear_failures(statuses)
+    done = [statuses[run_id] for run_id in run_ids if run_id in statuses]
     return Summary(
         name=space.name,
-        runs=runs,
+        runs=len(run_ids),
         trained=len(done) - already,
         already=already,
-        failed=runs - len(done),
+        failed=len(run_ids) - len(done),
         diverged=done.count("diverged"),
         seconds=time.monotonic() - started,
         failures=failures,
     )
 
 
+def _train_missing(space: SearchSpace, store: Store, done: Collection[str], console: Console) -> dict[str, str]:
+    """Trains what is not `done`; returns the message of each array that failed."""
+    from sweep.train import local_device
+
+    device = local_device()
+    todo = sorted(plan.missing(list(plan.arrays(space, device)), done), key=lambda array: -array.work)
+    missing = sum(len(array.members) for array in todo)
+    data = data_sets.load(todo[0].cell.dataset)
+    say(console, f"{missing:,} of {space.run_count():,} runs to train, in {len(todo):,} arrays")
+    with _ray(device), Meter(missing, sum(array.work for array in todo), console) as meter:
+        return _tune(todo, store, data, device, meter)
+
+
 @contextlib.contextmanager
-def _ray() -> Iterator[DeviceKind]:
-    """A Ray of our own on this machine, gone at the end; yields the kind of device that arrays train on."""
+def _ray(device: DeviceKind) -> Iterator[None]:
+    """A Ray of our own on this machine, whatever else runs here, gone at the end."""
+    import torch
+
     for logger in ("ray", "ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
+        # Lost workers are told in our own words; Ray would print a traceback at every retry.
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
     try:
         ray.init(
             address="local",
+            num_cpus=cores(),
+            num_gpus=torch.cuda.device_count() if device == "cuda" else 0,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
+            logging_level=logging.CRITICAL,
         )
-        yield "cuda" if ray.cluster_resources().get("GPU") else "cpu"
+        yield
     finally:
         ray.shutdown()
 
@@ -115,7 +124,8 @@ def _tune(
     )
     trainable.__name__ = "array"  # type: ignore[attr-defined]
     watcher = _Watcher({array.array_id: array for array in todo}, meter)
-    with tempfile.TemporaryDirectory(prefix="sweep-") as scratch:
+    # Workers may still write there when a launch is interrupted.
+    with tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as scratch:
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": 1 if device == "cuda" else 0}),
             param_space={"array": tune.grid_search([array.array_id for array in todo])},
@@ -129,9 +139,15 @@ def _tune(
             ),
         ).fit()
     for array_id, message in watcher.lost.items():
-        store.save_failure(array_id, {"error": message, "run_ids": list(watcher.arrays[array_id].run_ids)})
+        _note_failure(store, watcher.arrays[array_id], message)
     failures = watcher.failures | watcher.lost
     return {f"{array_id} ({_words(watcher.arrays[array_id])})": message for array_id, message in failures.items()}
+
+
+def _note_failure(store: Store, array: Array, message: str, trace: str | None = None) -> None:
+    # A store that cannot be written is often why the array failed: the message goes to the driver all the same.
+    with contextlib.suppress(OSError):
+        store.save_failure(array.array_id, {"error": message, "run_ids": list(array.run_ids), "traceback": trace})
 
 
 def _words(array: Array) -> str:
@@ -145,19 +161,17 @@ def _trial(config: dict[str, str], specifications: Any, data: Any, root: str, de
     """One array, in a worker: trains it, keeps its rows, and reports how it went."""
     array, store = _specification(specifications, config["array"]), Store(Path(root))
     try:
-        diverged = _train(array, store, _fetched(data), device)
-        store.clear_failure(array.array_id)
+        diverged = _train_array(array, store, _fetched(data), device)
     except Exception as error:
         # The same array on the same machine would fail again: Tune's retries are for lost workers.
         message = f"{type(error).__name__}: {error}"
-        failure = {"error": message, "run_ids": list(array.run_ids), "traceback": traceback.format_exc()}
-        store.save_failure(array.array_id, failure)
+        _note_failure(store, array, message, traceback.format_exc())
         tune.report({"array": array.array_id, "failed": message})
     else:
         tune.report({"array": array.array_id, "diverged": diverged})
 
 
-def _train(array: Array, store: Store, data: data_sets.Data, device: DeviceKind) -> int:
+def _train_array(array: Array, store: Store, data: data_sets.Data, device: DeviceKind) -> int:
     import torch
 
     from sweep.train import curve_examples, device_name, train
@@ -216,5 +230,6 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         array = self.arrays[trial.config["array"]]
-        self.lost[array.array_id] = f"its worker was lost {RETRIES + 1} times"
+        words = str(trial.get_error() or "unknown").strip().splitlines()
+        self.lost[array.array_id] = f"its worker was lost {RETRIES + 1} times: {words[0]}"
         self.meter.finished(array.array_id, len(array.members), array.work, failed=True)

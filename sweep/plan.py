@@ -80,6 +80,11 @@ def arrays(space: SearchSpace, device: DeviceKind) -> Iterator[Array]:
             yield Array(array_id(run_ids), cell, chosen, run_ids)
 
 
+def run_ids(space: SearchSpace) -> list[str]:
+    """The runs of the whole grid."""
+    return [run_id for array in arrays(space, "cpu") for run_id in array.run_ids]
+
+
 def missing(planned: list[Array], done: Collection[str]) -> list[Array]:
     """What remains to be trained: arrays wholly done are left out, partly done ones reduced."""
     left = (array.without(done) for array in planned)

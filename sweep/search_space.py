@@ -185,9 +185,9 @@ class Analysis(BaseModel):
     ] = None
 
     @property
-    def margin_declared(self) -> bool:
-        """Whether the margin was given, rather than taken from the default."""
-        return "margin" in self.model_fields_set
+    def declared(self) -> dict[str, float]:
+        """The margin and the confidence, as far as they were given rather than taken from the defaults."""
+        return {name: getattr(self, name) for name in ("margin", "confidence") if name in self.model_fields_set}
 
 
 class SearchSpace(BaseModel):
@@ -254,12 +254,16 @@ class SearchSpace(BaseModel):
         axes: dict[str, Any] = {name: list(levels) for name, levels in self.levels.items()}
         if axes["seed"] == list(range(len(axes["seed"]))):
             axes["seed"] = len(axes["seed"])
-        analysis = self.analysis.model_dump(include={"margin", "confidence"})
-        note = ""
-        if not self.analysis.margin_declared:
-            note = f"# The margin was not declared; the default is {analysis.pop('margin')}.\n"
-        document = {"name": self.name, "settings": self.fixed, "axes": axes, "exclude": self.exclude}
-        return yaml_lines.dump(document | {"analysis": analysis}) + note
+        document: dict[str, Any] = {"name": self.name, "settings": self.fixed, "axes": axes, "exclude": self.exclude}
+        declared = self.analysis.declared
+        if declared:
+            document["analysis"] = declared
+        note = "".join(
+            f"# The {name} was not declared; the default is {getattr(self.analysis, name)}.\n"
+            for name in ("margin", "confidence")
+            if name not in declared
+        )
+        return yaml_lines.dump(document) + note
 
     @functools.cached_property
     def _counts(self) -> tuple[int, int]:

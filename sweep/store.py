@@ -7,19 +7,17 @@ trained it at once), the earliest row counts.
 import dataclasses
 import datetime
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sweep.errors import InputError
 from sweep.files import replacing
-from sweep.runs import SETTINGS, TRAINER_VERSION, TYPES, settings_of
-from sweep.runs import Run as RunRecord
+from sweep.runs import SETTINGS, TRAINER_VERSION, TYPES, Run, settings_of
 
 SCHEMA_VERSION: Final = 1
 
@@ -88,7 +86,7 @@ class Store:
         self.root = root
 
     def write(
-        self, array_id: str, runs: Sequence[RunRecord], run_ids: Sequence[str], outcomes: Sequence[Any], by: Provenance
+        self, array_id: str, runs: Sequence[Run], run_ids: Sequence[str], outcomes: Sequence[Any], by: Provenance
     ) -> None:
         """Keeps the outcomes (`sweep.train.Outcome`) of an array's runs: first the curves, then the rows.
 
@@ -116,24 +114,25 @@ class Store:
         return {run_id for table in self._tables(["run_id"]) for run_id in table.column(0).to_pylist()}
 
     def statuses(self) -> dict[str, str]:
-        """Status (`ok`, `diverged`) by run id."""
-        rows: dict[str, str] = {}
-        for table in self._tables(["run_id", "status"]):
-            rows.update(zip(*(column.to_pylist() for column in table.columns), strict=True))
-        return rows
+        """Status (`ok`, `diverged`) by run id, the earliest where a run stands twice."""
+        tables = list(self._tables(["run_id", "status", "finished_at"]))
+        if not tables:
+            return {}
+        table = pa.concat_tables(tables).sort_by([("finished_at", "descending")])
+        return dict(zip(table["run_id"].to_pylist(), table["status"].to_pylist(), strict=True))
 
-    def rows(self, run_ids: Iterable[str]) -> pd.DataFrame:
+    def rows(self, run_ids: Iterable[str]) -> pa.Table:
         """The rows of these runs, the earliest where one stands twice, in the order of `run_ids`.
 
         Columns are those of `RUNS_SCHEMA`; runs without a row are left out.
         """
         wanted = pa.array(list(run_ids), pa.string())
         tables = [table.filter(pc.is_in(table["run_id"], wanted)) for table in self._tables(None)]
-        frame: pd.DataFrame = pa.concat_tables([RUNS_SCHEMA.empty_table(), *tables]).to_pandas()
-        frame = frame.sort_values("finished_at", kind="stable").drop_duplicates("run_id")
-        order = pd.Index(wanted.to_pandas()).unique()
-        ordered: pd.DataFrame = frame.set_index("run_id").loc[order[order.isin(frame["run_id"])]]
-        return ordered.reset_index()
+        table = pa.concat_tables([RUNS_SCHEMA.empty_table(), *tables]).sort_by("finished_at")
+        first: dict[str, int] = {}
+        for index, run_id in enumerate(table["run_id"].to_pylist()):
+            first.setdefault(run_id, index)
+        return table.take([first[run_id] for run_id in wanted.to_pylist() if run_id in first])
 
     def save_sweep(self, name: str, text: str) -> None:
         """Keeps the resolved search space of a sweep."""
@@ -141,7 +140,7 @@ class Store:
 
     def sweeps(self) -> dict[str, Path]:
         """The files of the sweeps that were launched here, by name."""
-        return {path.stem: path for path in sorted((self.root / "sweeps").glob("*.yaml"))}
+        return {path.stem: path for path in self._files("sweeps", "yaml")}
 
     def sweep(self, name: str) -> Path:
         """The file of one sweep; InputError names those that there are."""
@@ -155,22 +154,26 @@ class Store:
         """Keeps the last error of an array."""
         _write(self.root / "failures" / f"{array_id}.json", json.dumps(failure, indent=2, allow_nan=False).encode())
 
-    def clear_failure(self, array_id: str) -> None:
-        """Forgets an array's error, once it has succeeded."""
-        (self.root / "failures" / f"{array_id}.json").unlink(missing_ok=True)
+    def clear_failures(self, done: Collection[str]) -> None:
+        """Forgets the errors of arrays whose runs are all done by now."""
+        for array_id, failure in self.failures().items():
+            if all(run_id in done for run_id in failure["run_ids"]):
+                (self.root / "failures" / f"{array_id}.json").unlink(missing_ok=True)
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        """The last error of every array that failed since it last succeeded."""
-        return {path.stem: json.loads(path.read_text()) for path in (self.root / "failures").glob("*.json")}
+        """The last error of every array that failed since it last succeeded: `error`, `run_ids`, `traceback`."""
+        return {path.stem: json.loads(path.read_bytes()) for path in self._files("failures", "json")}
 
     def report_folder(self, name: str) -> Path:
         """Where the report of a sweep is kept."""
         return self.root / "reports" / name
 
     def _tables(self, columns: list[str] | None) -> Iterable[pa.Table]:
+        return (read_table(path, columns) for path in self._files("runs", "parquet"))
+
+    def _files(self, kind: str, suffix: str) -> list[Path]:
         # Temporary names start with a dot, so that no half-written file is ever read.
-        for path in sorted((self.root / "runs").glob("[!.]*.parquet")):
-            yield read_table(path, columns)
+        return sorted((self.root / kind).glob(f"[!.]*.{suffix}"))
 
     def _write_table(self, kind: str, array_id: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
@@ -182,16 +185,28 @@ def read_table(path: Path, columns: list[str] | None) -> pa.Table:
     """One file of the store; InputError when it is damaged or of a newer version than this program knows."""
     try:
         with pq.ParquetFile(path) as file:
-            metadata = file.schema_arrow.metadata or {}
-            version = int(metadata.get(b"schema_version", b"0"))
-            if version > SCHEMA_VERSION:
-                raise InputError(
-                    f"{path}: written by a newer sweep (schema version {version}, this one reads up to "
-                    f"{SCHEMA_VERSION}); upgrade with pip install --upgrade sweep"
-                )
+            _check_schema(path, file.schema_arrow)
             return file.read(columns)
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+    except pa.ArrowInvalid as error:
         raise InputError(f"{path}: is no table of this store ({error}); move it away to go on") from error
+
+
+def _check_schema(path: Path, schema: pa.Schema) -> None:
+    version = int((schema.metadata or {}).get(b"schema_version", b"0"))
+    if version > SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: written by a newer sweep (schema version {version}, this one reads up to {SCHEMA_VERSION}); "
+            "upgrade sweep to read it"
+        )
+    for wanted in RUNS_SCHEMA:
+        if wanted.name not in schema.names:
+            raise InputError(f"{path}: is no table of this store: no column {wanted.name}; move it away to go on")
+        found = schema.field(wanted.name).type
+        if found != wanted.type:
+            raise InputError(
+                f"{path}: is no table of this store: column {wanted.name} is {found}, not {wanted.type}; "
+                "move it away to go on"
+            )
 
 
 def _fields(outcome: Any) -> dict[str, Any]:

@@ -1,20 +1,27 @@
-"""What the commands that train nothing do: plan, status, report and export of sweeps in a store."""
+"""The commands that train nothing: plan, status, report and export."""
 
 import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import csv
+
 from sweep import plan as plans
 from sweep.errors import InputError
 from sweep.files import replacing
-from sweep.search_space import Analysis, SearchSpace, load
+from sweep.search_space import SearchSpace, load
 from sweep.shape import training_flops
 from sweep.store import Store
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a launch would train; `parameters` and `flops` are totals over the runs to train."""
+    """What a launch would train.
+
+    `runs`, `cells` and `arrays` count the whole grid; `parameters` and `flops` are totals over the runs to train.
+    """
 
     name: str
     runs: int
@@ -24,7 +31,7 @@ class Plan:
     to_train: int
     parameters: int
     flops: int
-    estimated_seconds: float
+    estimated_seconds: float | None
     device: str
 
 
@@ -47,13 +54,13 @@ def plan(space: SearchSpace, store: Store) -> Plan:
 
     device = local_device()
     arrays = list(plans.arrays(space, device))
-    todo = plans.missing(arrays, store.run_ids())
+    todo = plans.missing(arrays, store.statuses())
     to_train = sum(len(array.members) for array in todo)
     return Plan(
         name=space.name,
         runs=space.run_count(),
         cells=space.cell_count(),
-        arrays=len(todo),
+        arrays=len(arrays),
         in_store=space.run_count() - to_train,
         to_train=to_train,
         parameters=sum(array.shape.parameter_count(bias) for array in todo for bias, _ in array.members),
@@ -84,16 +91,8 @@ def report(
     if file.suffix not in (".parquet", ".csv"):
         store.sweep(what)  # says which there are
     folder = out or file.with_name(f"{file.stem}-report")
-    defaults = Analysis()
-    verdict = reports.write(
-        reports.load_table(file),
-        folder,
-        name=file.stem,
-        margin=defaults.margin if margin is None else margin,
-        confidence=defaults.confidence if confidence is None else confidence,
-        margin_declared=margin is not None,
-    )
-    return folder, verdict
+    rows = reports.load_table(file)
+    return folder, reports.write(rows, folder, name=file.stem, margin=margin, confidence=confidence)
 
 
 def report_sweep(
@@ -102,17 +101,18 @@ def report_sweep(
     """Writes the report of a sweep's rows into `folder` and returns what `verdict.json` holds."""
     from analysis import report as reports
 
-    rows = store.rows(_run_ids(space))
+    run_ids = plans.run_ids(space)
+    rows = store.rows(run_ids).to_pandas()
     if rows.empty:
         raise InputError(f"sweep {space.name!r} has no row in {store.root} yet: sweep launch trains it")
-    declared = space.analysis
     return reports.write(
         rows,
         folder,
         name=space.name,
-        margin=declared.margin if margin is None else margin,
-        confidence=declared.confidence if confidence is None else confidence,
-        margin_declared=declared.margin_declared and margin is None,
+        margin=margin,
+        confidence=confidence,
+        declared=space.analysis.declared,
+        missing_runs=len(run_ids) - len(rows),
     )
 
 
@@ -120,21 +120,21 @@ def export(name: str, store: Store, to: Path) -> int:
     """Writes the rows of a sweep as one `.parquet` or `.csv` file; returns their number."""
     if to.suffix not in (".parquet", ".csv"):
         raise InputError(f"--to {to}: the name must end in .parquet or .csv")
-    rows = store.rows(_run_ids(load(store.sweep(name))))
+    if to.is_dir() or not to.parent.is_dir():
+        raise InputError(f"--to {to}: {'is a folder' if to.is_dir() else f'there is no folder {to.parent}'}")
+    rows = store.rows(plans.run_ids(load(store.sweep(name))))
     with replacing(to) as temporary:
         if to.suffix == ".parquet":
-            rows.to_parquet(temporary, index=False)
+            pq.write_table(rows, temporary)
         else:
-            rows.assign(test_correct=[bits.hex() for bits in rows["test_correct"]]).to_csv(temporary, index=False)
+            bits = [value.hex() for value in rows["test_correct"].to_pylist()]  # CSV has no bytes
+            index = rows.schema.get_field_index("test_correct")
+            csv.write_csv(rows.set_column(index, "test_correct", pa.array(bits, pa.string())), temporary)
     return len(rows)
 
 
-def _run_ids(space: SearchSpace) -> list[str]:
-    return [run_id for array in plans.arrays(space, "cpu") for run_id in array.run_ids]
-
-
 def _status(space: SearchSpace, statuses: dict[str, str], failed: set[str]) -> Status:
-    run_ids = _run_ids(space)
+    run_ids = plans.run_ids(space)
     missing = [run_id for run_id in run_ids if run_id not in statuses]
     return Status(
         name=space.name,
