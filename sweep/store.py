@@ -109,10 +109,6 @@ class Store:
         self._write_table("curves", array_id, pa.Table.from_pylist(points, curves))
         self._write_table("runs", array_id, pa.Table.from_pylist(rows, RUNS_SCHEMA))
 
-    def run_ids(self) -> set[str]:
-        """The runs that have a row."""
-        return {run_id for table in self._tables(["run_id"]) for run_id in table.column(0).to_pylist()}
-
     def statuses(self) -> dict[str, str]:
         """Status (`ok`, `diverged`) by run id, the earliest where a run stands twice."""
         tables = list(self._tables(["run_id", "status", "finished_at"]))
@@ -132,7 +128,8 @@ class Store:
         first: dict[str, int] = {}
         for index, run_id in enumerate(table["run_id"].to_pylist()):
             first.setdefault(run_id, index)
-        return table.take([first[run_id] for run_id in wanted.to_pylist() if run_id in first])
+        chosen = [first[run_id] for run_id in wanted.to_pylist() if run_id in first]
+        return table.take(pa.array(chosen, pa.int64()))
 
     def save_sweep(self, name: str, text: str) -> None:
         """Keeps the resolved search space of a sweep."""

@@ -100,7 +100,7 @@ def test_an_error_of_our_own_is_status_1_and_still_one_line(
     def broken(*_: object) -> None:
         raise RuntimeError("not the user's fault")
 
-    monkeypatch.setattr("sweep.overview.status", broken)
+    monkeypatch.setattr("sweep.commands.status", broken)
     assert run(monkeypatch, "status", "--store", tmp_path) == 1
     assert capsys.readouterr().err == "error: RuntimeError: not the user's fault (--debug shows more)\n"
 

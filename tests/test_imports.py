@@ -30,7 +30,7 @@ def test_only_the_modules_that_may_import_a_heavy_package_do(package: str) -> No
     assert users == MAY_IMPORT[package]
 
 
-@pytest.mark.parametrize("module", ["analysis.report", "sweep.plan", "sweep.store", "sweep.overview", "sweep.cli"])
+@pytest.mark.parametrize("module", ["analysis.report", "sweep.plan", "sweep.store", "sweep.commands", "sweep.cli"])
 def test_reports_plans_and_the_store_load_neither_torch_nor_ray(module: str) -> None:
     import subprocess
     import sys

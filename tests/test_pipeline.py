@@ -158,7 +158,7 @@ def test_plan_counts_what_is_there_and_what_is_missing(
     fresh = json.loads(sweep("plan", space, "--json", store=tmp_path / "none").stdout)
     keys = ["name", "runs", "cells", "arrays", "in_store", "to_train", "parameters", "flops", "estimated_seconds"]
     assert list(there) == list(fresh) == [*keys, "device"]
-    assert (there["in_store"], there["to_train"], there["arrays"], there["flops"]) == (RUNS, 0, 0, 0)
+    assert (there["in_store"], there["to_train"], there["arrays"], there["flops"]) == (RUNS, 0, 4, 0)
     assert (fresh["in_store"], fresh["to_train"], fresh["arrays"], fresh["cells"]) == (0, RUNS, 4, 4)
     assert there["estimated_seconds"] == 0 < fresh["estimated_seconds"]
     assert fresh["parameters"] == rows_of(store).query("width < 3")["parameters"].sum()

@@ -12,7 +12,7 @@ import pytest
 from analysis import report
 from sweep.errors import InputError
 
-OPTIONS: dict[str, Any] = {"name": "study", "margin": 0.5, "confidence": 0.95, "margin_declared": True}
+OPTIONS: dict[str, Any] = {"name": "study", "declared": {"margin": 0.5, "confidence": 0.95}}
 
 
 @pytest.fixture
@@ -34,9 +34,17 @@ def test_a_verdict_holds_counts_cells_thresholds_and_what_the_reader_must_know(r
     verdict = report.analyse(rows.iloc[1:], **OPTIONS)
     cells, brackets = verdict.pop("cells"), verdict.pop("thresholds")
     assert verdict == {
-        **OPTIONS,
+        "name": "study",
+        "margin": 0.5,
+        "confidence": 0.95,
+        "margin_declared": 0.5,
+        "confidence_declared": 0.95,
+        "margin_given": False,
+        "confidence_given": False,
         "unplanned_look": None,
         "runs": 47,
+        "missing_runs": 0,
+        "tuned_cells": None,
         "pairs": 23,
         "missing_pairs": 1,
         "diverged_bias": 0,
@@ -83,16 +91,30 @@ def test_a_report_that_cannot_be_made_leaves_no_file(rows: pd.DataFrame, tmp_pat
 
 
 def test_the_report_answers_first_and_says_what_the_answer_rests_on(rows: pd.DataFrame) -> None:
-    text = report.markdown(report.analyse(rows.iloc[1:], **{**OPTIONS, "margin_declared": False}))
-    first = text.splitlines()[2]
+    text = report.markdown(report.analyse(rows.iloc[1:], name="study", missing_runs=3))
+    lines = text.splitlines()
+    assert lines[2].startswith("**Incomplete: 3 runs of this sweep have no row yet")
+    first = lines[4]
     assert first.startswith("- Bias matters (helps) up to width 1 and is equivalent from width 16 on")
-    assert "0.5 percentage points (default, not declared)" in text
+    assert "0.5 percentage points (default, not declared); confidence: 95 % (default, not declared)." in text
     assert "one fixed split" in text
     assert "1 runs have no partner" in text
     assert "up to 38 %" in text  # three of the eight pairs of the equivalent cell
     assert len(re.findall(r"^\| (1|4|16) \|", text, re.MULTILINE)) == 3
     assert "not declared" not in report.markdown(report.analyse(rows, **OPTIONS))
-    assert "nothing can be equivalent" in report.markdown(report.analyse(rows, **{**OPTIONS, "margin": 0.0}))
+    assert "Incomplete" not in report.markdown(report.analyse(rows, **OPTIONS))
+    assert "nothing can be equivalent" in report.markdown(report.analyse(rows, **OPTIONS, margin=0.0))
+
+
+def test_a_margin_given_for_the_report_is_told_from_the_declared_one(rows: pd.DataFrame) -> None:
+    verdict = report.analyse(rows, **OPTIONS, margin=2)
+    assert (verdict["margin"], verdict["margin_declared"], verdict["margin_given"]) == (2, 0.5, True)
+    assert (verdict["confidence"], verdict["confidence_declared"], verdict["confidence_given"]) == (0.95, 0.95, False)
+    assert "2 percentage points (given for this report; declared was 0.5); confidence: 95 %." in report.markdown(
+        verdict
+    )
+    undeclared = report.markdown(report.analyse(rows, name="study", confidence=0.9))
+    assert "confidence: 90 % (given for this report; nothing was declared)" in undeclared
 
 
 def test_without_an_ordered_axis_the_report_answers_cell_by_cell(rows: pd.DataFrame) -> None:

@@ -38,7 +38,7 @@ def store(tmp_path: Path) -> Store:
 
 def test_rows_come_back_as_written_with_every_column_of_the_contract(store: Store) -> None:
     store.write("a" * 20, RUNS, IDS, [outcome(0.1 * i) for i in range(4)], BY)
-    rows = store.rows(IDS)
+    rows = store.rows(IDS).to_pandas()
     results = ["status", "test_accuracy", "test_loss", "train_loss", "validation_accuracy", "test_correct"]
     results += ["parameters", "train_seconds", "array_size", "device", "dataset_fingerprint", "trainer_version"]
     assert list(rows.columns) == ["run_id", *SETTINGS, *results, "torch_version", "finished_at"]
@@ -71,14 +71,18 @@ def test_a_missing_loss_is_null_and_never_a_number(store: Store) -> None:
 def test_a_run_that_stands_twice_counts_once_with_its_earliest_row(store: Store) -> None:
     store.write("b" * 20, RUNS[:2], IDS[:2], [outcome(0.5)] * 2, BY)
     store.write("a" * 20, RUNS, IDS, [outcome(0.9)] * 4, BY)
-    assert list(store.rows(IDS)["test_accuracy"]) == [0.5, 0.5, 0.9, 0.9]
-    assert store.run_ids() == set(IDS)
+    assert store.rows(IDS)["test_accuracy"].to_pylist() == [0.5, 0.5, 0.9, 0.9]
+    assert store.statuses() == dict.fromkeys(IDS, "ok")
 
 
 def test_an_unfinished_temporary_file_is_never_read(store: Store) -> None:
     store.write("a" * 20, RUNS[:2], IDS[:2], [outcome()] * 2, BY)
-    (store.root / "runs" / ".bbbb.1234.parquet").write_bytes(b"half a fi")
-    assert store.run_ids() == set(IDS[:2])
+    for name in ("runs/.bbbb.1234.parquet", "sweeps/.small.1234.yaml", "failures/.bbbb.1234.json"):
+        (store.root / name).parent.mkdir(exist_ok=True)
+        (store.root / name).write_bytes(b"half a fi")
+    assert store.statuses().keys() == set(IDS[:2])
+    assert store.sweeps() == {}
+    assert store.failures() == {}
 
 
 def test_a_write_that_fails_leaves_nothing_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +93,7 @@ def test_a_write_that_fails_leaves_nothing_behind(store: Store, monkeypatch: pyt
     with pytest.raises(OSError, match="No space left"):
         store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     monkeypatch.undo()
-    assert store.run_ids() == set()
+    assert store.statuses() == {}
     assert [path for path in store.root.rglob("*") if path.is_file()] == []
 
 
@@ -98,7 +102,21 @@ def test_a_damaged_file_is_named_in_one_message(store: Store) -> None:
     path = store.root / "runs" / f"{'a' * 20}.parquet"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=path.name):
-        store.run_ids()
+        store.statuses()
+
+
+def test_a_foreign_table_is_refused_by_the_first_column_that_it_lacks(store: Store) -> None:
+    store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
+    path = store.root / "runs" / "foreign.parquet"
+    for table, said in (
+        (pa.table({"run_id": ["x"]}), "no column bias"),
+        (pa.table({"x": [1]}), "no column run_id"),
+        (pa.table({"run_id": [1]}), "column run_id is int64, not string"),
+    ):
+        pq.write_table(table, path)
+        for read in (store.statuses, lambda: store.rows(IDS)):
+            with pytest.raises(InputError, match=f"foreign.parquet.*{said}"):
+                read()
 
 
 def test_a_table_of_a_newer_version_is_refused_with_the_way_out(store: Store) -> None:
@@ -111,11 +129,11 @@ def test_a_table_of_a_newer_version_is_refused_with_the_way_out(store: Store) ->
 
 
 def test_an_empty_or_missing_store_has_no_rows_but_all_columns(store: Store) -> None:
-    assert store.run_ids() == set()
+    assert store.statuses() == {}
     assert store.sweeps() == {}
     rows = store.rows(IDS)
-    assert rows.empty
-    assert list(rows.columns) == RUNS_SCHEMA.names
+    assert len(rows) == 0
+    assert rows.schema == RUNS_SCHEMA
 
 
 def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
@@ -131,11 +149,12 @@ def test_sweeps_are_found_by_name_and_unknown_ones_name_the_known(store: Store) 
         store.sweep("depth")
 
 
-def test_failures_are_kept_until_the_array_succeeds(store: Store) -> None:
+def test_failures_are_kept_until_all_runs_of_the_array_are_done(store: Store) -> None:
     store.save_failure("a" * 20, {"error": "ValueError: no", "run_ids": IDS})
     assert store.failures() == {"a" * 20: {"error": "ValueError: no", "run_ids": IDS}}
-    store.clear_failure("a" * 20)
-    store.clear_failure("a" * 20)
+    store.clear_failures(IDS[:3])
+    assert store.failures().keys() == {"a" * 20}
+    store.clear_failures(IDS)
     assert store.failures() == {}
 
 
@@ -159,11 +178,11 @@ def test_two_writers_of_one_array_and_a_reader_never_meet_half_a_file(store: Sto
         writer.start()
     seen = set()
     while any(writer.is_alive() for writer in writers):
-        seen |= {len(store.run_ids())}
+        seen |= {len(store.statuses())}
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
     assert seen <= {0, 4}
     assert len(store.rows(IDS)) == 4
     assert len(list((store.root / "runs").iterdir())) == 1
-    assert store.rows(IDS)["finished_at"].max() <= datetime.datetime.now(datetime.UTC)
+    assert max(store.rows(IDS)["finished_at"].to_pylist()) <= datetime.datetime.now(datetime.UTC)

@@ -291,6 +291,7 @@ def test_a_run_that_was_once_not_finite_has_diverged_however_it_ends() -> None:
     for step, loss in enumerate((float("inf"), 0.5), start=1):
         trainer.loss_sum[:], trainer.since_point = torch.tensor([loss, 0.25, 0.25]), 1
         points.append((step, trainer.loss_since_last_point(), np.full(3, 0.5)))
+    trainer.last_loss_sum[:] = 0.25 * (trainer.steps - trainer.last_tenth)
     right, test_loss = np.ones((3, 8), dtype=bool), np.array([0.1, 0.1, np.nan])
     first, second, third = trainer.outcomes(points, right, right, test_loss, 1.0)
     assert (first.status, first.train_loss, first.test_loss) == ("diverged", None, None)
