@@ -213,7 +213,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return rows_of(folder / "results")
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_sweep_goes_on_without_training_a_run_twice_and_to_the_same_rows(
     sign: signal.Signals, tmp_path: Path, undisturbed: pd.DataFrame
 ) -> None:
