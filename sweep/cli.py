@@ -68,12 +68,12 @@ def common(
 def launch(space: Space, store: StoreFolder = "results", as_json: AsJson = False, debug: Debug = False) -> None:
     """Train what is missing of a search space, then write its report."""
     wanted, kept, console = load(space), _store(store), Console(stderr=True)
-    from sweep.launch import launch as train_missing
-
     try:
+        from sweep.launch import launch as train_missing
+
         summary = train_missing(wanted, kept, console)
     except KeyboardInterrupt:
-        done = commands.status(kept, wanted.name)[0].done
+        done = commands.progress(wanted, kept).done
         say(console, f"Interrupted: {done:,} of {wanted.run_count():,} runs are kept. To go on: the same command.")
         raise typer.Exit(130) from None
     for array, message in summary.failures.items():

@@ -73,9 +73,13 @@ def plan(space: SearchSpace, store: Store) -> Plan:
 def status(store: Store, name: str | None = None) -> list[Status]:
     """Every sweep of the store, or the one of this name."""
     files = store.sweeps() if name is None else {name: store.sweep(name)}
-    statuses = store.statuses()
-    failed = {run_id for failure in store.failures().values() for run_id in failure["run_ids"]}
+    statuses, failed = store.statuses(), _failed(store)
     return [_status(load(file), statuses, failed) for file in files.values()]
+
+
+def progress(space: SearchSpace, store: Store) -> Status:
+    """How far this sweep has come, be it known to the store or not."""
+    return _status(space, store.statuses(), _failed(store))
 
 
 def report(
@@ -131,6 +135,10 @@ def export(name: str, store: Store, to: Path) -> int:
             index = rows.schema.get_field_index("test_correct")
             csv.write_csv(rows.set_column(index, "test_correct", pa.array(bits, pa.string())), temporary)
     return len(rows)
+
+
+def _failed(store: Store) -> set[str]:
+    return {run_id for failure in store.failures().values() for run_id in failure["run_ids"]}
 
 
 def _status(space: SearchSpace, statuses: dict[str, str], failed: set[str]) -> Status:

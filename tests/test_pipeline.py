@@ -240,6 +240,40 @@ def test_a_stopped_sweep_goes_on_without_training_a_run_twice_and_to_the_same_ro
     )
 
 
+@pytest.mark.slow
+def test_a_lost_worker_is_replaced_and_nothing_but_its_arrays_is_trained_again(
+    tmp_path: Path, undisturbed: pd.DataFrame
+) -> None:
+    space, store = tmp_path / "long.yaml", tmp_path / "results"
+    space.write_text(LONG)
+    command = [*SWEEP, "launch", str(space), "--store", str(store), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: files(store) or process.poll() is not None)
+    early = files(store)
+    wait_for(lambda: training(process.pid) or process.poll() is not None)
+    os.kill(training(process.pid)[0], signal.SIGKILL)
+    out, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert (json.loads(out)["trained"], json.loads(out)["failed"]) == (LONG_RUNS, 0)
+    assert early.items() <= files(store).items()
+    pd.testing.assert_frame_equal(
+        without_times_and_places(rows_of(store)), without_times_and_places(undisturbed), check_exact=True
+    )
+
+
+def training(pid: int) -> list[int]:
+    """The workers below a launch that are training an array."""
+    return [child for child in descendants(pid) if "ImplicitFunc.train" in command_line(child)]
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def files(store: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (store / "runs").glob("[!.]*.parquet")}
 
