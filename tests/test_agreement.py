@@ -40,8 +40,8 @@ MEASURED_ELSEWHERE = {1: (8.0, 1.5), 4: (1.2, 0.3)}
 """Effect and half-width of its 95 % interval by width: an independent implementation, 256 pairs, another split.
 
 How its starting weights were cut is not known. Ours, normal with sigma 0.1 cut at two sigma, have a spread of 0.088 and
-give 5.3 +- 1.1 at width 1, which does not meet it; at a spread of 0.1, without the cut, the intervals meet at every width
-tried (1, 2, 4, 8, 16). That spread is compared here.
+give 5.3 +- 1.1 at width 1, which does not meet it; at a spread of 0.1, without the cut, the intervals meet at all five
+widths (1 to 16). That spread is compared here.
 """
 
 
