@@ -55,7 +55,7 @@ def plan(space: SearchSpace, store: Store) -> Plan:
     device = local_device()
     arrays = list(plans.arrays(space, device))
     todo = plans.missing(arrays, store.statuses())
-    to_train = sum(len(array.members) for array in todo)
+    to_train = sum(map(len, todo))
     return Plan(
         name=space.name,
         runs=space.run_count(),
@@ -63,8 +63,8 @@ def plan(space: SearchSpace, store: Store) -> Plan:
         arrays=len(arrays),
         in_store=space.run_count() - to_train,
         to_train=to_train,
-        parameters=sum(array.shape.parameter_count(bias) for array in todo for bias, _ in array.members),
-        flops=sum(len(array.members) * training_flops(array.cell, array.shape) for array in todo),
+        parameters=sum(array.parameter_count() for array in todo),
+        flops=sum(len(array) * training_flops(array.cell, array.shape) for array in todo),
         estimated_seconds=seconds(todo, device),
         device=device_name(device),
     )

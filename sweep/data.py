@@ -18,6 +18,9 @@ IDENTITIES: Final = {"mnist5k": "d3d0083f1c091e7c"}
 SHAPES: Final = {"mnist5k": (1, 28, 28, 10)}
 """Channels, height, width and classes, for planning where the data is not at hand."""
 
+TRAIN_EXAMPLES: Final = {"mnist5k": 3500}
+"""Training pictures of each embedded data set, for checking a search space where the data is not at hand."""
+
 HELD_OUT: Final = {"mnist5k": (500, 1000)}
 """Validation and test pictures that are split off, of all classes together."""
 

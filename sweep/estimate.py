@@ -40,20 +40,20 @@ def seconds(arrays: Sequence[Array], device: str, budget: float = 5.0) -> float 
     for array in arrays:
         wanted = array.shape.forward_flops()
         step = float(np.interp(wanted, flops, times)) * max(1.0, wanted / flops[-1])
-        each.append(len(array.members) * step * (array.cell.steps + evaluated / (3 * array.cell.batch_size)))
+        each.append(len(array) * step * (array.cell.steps + evaluated / (3 * array.cell.batch_size)))
     workers = cores() if device == "cpu" else torch.cuda.device_count()
     return float(max(sum(each) / workers, *each))
 
 
 def _parameters(array: Array) -> int:
-    return len(array.members) * array.shape.parameter_count(True)
+    return array.parameter_count()
 
 
 def _step_seconds(array: Array, data: data_sets.Data, device: str, budget: float) -> float:
     """Seconds a run's step takes in this array."""
     torch.set_num_threads(1)
     started = time.perf_counter()
-    with exact_arithmetic():
+    with exact_arithmetic(array.cell.precision):
         trainer = Trainer(array.runs(), data, device=device)
         if array.cell.steps > 1:
             trainer.step()  # the first step also sets up memory
@@ -62,4 +62,4 @@ def _step_seconds(array: Array, data: data_sets.Data, device: str, budget: float
             trainer.step()
         if device != "cpu":
             torch.cuda.synchronize()
-    return (time.perf_counter() - begun) / ((trainer.done - done) * len(array.members))
+    return (time.perf_counter() - begun) / ((trainer.done - done) * len(array))

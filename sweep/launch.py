@@ -11,11 +11,13 @@ import dataclasses
 import functools
 import logging
 import pickle
+import signal
 import tempfile
 import time
 import traceback
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import ray
@@ -36,6 +38,10 @@ RETRIES: Final = 2
 
 REPORT_EVERY: Final = 2.0
 """Seconds between two signs of life of an array in training."""
+
+
+STOPPING: Final = 20.0
+"""Seconds that arrays in training have to save a checkpoint when a launch is interrupted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +67,7 @@ def launch(space: SearchSpace, store: Store, console: Console) -> Summary:
     run_ids, statuses = plan.run_ids(space), store.statuses()
     already = sum(run_id in statuses for run_id in run_ids)
     store.save_sweep(space.name, space.resolved())
+    store.clear_checkpoints(statuses)
     failures: dict[str, str] = {}
     if already < len(run_ids):
         failures = _train_missing(space, store, statuses, console)
@@ -85,7 +92,7 @@ def _train_missing(space: SearchSpace, store: Store, done: Collection[str], cons
 
     device = local_device()
     todo = sorted(plan.missing(list(plan.arrays(space, device)), done), key=lambda array: -array.work)
-    missing = sum(len(array.members) for array in todo)
+    missing = sum(map(len, todo))
     data = data_sets.load(todo[0].cell.dataset)
     say(console, f"{missing:,} of {space.run_count():,} runs to train, in {len(todo):,} arrays")
     with _ray(device), Meter(missing, sum(array.work for array in todo), console) as meter:
@@ -119,13 +126,21 @@ def _tune(
 ) -> dict[str, str]:
     """Runs one trial an array, longest first; returns the message of each array that failed."""
     specifications = ray.put({array.array_id: pickle.dumps(array) for array in todo})
-    trainable = functools.partial(
-        _trial, specifications=specifications, data=ray.put(data), root=str(store.root.absolute()), device=device
-    )
-    trainable.__name__ = "array"  # type: ignore[attr-defined]
     watcher = _Watcher({array.array_id: array for array in todo}, meter)
     # Workers may still write there when a launch is interrupted.
-    with tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as scratch,
+        _stopping(watcher, scratch),
+    ):
+        trainable = functools.partial(
+            _trial,
+            specifications=specifications,
+            data=ray.put(data),
+            root=str(store.root.absolute()),
+            device=device,
+            scratch=scratch,
+        )
+        trainable.__name__ = "array"  # type: ignore[attr-defined]
         tune.Tuner(
             tune.with_resources(trainable, {"cpu": 1, "gpu": 1 if device == "cuda" else 0}),
             param_space={"array": tune.grid_search([array.array_id for array in todo])},
@@ -144,6 +159,30 @@ def _tune(
     return {f"{array_id} ({_words(watcher.arrays[array_id])})": message for array_id, message in failures.items()}
 
 
+@contextlib.contextmanager
+def _stopping(watcher: "_Watcher", scratch: str) -> Iterator[None]:
+    """On Ctrl-C, has the arrays in training save a checkpoint before KeyboardInterrupt is raised; twice, it is at once.
+
+    A file is the sign, since no signal reaches a Tune function.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        (Path(scratch) / "stop").touch()
+        last = time.monotonic() + STOPPING
+        while time.monotonic() < last and not all(
+            (Path(scratch) / f"{each}.stopped").exists() for each in watcher.running
+        ):
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _note_failure(store: Store, array: Array, message: str, trace: str | None = None) -> None:
     # A store that cannot be written is often why the array failed: the message goes to the driver all the same.
     with contextlib.suppress(OSError):
@@ -153,15 +192,29 @@ def _note_failure(store: Store, array: Array, message: str, trace: str | None = 
 def _words(array: Array) -> str:
     """What an array trains, as far as it is not the default: `width=1, batch_norm=True, seeds 0 to 31`."""
     chosen = [f"{name}={level}" for name, level in settings_of(array.cell).items() if level != DEFAULTS[name]]
-    seeds = sorted({seed for _, seed in array.members})
+    seeds = sorted({seed for _, members in array.parts for _, seed in members})
+    if len(array.parts) > 1:
+        chosen.append(f"and {len(array.parts) - 1} cells that differ in {_list_own(array)}")
     return ", ".join([*chosen, f"seeds {seeds[0]} to {seeds[-1]}"])
 
 
-def _trial(config: dict[str, str], specifications: Any, data: Any, root: str, device: DeviceKind) -> None:
+def _list_own(array: Array) -> str:
+    """The settings in which the cells of an array differ."""
+    cells = [settings_of(cell) for cell, _ in array.parts]
+    return " and ".join(name for name in DEFAULTS if any(cell[name] != cells[0][name] for cell in cells))
+
+
+def _trial(config: dict[str, str], specifications: Any, data: Any, root: str, device: DeviceKind, scratch: str) -> None:
     """One array, in a worker: trains it, keeps its rows, and reports how it went."""
+    from sweep.checkpoint import Stopped
+
     array, store = _specification(specifications, config["array"]), Store(Path(root))
+    tune.report({"array": array.array_id, "share": 0.0})
     try:
-        diverged = _train_array(array, store, _fetched(data), device)
+        diverged = _train_array(array, store, _fetched(data), device, Path(scratch) / "stop")
+    except Stopped:
+        (Path(scratch) / f"{array.array_id}.stopped").touch()
+        time.sleep(STOPPING)  # the driver ends this process
     except Exception as error:
         # The same array on the same machine would fail again: Tune's retries are for lost workers.
         message = f"{type(error).__name__}: {error}"
@@ -171,9 +224,10 @@ def _trial(config: dict[str, str], specifications: Any, data: Any, root: str, de
         tune.report({"array": array.array_id, "diverged": diverged})
 
 
-def _train_array(array: Array, store: Store, data: data_sets.Data, device: DeviceKind) -> int:
+def _train_array(array: Array, store: Store, data: data_sets.Data, device: DeviceKind, stop: Path) -> int:
     import torch
 
+    from sweep.checkpoint import Checkpoint
     from sweep.train import curve_examples, device_name, train
 
     torch.set_num_threads(1)
@@ -185,7 +239,8 @@ def _train_array(array: Array, store: Store, data: data_sets.Data, device: Devic
             last = time.monotonic()
             tune.report({"array": array.array_id, "share": step / array.cell.steps})
 
-    outcomes = train(array.runs(), data, device=device, tick=tick)
+    checkpoint = Checkpoint(store.checkpoint(array.array_id), about={"run_ids": array.run_ids}, stopping=stop.exists)
+    outcomes = train(array.runs(), data, device=device, tick=tick, checkpoint=checkpoint)
     by = Provenance(
         device=device_name(device),
         dataset_fingerprint=data.fingerprint,
@@ -193,6 +248,7 @@ def _train_array(array: Array, store: Store, data: data_sets.Data, device: Devic
         curve_examples=curve_examples(array.cell, len(data.validation[1])),
     )
     store.write(array.array_id, array.runs(), array.run_ids, outcomes, by)
+    checkpoint.remove()
     return sum(outcome.status == "diverged" for outcome in outcomes)
 
 
@@ -213,6 +269,7 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
     def __init__(self, arrays: dict[str, Array], meter: Meter) -> None:
         self.arrays, self.meter = arrays, meter
         self.failures: dict[str, str] = {}
+        self.running: set[str] = set()
         self.lost: dict[str, str] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -222,14 +279,17 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
         array = self.arrays[trial.config["array"]]
         if "share" in result:
+            self.running.add(array.array_id)
             self.meter.partly(array.array_id, result["share"] * array.work)
             return
+        self.running.discard(array.array_id)
         if "failed" in result:
             self.failures[array.array_id] = result["failed"]
-        self.meter.finished(array.array_id, len(array.members), array.work, failed="failed" in result)
+        self.meter.finished(array.array_id, len(array), array.work, failed="failed" in result)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         array = self.arrays[trial.config["array"]]
+        self.running.discard(array.array_id)
         words = str(trial.get_error() or "unknown").strip().splitlines()
         self.lost[array.array_id] = f"its worker was lost {RETRIES + 1} times: {words[0]}"
-        self.meter.finished(array.array_id, len(array.members), array.work, failed=True)
+        self.meter.finished(array.array_id, len(array), array.work, failed=True)

@@ -1,12 +1,10 @@
 """The network, with a leading axis of runs: its starting weights and one forward pass.
 
 Every tensor of parameters starts with the axis of runs; nothing is ever summed over it, so a run's numbers do not
-depend on its neighbours. Activations are `[pictures, runs x channels, height, width]` in channels-last memory, so that
-a convolution of all runs is one grouped convolution.
+depend on its neighbours.
 """
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,35 +12,32 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from sweep import streams
+from sweep.methods import ALIGNMENT, BatchNorm, Dropout, Grouped, Method
 from sweep.runs import Run
 from sweep.shape import Shape
 
 Tensors = dict[str, torch.Tensor]
 
-ALIGNMENT: Final = 16
-"""Inputs and units of linear layers are padded with zeros to a multiple of this many numbers (64 bytes of float32).
 
-A matrix product chooses its way by the address of its operands: without padding, a run's bits would depend on its slot.
-Padded units stay zero, since their weights, their biases and so all their gradients are.
-"""
-
-
-def initial(runs: Sequence[Run], shape: Shape, dtype: torch.dtype = torch.float32) -> tuple[Tensors, Tensors]:
+def initial(
+    runs: Sequence[Run], shape: Shape, method: Method | None = None, dtype: torch.dtype = torch.float32
+) -> tuple[Tensors, Tensors]:
     """Starting parameters and running statistics of the runs, each tensor with the axis of runs first.
 
     Weights are drawn from the run's seed, the layer's name and the kind of draw alone: the two runs of a pair start
-    from equal weights. Convolution weights are `[runs, outputs, inputs, side, side]`, linear ones
+    from equal weights. Convolution weights are `[runs, side, side, inputs, outputs]`, linear ones
     `[runs, inputs, outputs]` and padded to `ALIGNMENT`, biases `[runs, outputs]`.
     """
+    method = method or Grouped()
     parameters: Tensors = {}
-    for name, weight_shape, fan_in in shape.layers():
+    for name, weight_shape, fan_in in shape.layers:
         drawn: dict[tuple[int, str], NDArray[np.float64]] = {}
         for run in runs:
             if (run.seed, run.weight_init) not in drawn:
                 drawn[run.seed, run.weight_init] = _weights(run, name, weight_shape, fan_in)
         weight = torch.from_numpy(np.stack([drawn[run.seed, run.weight_init] for run in runs])).to(dtype)
-        parameters[f"{name}.weight"] = arrange(name, weight, shape)
-        biases = np.stack([_biases(run, name, weight_shape[0], fan_in) for run in runs])
+        parameters[f"{name}.weight"] = arrange(name, weight, shape, method)
+        biases = np.stack([_biases(run, shape, name, weight_shape[0], fan_in) for run in runs])
         bias = torch.from_numpy(biases).to(dtype)
         parameters[f"{name}.bias"] = bias if name.startswith("conv") else F.pad(bias, (0, -bias.shape[1] % ALIGNMENT))
     statistics: Tensors = {}
@@ -55,88 +50,98 @@ def initial(runs: Sequence[Run], shape: Shape, dtype: torch.dtype = torch.float3
     return parameters, statistics
 
 
-def arrange(layer: str, weight: torch.Tensor, shape: Shape) -> torch.Tensor:
+def arrange(layer: str, weight: torch.Tensor, shape: Shape, method: Method) -> torch.Tensor:
     """A layer's weights `[runs, outputs, …]`, drawn in PyTorch's order, as `forward` wants them.
 
-    Convolutions keep their axes, with the inputs last in memory; linear layers become `[runs, inputs, outputs]`, those
-    behind the convolutions with inputs in the order of `features`, both axes padded.
+    Convolutions become `[runs, side, side, inputs, outputs]`, linear layers `[runs, inputs, outputs]`, those behind the
+    convolutions with inputs in the order of `features`, both axes padded.
     """
     if layer.startswith("conv"):
-        return weight.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
-    if layer == shape.layers()[shape.depth][0]:
+        return method.arrange(weight)
+    if layer == shape.layers[shape.depth][0]:
         weight = weight.view(*weight.shape[:2], shape.filters, -1).transpose(2, 3).flatten(2)
     return F.pad(weight.transpose(1, 2), (0, -weight.shape[1] % ALIGNMENT, 0, -weight.shape[2] % ALIGNMENT))
 
 
-def has_bias(run: Run, layer: str) -> bool:
-    """Whether the run's `layer` has a bias that trains: the treatment touches the convolutions."""
-    return run.bias or not layer.startswith("conv")
+def has_bias(run: Run, shape: Shape, layer: str) -> bool:
+    """Whether the run's `layer` has a bias that trains."""
+    return run.bias or not shape.treated(layer)
 
 
 def forward(
-    shape: Shape, parameters: Tensors, statistics: Tensors, pictures: torch.Tensor, training: bool
+    shape: Shape,
+    method: Method,
+    parameters: Tensors,
+    statistics: Tensors,
+    pictures: torch.Tensor,
+    training: bool,
+    dropouts: Mapping[str, Dropout] | None = None,
 ) -> torch.Tensor:
-    """Logits `[runs, pictures, classes]`.
+    """Logits `[runs, pictures, classes]` of `pictures`, activations as `method` lays them out.
 
-    `pictures` is `[pictures, runs x channels, height, width]`, or `[pictures, channels, height, width]` where all
-    runs see the same. In training, `statistics` are updated in place.
+    In training, `statistics` are updated in place; `dropouts` holds the masks of each layer, by its name.
     """
     x = pictures
-    runs = parameters["logits.bias"].shape[0]
+    runs = len(parameters["logits.bias"])
+    relu = shape.activation == "relu"
     for layer in range(shape.depth):
-        x = convolution(x, parameters[f"conv{layer}.weight"], parameters[f"conv{layer}.bias"], shape.stride(layer))
+        weight, bias = parameters[f"conv{layer}.weight"], parameters[f"conv{layer}.bias"]
+        x = method.convolution(x, weight, bias, shape.stride(layer), relu and not shape.batch_norm)
         if shape.batch_norm:
-            x = batch_norm(x, parameters, statistics, layer, training)
-        x = torch.relu_(x)
-    x = features(x, runs)
+            x = method.batch_norm(x, _norm(parameters, statistics, layer), training, relu)
+        x = activation(x, shape.activation)
+        if shape.pools(layer):
+            x = F.max_pool2d(x, 2) if shape.pooling == "max" else F.avg_pool2d(x, 2)
+        if dropouts:
+            x = method.dropout(x, dropouts[f"conv{layer}"])
+    x = features(method.split(x, runs))
     if shape.hidden:
-        x = torch.relu_(linear(x, parameters["hidden.weight"], parameters["hidden.bias"]))
-    return linear(x, parameters["logits.weight"], parameters["logits.bias"])[..., : shape.classes]
+        x = method.linear(x, parameters["hidden.weight"], parameters["hidden.bias"])
+        x = torch.relu_(x) if relu else activation(x, shape.activation)
+        if dropouts:
+            x = method.dropout(x, dropouts["hidden"])
+    return method.linear(x, parameters["logits.weight"], parameters["logits.bias"])[..., : shape.classes]
 
 
-def convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int) -> torch.Tensor:
-    """One convolution of all runs: `weight` is `[runs, outputs, inputs, side, side]`, `bias` `[runs, outputs]`."""
-    # Pictures that all runs share need no groups: their channels are then the inputs of every run's filters.
-    groups = x.shape[1] // weight.shape[2]
-    padding = weight.shape[-1] // 2
-    return F.conv2d(x, weight.flatten(0, 1), bias.flatten(), stride=stride, padding=padding, groups=groups)
+def activation(x: torch.Tensor, name: str) -> torch.Tensor:
+    """Every activation but ReLU, which the layer before has applied in place."""
+    match name:
+        case "gelu":
+            return _gelu(x)
+        case "tanh":
+            return torch.tanh(x)
+        case "leaky_relu":
+            return F.leaky_relu(x)
+    return x
 
 
-def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """`[runs, pictures, inputs]` to `[runs, pictures, units]`, a matrix product a run; inputs and units are padded."""
-    return torch.baddbmm(bias.unsqueeze(1), x, weight)
-
-
-def batch_norm(x: torch.Tensor, parameters: Tensors, statistics: Tensors, layer: int, training: bool) -> torch.Tensor:
-    """PyTorch's batch normalization (momentum 0.1, epsilon 1e-5), of every run's channels by themselves.
-
-    The last channels of a number that vectors do not divide are computed another way, with other bits: channels are
-    padded, as the units of linear layers are.
-    """
-    channels, missing = x.shape[1], -x.shape[1] % ALIGNMENT
-    weight, bias = (parameters[f"norm{layer}.{part}"].flatten() for part in ("weight", "bias"))
-    running = [statistics[f"norm{layer}.{part}"].view(-1) for part in ("mean", "variance")]
+def _gelu(x: torch.Tensor) -> torch.Tensor:
+    """GELU, of whole vectors: PyTorch computes the numbers behind the last whole one another way, with other bits."""
+    missing = -x.numel() % ALIGNMENT
     if not missing:
-        return F.batch_norm(x, running[0], running[1], weight, bias, training=training)
-    padded = [F.pad(part, (0, missing)) for part in running]
-    weight, bias = F.pad(weight, (0, missing)), F.pad(bias, (0, missing))
-    x = F.pad(x, (0, 0, 0, 0, 0, missing))
-    x = F.batch_norm(x, padded[0], padded[1], weight, bias, training=training)[:, :channels]
-    for part, value in zip(running, padded, strict=True):
-        part.copy_(value[:channels])
-    return x.contiguous(memory_format=torch.channels_last)
+        return F.gelu(x)
+    rows = x.permute(0, 2, 3, 1)
+    flat = F.gelu(F.pad(rows.flatten(), (0, missing)))[: x.numel()]
+    return flat.view_as(rows).permute(0, 3, 1, 2)
 
 
-def features(x: torch.Tensor, runs: int) -> torch.Tensor:
-    """`[pictures, runs x channels, height, width]` to `[runs, pictures, height x width x channels]`, padded.
+def features(x: torch.Tensor) -> torch.Tensor:
+    """`[runs, pictures, height, width, channels]` to `[runs, pictures, height x width x channels]`, padded.
 
     The order of the features is that of channels-last memory: forward and backward each copy once, in long pieces.
     """
-    pictures, channels, height, width = x.shape
-    pixels = x.permute(0, 2, 3, 1).reshape(pictures, height * width, runs, channels // runs)
-    flat = pixels.permute(2, 0, 1, 3).reshape(runs, pictures, -1)
+    flat = x.flatten(2)
     missing = -flat.shape[-1] % ALIGNMENT
     return F.pad(flat, (0, missing)) if missing else flat
+
+
+def _norm(parameters: Tensors, statistics: Tensors, layer: int) -> BatchNorm:
+    return BatchNorm(
+        parameters[f"norm{layer}.weight"],
+        parameters[f"norm{layer}.bias"],
+        statistics[f"norm{layer}.mean"],
+        statistics[f"norm{layer}.variance"],
+    )
 
 
 def _weights(run: Run, layer: str, size: tuple[int, ...], fan_in: int) -> NDArray[np.float64]:
@@ -151,8 +156,8 @@ def _weights(run: Run, layer: str, size: tuple[int, ...], fan_in: int) -> NDArra
     return np.asarray(flat).reshape(size)
 
 
-def _biases(run: Run, layer: str, count: int, fan_in: int) -> NDArray[np.float64]:
-    if not has_bias(run, layer):
+def _biases(run: Run, shape: Shape, layer: str, count: int, fan_in: int) -> NDArray[np.float64]:
+    if not has_bias(run, shape, layer):
         return np.zeros(count)
     match run.bias_init:
         case "zeros":

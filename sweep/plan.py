@@ -1,88 +1,147 @@
 """Which arrays a search space falls into, and what of them is missing. Pure Python: neither torch nor ray.
 
 The partition is made of the whole grid by a fixed rule, before the store is looked at: blocks of absolute seed numbers
-within a cell. Adding seeds or levels adds arrays and leaves the others as they are.
+within a cell; where such a block would leave a device half empty, cells whose runs share a program are joined. Adding
+seeds or levels adds arrays, and leaves the others as they are.
 """
 
 import dataclasses
 import functools
 import itertools
+import json
+from collections import defaultdict
 from collections.abc import Collection, Iterator
-from typing import Final, Literal
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
 
 from sweep import data
-from sweep.runs import Identities, Run, array_id
+from sweep.runs import Identities, Program, Run, array_id, program
 from sweep.search_space import SearchSpace
 from sweep.shape import Shape, training_flops
 
 DeviceKind = Literal["cpu", "cuda"]
+MethodName = Literal["grouped", "im2col", "triton"]
 Members = tuple[tuple[bool, int], ...]
 """(bias, seed) of each run."""
 
-SATURATION: Final[dict[DeviceKind, tuple[tuple[int, int], ...]]] = {
-    "cpu": ((2, 64), (8, 32), (16, 8), (32, 4), (1024, 2)),
-    "cuda": ((4, 2048), (16, 512), (1024, 64)),
-}
-"""Runs that fill a device: (up to this width, this many). More would only make arrays longer."""
 
+class Saturation(NamedTuple):
+    """One row of the table: up to this width, this many runs fill the device when computed by this method."""
+
+    width: int
+    method: MethodName
+    runs: int
+
+
+TABLE: Final = Path(__file__).with_name("saturation.json")
+"""Methods and array sizes by device and width, measured and rewritten by `tests/benchmarks/trainer.py --write`.
+
+A table, not a timing at run time: who plans may have no GPU, and the same run on one machine has to give the same row.
+"""
+
+SATURATION: Final[dict[DeviceKind, tuple[Saturation, ...]]] = {
+    kind: tuple(Saturation(**row) for row in part["rows"]) for kind, part in json.loads(TABLE.read_text()).items()
+}
 
 OVERHEAD: Final = 10_000_000
 """What a run's step costs beside its multiplications, in floating-point operations; fitted on a CPU, width 1 to 64."""
 
+MEMORY: Final[dict[DeviceKind, int]] = {"cpu": 2**30, "cuda": 24 * 2**30}
+"""Bytes that an array may need by `array_bytes`: a worker stays under 2 GB, and a GPU of 40 GB is not filled."""
+
+LONGEST: Final[dict[DeviceKind, int]] = {"cpu": 6 * 10**12, "cuda": 6 * 10**14}
+"""Most work of an array of more than a pair, as `Array.work` counts it: about two minutes of a core, one of a GPU.
+
+It bounds how long devices stand idle at the end of a sweep, and what a lost worker costs.
+"""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Array:
-    """Runs of one cell that train together: what they share, and each member's (bias, seed)."""
+    """Runs that train together, by cell: what the runs of a cell share, and each member's (bias, seed)."""
 
     array_id: str
-    cell: Run
-    members: Members
+    parts: tuple[tuple[Run, Members], ...]
     run_ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.run_ids)
 
     def runs(self) -> list[Run]:
         """The members as records, in the order of `run_ids`."""
-        return [dataclasses.replace(self.cell, bias=bias, seed=seed) for bias, seed in self.members]
+        return [
+            dataclasses.replace(cell, bias=bias, seed=seed) for cell, members in self.parts for bias, seed in members
+        ]
+
+    @property
+    def cell(self) -> Run:
+        """What all runs share, with the own numbers of the first cell's."""
+        return self.parts[0][0]
 
     @property
     def shape(self) -> Shape:
         """The shape of its networks."""
-        *picture, classes = data.SHAPES[self.cell.dataset]
-        return Shape.of(self.cell, (picture[0], picture[1], picture[2]), classes)
+        return _shape(self.cell)
 
     @property
     def work(self) -> int:
         """How long it takes beside others, in floating-point operations: sorts arrays and weighs progress."""
-        return len(self.members) * (training_flops(self.cell, self.shape) + OVERHEAD * self.cell.steps)
+        return len(self) * _work(self.cell, self.shape)
+
+    def parameter_count(self) -> int:
+        """Trainable numbers of all its runs."""
+        counts = {bias: self.shape.parameter_count(bias) for bias in (True, False)}
+        return sum(counts[bias] for _, members in self.parts for bias, _ in members)
 
     def without(self, done: Collection[str]) -> "Array | None":
-        """This array less the runs in `done`; None when nothing is left."""
-        left = [
-            (run_id, member) for run_id, member in zip(self.run_ids, self.members, strict=True) if run_id not in done
-        ]
-        if len(left) == len(self.members):
+        """This array less the runs in `done`; None when nothing is left.
+
+        Runs that share weights are trained together or not at all: of such a pair both stay or none does.
+        """
+        if not any(run_id in done for run_id in self.run_ids):
             return self
-        if not left:
-            return None
-        run_ids, members = zip(*left, strict=True)
-        return Array(array_id(run_ids), self.cell, members, run_ids)
+        ids, parts, left = iter(self.run_ids), [], []
+        for cell, members in self.parts:
+            known = dict(zip(members, ids, strict=False))
+            wanted = {member for member, run_id in known.items() if run_id not in done}
+            if cell.protocol == "shared_weights":
+                wanted |= {(not bias, seed) for bias, seed in wanted}
+            kept = tuple(member for member in members if member in wanted)
+            if kept:
+                parts.append((cell, kept))
+                left += [known[member] for member in kept]
+        return Array(array_id(left), tuple(parts), tuple(left)) if left else None
 
 
 def arrays(space: SearchSpace, device: DeviceKind) -> Iterator[Array]:
-    """The arrays of the whole grid, cell by cell."""
+    """The arrays of the whole grid: first those of one cell, as the grid goes, then those that cells share."""
     evaluate_every = space.fixed["evaluate_every"]
     blocks = functools.lru_cache(maxsize=64)(_blocks)
+    sizes: dict[Program, int] = {}
+    small: dict[tuple[Program, int], list[_Part]] = defaultdict(list)
     for levels, members in space.grid():
         levels["evaluate_every"] = evaluate_every
         cell = Run(**levels)
-        identities = Identities(cell, data.identity(cell.dataset))
-        for chosen in blocks(members, array_size(cell.width, device) // 2):
+        identities, shared = Identities(cell, data.identity(cell.dataset)), program(cell)
+        size = sizes.get(shared) or sizes.setdefault(shared, array_size(cell, device))
+        for block, chosen in blocks(members, size // 2):
             run_ids = tuple([identities.run_id(bias, seed) for bias, seed in chosen])
-            yield Array(array_id(run_ids), cell, chosen, run_ids)
+            if 2 * len(chosen) <= size:
+                small[shared, block].append(_Part(identities.key, cell, chosen, run_ids))
+            else:
+                yield Array(array_id(run_ids), ((cell, chosen),), run_ids)
+    for (shared, _), parts in small.items():
+        yield from _joined(parts, sizes[shared])
 
 
 def run_ids(space: SearchSpace) -> list[str]:
-    """The runs of the whole grid."""
-    return [run_id for array in arrays(space, "cpu") for run_id in array.run_ids]
+    """The runs of the whole grid, in its order."""
+    found = []
+    for levels, members in space.grid():
+        cell = Run(**levels)
+        identities = Identities(cell, data.identity(cell.dataset))
+        found += [identities.run_id(bias, seed) for bias, seed in members]
+    return found
 
 
 def missing(planned: list[Array], done: Collection[str]) -> list[Array]:
@@ -91,13 +150,73 @@ def missing(planned: list[Array], done: Collection[str]) -> list[Array]:
     return [array for array in left if array is not None]
 
 
+def method(width: int, device: DeviceKind) -> MethodName:
+    """How arrays of this width are computed on a device of this kind."""
+    return _saturation(width, device).method
+
+
+def array_size(cell: Run, device: DeviceKind) -> int:
+    """How many runs of this cell's program fill a device of this kind, as far as memory and time allow; even."""
+    shape = _shape(cell)
+    by_memory = MEMORY[device] // array_bytes(cell, shape)
+    by_time = LONGEST[device] // _work(cell, shape)
+    return max(2, min(_saturation(cell.width, device).runs, by_memory, by_time) // 2 * 2)
+
+
+def array_bytes(cell: Run, shape: Shape) -> int:
+    """Memory that one run of an array needs, in bytes; an estimate on the high side.
+
+    Weights, gradients, and a temporary of an update; an optimizer's moments; activations with their gradients, twice
+    more for batch normalization and once more for every other step in between.
+    """
+    moments = 2 if cell.optimizer == "adamw" else 1 if cell.momentum > 0 else 0
+    copies = 3 + 2 * shape.batch_norm + (shape.activation != "relu") + 2 * shape.dropout
+    numbers = shape.parameter_count(True) * (3 + moments) + cell.batch_size * shape.activations() * copies
+    return 4 * numbers
+
+
+class _Part(NamedTuple):
+    """Some members of a cell that are too few to fill a device."""
+
+    key: int
+    cell: Run
+    members: Members
+    run_ids: tuple[str, ...]
+
+
+def _joined(parts: list[_Part], size: int, bit: int = 63) -> Iterator[Array]:
+    """Cells that share a program, joined into arrays of at most `size` runs.
+
+    Extendible hashing: what is too much for one array is parted by the next bit of the cells' keys, so that a cell more
+    changes one array at most.
+    """
+    runs = sum(len(part.members) for part in parts)
+    if runs <= size or len(parts) == 1 or bit < 0:
+        ordered = sorted(parts, key=lambda part: part.key)
+        ids = tuple(run_id for part in ordered for run_id in part.run_ids)
+        yield Array(array_id(ids), tuple((part.cell, part.members) for part in ordered), ids)
+        return
+    for half in (0, 1):
+        mine = [part for part in parts if part.key >> bit & 1 == half]
+        if mine:
+            yield from _joined(mine, size, bit - 1)
+
+
 @functools.cache
-def array_size(width: int, device: DeviceKind) -> int:
-    """How many runs of this width fill a device of this kind."""
-    return next(runs for limit, runs in SATURATION[device] if width <= limit)
+def _saturation(width: int, device: DeviceKind) -> Saturation:
+    return next(row for row in SATURATION[device] if width <= row.width)
 
 
-def _blocks(members: Members, seeds: int) -> list[Members]:
+def _shape(cell: Run) -> Shape:
+    *picture, classes = data.SHAPES[cell.dataset]
+    return Shape.of(cell, (picture[0], picture[1], picture[2]), classes)
+
+
+def _work(cell: Run, shape: Shape) -> int:
+    return training_flops(cell, shape) + OVERHEAD * cell.steps
+
+
+def _blocks(members: Members, seeds: int) -> list[tuple[int, Members]]:
     """Members by blocks of `seeds` absolute seed numbers, in order; the arms of a pair stand side by side."""
     ordered = sorted(members, key=lambda member: (member[1], not member[0]))
-    return [tuple(block) for _, block in itertools.groupby(ordered, key=lambda member: member[1] // seeds)]
+    return [(number, tuple(block)) for number, block in itertools.groupby(ordered, key=lambda m: m[1] // seeds)]

@@ -115,22 +115,37 @@ IDENTITY: Final = tuple(name for name in SETTINGS if name != "evaluate_every")
 CELL: Final = tuple(name for name in IDENTITY if name not in ("bias", "seed"))
 """The settings that the runs of one cell share."""
 
-TRAINED: Final = frozenset(
+TRAINED: Final = frozenset(SETTINGS) - {"dataset", "split"}
+"""Settings whose every level trains today; the others are accepted at their default only, and refused by name else."""
+
+OWN: Final = frozenset(
     {
-        *("bias", "depth", "width", "batch_norm", "seed", "input_scaling", "weight_init", "bias_init"),
-        *("kernel_size", "hidden", "steps", "batch_size", "learning_rate", "evaluate_every"),
+        *("bias", "seed", "learning_rate", "momentum", "weight_decay", "dropout"),
+        *("weight_init", "bias_init", "input_scaling"),
     }
 )
-"""Settings whose every level trains today; the others are accepted at their default only, and refused by name else."""
+"""Numbers of each run's own: runs that differ in nothing else may share an array."""
 
 _SORTED_CELL: Final = tuple(sorted(CELL))
 _cell_levels: Final = operator.attrgetter(*_SORTED_CELL)
+_program_levels: Final = operator.attrgetter(*(name for name in SETTINGS if name not in OWN))
 _FLOATS: Final = frozenset(name for name in SETTINGS if get_args(TYPES[name])[0] is float)
 
 
 def settings_of(run: Run) -> dict[str, Any]:
     """The run's settings by name, in the order of their declaration."""
     return {name: getattr(run, name) for name in SETTINGS}
+
+
+Program = tuple[Any, ...]
+
+
+def program(run: Run) -> Program:
+    """What the runs of one array share: every setting but their own numbers, and which of these are used at all.
+
+    Runs without dropout, momentum or weight decay do not pay for those with.
+    """
+    return (*_program_levels(run), run.dropout > 0, run.momentum > 0, run.weight_decay > 0)
 
 
 class Identities:
@@ -144,6 +159,11 @@ class Identities:
         settings = ",".join(map(_canonical, _SORTED_CELL, _cell_levels(run)))
         text = f'{{"data":{json.dumps(data_identity)},"settings":{{{settings}}},"trainer_version":{TRAINER_VERSION}}}'
         self._hash = hashlib.sha256(text.encode())
+
+    @property
+    def key(self) -> int:
+        """64 bits that stand for the cell."""
+        return int.from_bytes(self._hash.digest()[:8])
 
     def run_id(self, bias: bool, seed: int) -> str:
         digest = self._hash.copy()

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import GenericAlias
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from sweep import yaml_lines
+from sweep import data, yaml_lines
 from sweep.errors import InputError
 from sweep.runs import DEFAULTS, IDENTITY, SETTINGS, TRAINED, TYPES
 from sweep.yaml_lines import Document, Location, show
@@ -156,6 +156,28 @@ else:
     Settings = _table("Settings", SETTINGS, _setting)
     Axes = _table("Axes", IDENTITY, _axis)
     Clause = _table("Clause", IDENTITY, _excluded)
+
+
+class Conflict(NamedTuple):
+    """Levels of some settings that make no sense together."""
+
+    names: tuple[str, ...]
+    clash: Callable[..., bool]
+    words: str
+
+
+CONFLICTS: Final = (
+    Conflict(
+        ("momentum", "optimizer"),
+        lambda momentum, optimizer: momentum > 0 and optimizer == "adamw",
+        "momentum is that of sgd; adamw has its own",
+    ),
+    Conflict(
+        ("bias_layers", "depth"),
+        lambda layers, depth: layers == "later_conv" and depth == 1,
+        "there is no later convolution, and so nothing that bias could touch",
+    ),
+)
 
 
 class Analysis(BaseModel):
@@ -319,7 +341,44 @@ class SearchSpace(BaseModel):
             self._check_clause(clause, ("exclude", index))
         if self.exclude and next(self._cells(), None) is None:
             raise _problem("leaves no run at all", ("exclude",))
+        self._check_conflicts()
         return self
+
+    def _check_conflicts(self) -> None:
+        """Settings that are fine by themselves and make no sense together, in any cell that is not excluded."""
+        levels = {name: self.levels.get(name) or (self.fixed[name],) for name in SETTINGS}
+        for conflict in CONFLICTS:
+            clashes = [
+                pair for pair in itertools.product(*(levels[name] for name in conflict.names)) if conflict.clash(*pair)
+            ]
+            if clashes and any(conflict.clash(*(cell[name] for name in conflict.names)) for cell, _ in self.grid()):
+                words = ", ".join(
+                    f"{name} {show(level)}" for name, level in zip(conflict.names, clashes[0], strict=True)
+                )
+                raise _problem(
+                    f"{words}: {conflict.words}; exclude it where both are axes", self._place(conflict.names[0])
+                )
+        most = max((count for count in levels["train_examples"] if count), default=0)
+        for dataset in levels["dataset"]:
+            there = data.TRAIN_EXAMPLES[dataset]
+            if most > there:
+                words = f"{most:,} is not allowed: {dataset} has {there:,} training pictures"
+                raise _problem(words, self._place("train_examples"))
+        if "shared_weights" in levels["protocol"]:
+            self._check_shared_weights(set(levels["protocol"]) == {"shared_weights"})
+
+    def _check_shared_weights(self, everywhere: bool) -> None:
+        if set(self.levels["bias"]) != {True, False}:
+            words = "shared_weights trains both arms of a pair on one set of weights: bias must be [true, false]"
+            raise _problem(words, self._place("protocol"))
+        for index, clause in enumerate(self.exclude):
+            elsewhere = not everywhere and "protocol" in clause and "shared_weights" not in clause["protocol"]
+            if "bias" in clause and not elsewhere:
+                words = "would leave half a pair whose arms share their weights (protocol shared_weights)"
+                raise _problem(words, ("exclude", index, "bias"))
+
+    def _place(self, name: str) -> Location:
+        return ("axes", name) if name in self.axes else ("settings", name)
 
     def _check_clause(self, clause: Clause, location: Location) -> None:
         if not clause:

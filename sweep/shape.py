@@ -1,9 +1,13 @@
 """The shape of a network: its layers, parameters and arithmetic. Needs neither torch nor data."""
 
 import dataclasses
+import functools
 import math
 
 from sweep.runs import Run
+
+Layer = tuple[str, tuple[int, ...], int]
+"""Name, weight shape (PyTorch's order: outputs first) and fan-in."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,58 +23,105 @@ class Shape:
     kernel_size: int
     hidden: int
     batch_norm: bool
+    activation: str
+    pooling: str
+    dropout: bool
+    bias_layers: str
 
     @classmethod
     def of(cls, run: Run, picture_shape: tuple[int, int, int], classes: int) -> "Shape":
         """The shape of `run` on pictures of `picture_shape` (channels, height, width)."""
-        return cls(*picture_shape, classes, run.depth, run.width, run.kernel_size, run.hidden, run.batch_norm)
+        convs = run.depth, run.width, run.kernel_size
+        return cls(
+            *picture_shape,
+            classes,
+            *convs,
+            run.hidden,
+            run.batch_norm,
+            run.activation,
+            run.pooling,
+            run.dropout > 0,
+            run.bias_layers,
+        )
+
+    def halves(self, layer: int) -> bool:
+        """Whether block `layer` halves the picture: the first two do, by a stride or by pooling."""
+        return self.pooling != "none" and layer < 2
 
     def stride(self, layer: int) -> int:
-        """The first two convolutions halve the picture."""
-        return 2 if layer < 2 else 1
+        """Stride of convolution `layer`."""
+        return 2 if self.pooling == "stride" and self.halves(layer) else 1
+
+    def pools(self, layer: int) -> bool:
+        """Whether a 2 x 2 pooling follows convolution `layer`."""
+        return self.pooling != "stride" and self.halves(layer)
+
+    @functools.cached_property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width that convolution i puts out, for every i; last, what the linear layers see."""
+        size, sizes = (self.height, self.width), []
+        for layer in range(self.depth):
+            size = (-(-size[0] // self.stride(layer)), -(-size[1] // self.stride(layer)))
+            sizes.append(size)
+            if self.pools(layer):  # like PyTorch's pooling, an odd row or column at the end is left out
+                size = (size[0] // 2, size[1] // 2)
+        return (*sizes, size)
 
     def pixels(self, layer: int) -> int:
-        """Pixels of one channel that convolution `layer` puts out."""
-        step = 2 if layer == 0 else 4
-        return -(-self.height // step) * -(-self.width // step)
+        """Pixels of one channel that convolution `layer` puts out; for `depth`, of what the linear layers see."""
+        return math.prod(self.sizes[layer])
 
     def fan_in(self, layer: int) -> int:
         """Inputs of one unit of convolution `layer`."""
         return (self.channels if layer == 0 else self.filters) * self.kernel_size**2
 
-    def layers(self) -> list[tuple[str, tuple[int, ...], int]]:
-        """Name, weight shape (PyTorch's order: outputs first) and fan-in of every layer with weights."""
+    @functools.cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer with weights, in the order of the forward pass."""
         side = self.kernel_size
-        convs: list[tuple[str, tuple[int, ...], int]] = [
+        convs: list[Layer] = [
             (f"conv{i}", (self.filters, self.fan_in(i) // side**2, side, side), self.fan_in(i))
             for i in range(self.depth)
         ]
-        sizes = [
-            self.filters * self.pixels(self.depth - 1),
-            *([self.hidden] if self.hidden else []),
-            self.classes,
-        ]
+        hidden = [self.hidden] if self.hidden else []
+        sizes = [self.filters * self.pixels(self.depth), *hidden, self.classes]
         names = ["hidden", "logits"] if self.hidden else ["logits"]
         linears = [(name, (sizes[i + 1], sizes[i]), sizes[i]) for i, name in enumerate(names)]
-        return convs + linears
+        return (*convs, *linears)
+
+    def treated(self, layer: str) -> bool:
+        """Whether `bias` decides over the biases of this layer; others have a bias in both arms."""
+        match self.bias_layers:
+            case "conv":
+                return layer.startswith("conv")
+            case "first_conv":
+                return layer == "conv0"
+            case "later_conv":
+                return layer.startswith("conv") and layer != "conv0"
+        return True
 
     def parameter_count(self, bias: bool) -> int:
         """Trainable numbers of one run: weights, the biases that are not fixed at zero, and batch norm's."""
-        weights = sum(math.prod(shape) for _, shape, _ in self.layers())
-        linear_biases = self.hidden + self.classes
-        norms = 2 * self.filters * self.depth if self.batch_norm else 0
-        return weights + linear_biases + norms + (self.filters * self.depth if bias else 0)
+        weights = sum(math.prod(shape) for _, shape, _ in self.layers)
+        biases = sum(shape[0] for name, shape, _ in self.layers if bias or not self.treated(name))
+        return weights + biases + (2 * self.filters * self.depth if self.batch_norm else 0)
 
     def forward_flops(self) -> int:
         """Floating-point operations of one picture's forward pass: two for each multiply-add of a weight."""
         convs = sum(self.pixels(i) * self.filters * self.fan_in(i) for i in range(self.depth))
-        linears = sum(math.prod(shape) for name, shape, _ in self.layers() if not name.startswith("conv"))
+        linears = sum(math.prod(shape) for name, shape, _ in self.layers if not name.startswith("conv"))
         return 2 * (convs + linears)
+
+    def activations(self) -> int:
+        """Numbers that one picture's forward pass leaves behind in all its layers together."""
+        convs = sum(self.pixels(i) * self.filters for i in range(self.depth))
+        return self.channels * self.height * self.width + convs + self.filters * self.pixels(self.depth) + self.hidden
 
 
 def training_flops(run: Run, shape: Shape) -> int:
     """Floating-point operations of training `run`: forward, and twice that backward, for every picture it sees.
 
-    Evaluations, the update and element-wise operations are not counted.
+    Of two arms that take turns on shared weights, each is counted with its own passes. Evaluations, the update and
+    element-wise operations are not counted.
     """
     return 3 * run.steps * run.batch_size * shape.forward_flops()

@@ -99,7 +99,7 @@ class Store:
             for point in outcome.curve
         ]
         shared = dataclasses.asdict(by)
-        shared |= {"array_size": len(runs), "finished_at": finished, "trainer_version": TRAINER_VERSION}
+        shared |= {"finished_at": finished, "trainer_version": TRAINER_VERSION}
         counted = shared.pop("curve_examples")
         rows = [
             {"run_id": run_id, **settings_of(run), **shared, **_fields(outcome)}
@@ -161,6 +161,16 @@ class Store:
         """The last error of every array that failed since it last succeeded: `error`, `run_ids`, `traceback`."""
         return {path.stem: json.loads(path.read_bytes()) for path in self._files("failures", "json")}
 
+    def checkpoint(self, array_id: str) -> Path:
+        """Where an array in training keeps how far it has come."""
+        return self.root / "checkpoints" / f"{array_id}.safetensors"
+
+    def clear_checkpoints(self, done: Collection[str]) -> None:
+        """Forgets the checkpoints of arrays whose runs are all done by now."""
+        for path in self._files("checkpoints", "safetensors"):
+            if all(run_id in done for run_id in _checkpoint_header(path)["run_ids"]):
+                path.unlink(missing_ok=True)
+
     def report_folder(self, name: str) -> Path:
         """Where the report of a sweep is kept."""
         return self.root / "reports" / name
@@ -186,6 +196,14 @@ def read_table(path: Path, columns: list[str] | None) -> pa.Table:
             return file.read(columns)
     except pa.ArrowInvalid as error:
         raise InputError(f"{path}: is no table of this store ({error}); move it away to go on") from error
+
+
+def _checkpoint_header(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself; safetensors: eight bytes of length, then JSON."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    about: dict[str, Any] = json.loads(header["__metadata__"]["sweep"])
+    return about
 
 
 def _check_schema(path: Path, schema: pa.Schema) -> None:

@@ -38,3 +38,22 @@ def truncated_normal(seed: int, purpose: str, count: int, cut: float = 2.0) -> N
 def permutation(seed: int, purpose: str, count: int) -> NDArray[np.int64]:
     """A permutation of 0 … `count` - 1."""
     return np.argsort(bits(seed, purpose, count), kind="stable")
+
+
+def mix(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Chris Wellons's 32-bit hash `lowbias32` (https://github.com/skeeto/hash-prospector), word by word."""
+    mixed = words.astype(np.uint32)
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        mixed ^= mixed >> np.uint32(shift)
+        mixed *= np.uint32(factor)
+    return mixed ^ (mixed >> np.uint32(16))
+
+
+def dropout_states(seed: int, layer: str, start: int, stop: int) -> NDArray[np.uint32]:
+    """What a run's dropout masks of one layer are hashed from: a word for each of the steps `start` … `stop` - 1.
+
+    Unit i of all pictures' units, in the order picture, row, column, channel, hashes `state + i * 0x9E3779B9`; it is
+    dropped where that hash, read as a signed number, is below the run's threshold.
+    """
+    [key] = bits(seed, f"dropout/{layer}", 1).astype(np.uint32)
+    return mix(key ^ mix(np.arange(start, stop, dtype=np.uint32)))

@@ -1,21 +1,24 @@
-"""Trains one array: all its runs at once, fused, on one device. Knows nothing of clusters and writes nothing."""
+"""Trains one array: all its runs at once, fused, on one device. Knows nothing of clusters and keeps no rows."""
 
 import contextlib
 import dataclasses
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from sweep import model
+from sweep import model, plan, streams
+from sweep.checkpoint import Checkpoint, State
 from sweep.data import Data, batches
-from sweep.plan import DeviceKind
-from sweep.runs import DEFAULTS, IDENTITY, TRAINED, Run, settings_of
+from sweep.methods import METHODS, Dropout, has_triton
+from sweep.optimizers import Optimizer
+from sweep.plan import DeviceKind, MethodName
+from sweep.runs import TRAINER_VERSION, Run, program
 from sweep.shape import Shape
 
 CURVE_COST: Final = 0.015
@@ -24,7 +27,7 @@ CURVE_COST: Final = 0.015
 ORDER_BLOCK: Final = 128
 """Steps whose batches are drawn at once."""
 
-EVALUATION_NUMBERS: Final = 2**22
+EVALUATION_NUMBERS: Final[dict[DeviceKind, int]] = {"cpu": 2**22, "cuda": 2**27}
 """Largest activation of an evaluation, in numbers of all runs together: what caches and a worker's memory stand."""
 
 
@@ -49,6 +52,7 @@ class Outcome:
     test_correct: bytes
     parameters: int
     train_seconds: float
+    array_size: int
     curve: tuple[Point, ...]
 
 
@@ -57,42 +61,84 @@ def train(
     data: Data,
     *,
     device: str = "cpu",
+    method: MethodName | None = None,
     tick: Callable[[int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Outcome]:
     """Trains the runs of one array to the end and evaluates them; outcomes come in the order of `runs`.
 
-    `tick` is called with the number of steps done, at every point of the curve and after every block of batches.
+    Takes up the training that `checkpoint` kept, and keeps it there while it goes on. Where memory runs out, the array
+    is split in two. `tick` is called with the number of steps done, at every point of the curve and after every block
+    of batches. Raises `sweep.checkpoint.Stopped` when `checkpoint` is asked to stop.
     """
-    with exact_arithmetic():
-        return _train(Trainer(runs, data, device=device), tick)
+    try:
+        with exact_arithmetic(runs[0].precision):
+            return _train(Trainer(runs, data, device=device, method=method), tick, checkpoint)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        halves = _halves(runs)
+        if len(halves) == 1:
+            raise
+        # The traceback holds on to the tensors of the array that was too large.
+        error.__traceback__ = None
+    if device != "cpu":
+        torch.cuda.empty_cache()
+    outcomes = [train(half, data, device=device, method=method, tick=tick) for half in halves]
+    by_run = {
+        run: outcome
+        for half, part in zip(halves, outcomes, strict=True)
+        for run, outcome in zip(half, part, strict=True)
+    }
+    return [by_run[run] for run in runs]
 
 
-def _train(trainer: "Trainer", tick: Callable[[int], None] | None) -> list[Outcome]:
+def _halves(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs in two parts, or in one where they cannot be parted; runs of one seed stay together."""
+    seeds = sorted({run.seed for run in runs})
+    if len(seeds) == 1:
+        cells = sorted({dataclasses.astuple(dataclasses.replace(run, bias=True)) for run in runs}, key=repr)
+        first: set[Any] = set(cells[: len(cells) // 2])
+        chosen = [dataclasses.astuple(dataclasses.replace(run, bias=True)) in first for run in runs]
+    else:
+        chosen = [run.seed in seeds[: len(seeds) // 2] for run in runs]
+    parts = [[run for run, mine in zip(runs, chosen, strict=True) if mine == wanted] for wanted in (True, False)]
+    return [part for part in parts if part]
+
+
+def _train(trainer: "Trainer", tick: Callable[[int], None] | None, checkpoint: Checkpoint | None) -> list[Outcome]:
     started = time.perf_counter()
-    points: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]] = []
-    for step in range(1, trainer.steps + 1):
+    kept = checkpoint.load() if checkpoint else None
+    if kept is not None and trainer.takes(kept):
+        trainer.restore(kept)
+        started -= float(kept.numbers["seconds"])
+    for step in range(trainer.done + 1, trainer.steps + 1):
         trainer.step()
         at_point = step % trainer.runs[0].curve_interval == 0 or step == trainer.steps
         if at_point:
-            points.append((step, trainer.loss_since_last_point(), trainer.curve_accuracy()))
+            trainer.add_point()
         if tick and (at_point or step % ORDER_BLOCK == 0):
             tick(step)
+        if checkpoint and step < trainer.steps and checkpoint.due():
+            checkpoint.save(trainer.state(time.perf_counter() - started))
     validation_correct, _ = trainer.evaluate(*trainer.data.validation)
     correct, loss = trainer.evaluate(*trainer.data.test)
-    return trainer.outcomes(points, validation_correct, correct, loss, time.perf_counter() - started)
+    return trainer.outcomes(validation_correct, correct, loss, time.perf_counter() - started)
 
 
 class DeviceData:
     """A data set on a device: pictures as uint8 `[n, channels, pixels]`, labels as int64, and their scaling."""
 
-    def __init__(self, data: Data, device: str) -> None:
+    def __init__(self, data: Data, device: str, train_examples: int | None = None) -> None:
         def part(pair: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> tuple[torch.Tensor, torch.Tensor]:
             # torch.tensor copies: arrays out of shared memory are read-only.
             return torch.tensor(pair[0], device=device).flatten(2), torch.tensor(pair[1], device=device)
 
-        self.train, self.validation, self.test = part(data.train), part(data.validation), part(data.test)
-        self.shape, self.classes = data.picture_shape, data.classes
-        pixels = data.train[0].astype(np.float64) / 255
+        self.validation, self.test = part(data.validation), part(data.test)
+        self.shape, self.classes, self.fingerprint = data.picture_shape, data.classes, data.fingerprint
+        # Training pictures come shuffled by the split's rule, so that the first of them stand for all.
+        used = data.train[0][:train_examples], data.train[1][:train_examples]
+        assert len(used[1]) == (train_examples or len(used[1])), "more training pictures than there are"
+        self.train = part(used)
+        pixels = used[0].astype(np.float64) / 255
         self.mean, deviation = pixels.mean(axis=(0, 2, 3)), pixels.std(axis=(0, 2, 3))
         self.deviation = np.where(deviation > 0, deviation, 1)  # a channel that never varies is only centered
 
@@ -109,64 +155,85 @@ class DeviceData:
 
 
 class Trainer:
-    """An array in training: parameters, running statistics and the sums that its outcomes are made of."""
+    """An array in training: parameters, running statistics and the sums that its outcomes are made of.
+
+    Runs that share weights (`protocol: shared_weights`) are two rows of one network, whose arms take turns; everywhere
+    else a run is a network of its own, and there is one turn a batch. Tensors of sums are `[turns, networks]`.
+    """
 
     def __init__(
-        self, runs: Sequence[Run], data: Data, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        runs: Sequence[Run],
+        data: Data,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        method: MethodName | None = None,
     ) -> None:
-        assert len({_program(run) for run in runs}) == 1, "runs of one array share their program"
-        assert all(getattr(runs[0], name) == DEFAULTS[name] for name in set(IDENTITY) - TRAINED - {"dataset", "split"})
+        assert len({program(run) for run in runs}) == 1, "runs of one array share their program"
+        first = runs[0]
         self.runs, self.device, self.dtype = tuple(runs), device, dtype
-        self.data = DeviceData(data, device)
-        self.shape = Shape.of(runs[0], self.data.shape, self.data.classes)
-        self.steps, self.batch_size = runs[0].steps, runs[0].batch_size
-        parameters, statistics = model.initial(runs, self.shape, dtype)
-        self.parameters = {name: p.to(device).requires_grad_() for name, p in parameters.items()}
+        self.data = DeviceData(data, device, first.train_examples)
+        self.shape = Shape.of(first, self.data.shape, self.data.classes)
+        self.method = METHODS[method or _method(first, device)](first.precision, device)
+        self.steps, self.batch_size = first.steps, first.batch_size
+        self.networks, self.rows = _networks(runs)
+        parameters, statistics = model.initial(self.networks, self.shape, self.method, dtype)
+        self.parameters = {name: _moved(p, device).requires_grad_() for name, p in parameters.items()}
         self.statistics = {name: s.to(device) for name, s in statistics.items()}
-        self.frozen = {
-            name: torch.tensor([[not model.has_bias(run, name.split(".")[0])] for run in runs], device=device)
-            for name in self.parameters
-            if name.endswith(".bias") and not name.startswith("norm")
-        }
-        self.frozen = {name: mask for name, mask in self.frozen.items() if mask.any()}
-        rates = torch.tensor([-run.learning_rate for run in runs], dtype=dtype, device=device)
-        self.rates = {n: rates.view(-1, *[1] * (p.dim() - 1)) for n, p in self.parameters.items()}
-        scalings = [self.data.scaling(run) for run in runs]
+        self.optimizer = Optimizer(self.networks, self.parameters)
+        layers = [name for name, *_ in self.shape.layers]
+        treated = [f"{layer}.bias" for layer in layers if self.shape.treated(layer)]
+        if len(self.rows) == 2:  # shared weights: the turn without bias computes, and leaves, these biases as zeros
+            self.absent = {name: torch.zeros_like(self.parameters[name]) for name in treated}
+            self.frozen = {}
+        else:
+            self.absent = {}
+            without = torch.tensor([[not run.bias] for run in self.networks], device=device)
+            self.frozen = {name: without for name in treated} if without.any() else {}
+        scalings = [self.data.scaling(run) for run in self.networks]
         self.factor, self.offset = (
-            torch.tensor(np.stack(part), dtype=dtype, device=device).flatten() for part in zip(*scalings, strict=True)
+            torch.tensor(np.stack(part), dtype=dtype, device=device) for part in zip(*scalings, strict=True)
         )
-        self.same_input = len({run.input_scaling for run in runs}) == 1
+        self.same_input = len({run.input_scaling for run in self.networks}) == 1
+        self.seeds = sorted({run.seed for run in self.networks})
+        seed_of = {seed: place for place, seed in enumerate(self.seeds)}
+        self.seed_of_network = torch.tensor([seed_of[run.seed] for run in self.networks], device=device)
+        self._prepare_dropout(layers[:-1] if self.shape.dropout else [])
+
+        count = len(self.networks)
+        self.order = torch.zeros(ORDER_BLOCK, self.batch_size, count, dtype=torch.int64, device=device)
+        self.at = torch.zeros(1, dtype=torch.int64, device=device)  # batches done, as the device counts them
         self.done = 0
-        self.loss_sum = torch.zeros(len(runs), dtype=torch.float64, device=device)
-        self.finite = torch.ones(len(runs), dtype=torch.bool, device=device)
+        self.loss_sum = torch.zeros(len(self.rows), count, dtype=torch.float64, device=device)
+        self.finite = torch.ones(len(self.rows), count, dtype=torch.bool, device=device)
         self.since_point = 0
         # A row's training loss does not depend on how often the curve is drawn: it is that of the last of ten points.
         tenth = -(-self.steps // 10)
         self.last_tenth = (self.steps - 1) // tenth * tenth
         self.last_loss_sum = torch.zeros_like(self.loss_sum)
+        self.points: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]] = []
+        self.graph: torch.cuda.CUDAGraph | None = None
 
     def step(self) -> None:
-        """One update of every run. The loss is the sum over runs of each run's mean: no run scales another's rate."""
-        pictures, labels = self._batch()
-        logits = model.forward(self.shape, self.parameters, self.statistics, pictures, training=True)
-        losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-        losses = losses.view(len(self.runs), -1).mean(1)
-        gradients = torch.autograd.grad(losses.sum(), list(self.parameters.values()))
-        with torch.no_grad():
-            for (name, parameter), gradient in zip(self.parameters.items(), gradients, strict=True):
-                if name in self.frozen:
-                    gradient = gradient.masked_fill(self.frozen[name], 0)
-                parameter.addcmul_(gradient, self.rates[name])
-            self.loss_sum += losses
-            if self.done >= self.last_tenth:
-                self.last_loss_sum += losses
+        """Trains every run on its next batch; on a GPU, as one graph of the whole step."""
+        if self.done % ORDER_BLOCK == 0:
+            self._draw_block()
+        if self.device == "cpu":
+            self._advance()
+        else:
+            self._replay()
         self.done += 1
         self.since_point += 1
+
+    def add_point(self) -> None:
+        """Adds a point to the learning curves: mean loss since the last one, and accuracy on some pictures."""
+        self.points.append((self.done, self.loss_since_last_point(), self.curve_accuracy()))
 
     def loss_since_last_point(self) -> NDArray[np.float64]:
         """Mean minibatch loss `[runs]` of the steps since the last call."""
         self.finite &= self.loss_sum.isfinite()
-        mean: NDArray[np.float64] = (self.loss_sum / self.since_point).cpu().numpy()
+        mean = self._by_run(self.loss_sum) / self.since_point
         self.loss_sum.zero_()
         self.since_point = 0
         return mean
@@ -180,39 +247,36 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self, pictures: torch.Tensor, labels: torch.Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Which pictures each run gets right `[runs, n]`, and each run's mean loss `[runs]`."""
-        runs = len(self.runs)
-        largest = runs * max(
+        networks = len(self.networks)
+        largest = networks * max(
             self.shape.channels * self.shape.height * self.shape.width,
-            self.shape.filters * self.shape.pixels(0),
+            self.shape.filters * max(map(self.shape.pixels, range(self.shape.depth))),
             self.shape.hidden,
         )
-        size = max(1, min(len(labels), EVALUATION_NUMBERS // largest))
-        correct, loss = [], torch.zeros(runs, dtype=torch.float64, device=self.device)
+        size = max(1, min(len(labels), EVALUATION_NUMBERS["cpu" if self.device == "cpu" else "cuda"] // largest))
+        correct, loss = [], torch.zeros_like(self.loss_sum)
         for start in range(0, len(labels), size):
-            wanted = labels[start : start + size].expand(runs, -1)
-            logits = model.forward(
-                self.shape,
-                self.parameters,
-                self.statistics,
-                self._evaluated(pictures[start : start + size]),
-                False,
-            )
-            correct.append(logits.argmax(2) == wanted)
-            losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
-            loss += losses.view(runs, -1).double().sum(1)
-        return torch.cat(correct, dim=1).cpu().numpy(), (loss / len(labels)).cpu().numpy()
+            wanted = labels[start : start + size].expand(networks, -1)
+            inputs = self._evaluated(pictures[start : start + size])
+            right = []
+            for turn in range(len(self.rows)):
+                logits = self._forward(turn, inputs, training=False)
+                right.append(logits.argmax(2) == wanted)
+                losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
+                loss[turn] += losses.view(networks, -1).double().sum(1)
+            correct.append(torch.stack(right))
+        return self._by_run(torch.cat(correct, dim=2)), self._by_run(loss / len(labels))
 
     def outcomes(
         self,
-        points: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]],
         validation_correct: NDArray[np.bool_],
         correct: NDArray[np.bool_],
         loss: NDArray[np.float64],
         seconds: float,
     ) -> list[Outcome]:
         """The outcome of every run; a run whose loss was ever not finite has diverged."""
-        finite = self.finite.cpu().numpy() & np.isfinite(loss)
-        train_loss = (self.last_loss_sum / (self.steps - self.last_tenth)).cpu().numpy()
+        finite = self._by_run(self.finite) & np.isfinite(loss)
+        train_loss = self._by_run(self.last_loss_sum / (self.steps - self.last_tenth))
         return [
             Outcome(
                 status="ok" if finite[slot] else "diverged",
@@ -223,37 +287,199 @@ class Trainer:
                 test_correct=np.packbits(correct[slot]).tobytes(),
                 parameters=self.shape.parameter_count(run.bias),
                 train_seconds=seconds / len(self.runs),
-                curve=tuple(Point(step, _number(losses[slot]), float(acc[slot])) for step, losses, acc in points),
+                array_size=len(self.runs),
+                curve=tuple(Point(step, _number(losses[slot]), float(acc[slot])) for step, losses, acc in self.points),
             )
             for slot, run in enumerate(self.runs)
         ]
 
-    def _batch(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pictures `[batch, runs x channels, height, width]`, channels last in memory, and labels `[runs, batch]`."""
-        if self.done % ORDER_BLOCK == 0:
-            self.order = self._order(self.done, min(self.done + ORDER_BLOCK, self.steps))
-        chosen = self.order[self.done % ORDER_BLOCK]
-        pictures, labels = self.data.train
-        batch = pictures[chosen.flatten()].view(*chosen.shape, *pictures.shape[1:])  # [batch, runs, channels, pixels]
-        batch = batch.permute(0, 3, 1, 2).flatten(2).to(self.dtype, memory_format=torch.contiguous_format)
-        return self._picture_axes(batch.mul_(self.factor).add_(self.offset)), labels[chosen].T
+    def state(self, seconds: float) -> State:
+        """What `restore` needs to go on from here, after `seconds` of training."""
+        curve = {
+            "curve/steps": torch.tensor([step for step, *_ in self.points], dtype=torch.int64),
+            "curve/losses": torch.tensor(np.array([losses for _, losses, _ in self.points])),
+            "curve/accuracies": torch.tensor(np.array([accuracies for *_, accuracies in self.points])),
+        }
+        numbers = {"done": self.done, "since_point": self.since_point, "seconds": seconds, "runs": self._identity()}
+        return State({**{name: tensor.detach().cpu() for name, tensor in self._tensors().items()}, **curve}, numbers)
 
-    def _order(self, start: int, stop: int) -> torch.Tensor:
-        """Indices `[steps, batch, runs]` of the pictures; runs of one seed see the same."""
-        examples = len(self.data.train[1])
-        orders = {s: batches(s, examples, self.batch_size, start, stop) for s in {run.seed for run in self.runs}}
-        return torch.from_numpy(np.stack([orders[run.seed] for run in self.runs], axis=2)).to(self.device)
+    def takes(self, state: State) -> bool:
+        """Whether `state` is one of these runs in this order."""
+        return state.numbers.get("runs") == self._identity()
+
+    @torch.no_grad()
+    def restore(self, state: State) -> None:
+        """Goes on from a `state` that it `takes`."""
+        for name, tensor in self._tensors().items():
+            tensor.copy_(state.tensors[name])
+        self.done, self.since_point = state.numbers["done"], state.numbers["since_point"]
+        self.at.fill_(self.done)
+        curve = [state.tensors[f"curve/{part}"].numpy() for part in ("steps", "losses", "accuracies")]
+        self.points = [(int(step), losses, accuracies) for step, losses, accuracies in zip(*curve, strict=True)]
+        if self.done % ORDER_BLOCK:
+            self._draw_block()
+
+    def _identity(self) -> str:
+        return repr((TRAINER_VERSION, self.data.fingerprint, self.runs))
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """All that training changes, by name."""
+        sums = {"loss_sum": self.loss_sum, "last_loss_sum": self.last_loss_sum, "finite": self.finite}
+        return {**self.parameters, **self.statistics, **self.optimizer.state, **sums}
+
+    def _by_run(self, numbers: torch.Tensor) -> NDArray[Any]:
+        """What is `[turns, networks, …]` on the device as `[runs, …]`."""
+        found = numbers.cpu().numpy()
+        by_run = np.empty((len(self.runs), *found.shape[2:]), found.dtype)
+        for turn, rows in enumerate(self.rows):
+            by_run[rows] = found[turn]
+        return by_run
+
+    def _replay(self) -> None:
+        if self.graph is None:
+            self.graph = self._capture()
+        self.graph.replay()
+
+    def _capture(self) -> torch.cuda.CUDAGraph:
+        """The whole step as a CUDA graph. Libraries set themselves up in the first steps, which are then undone."""
+        changing = [*self._tensors().values(), self.at]
+        before = [tensor.detach().clone() for tensor in changing]
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._advance()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._advance()
+        with torch.no_grad():
+            for tensor, value in zip(changing, before, strict=True):
+                tensor.copy_(value)
+        return graph
+
+    def _advance(self) -> None:
+        """One batch of every run, as the device does it: everything that changes between steps is a tensor's content.
+
+        The loss is the sum over networks of each one's mean: none scales another's learning rate.
+        """
+        place = self.at.remainder(ORDER_BLOCK)
+        pictures, labels = self._batch(place)
+        dropouts = self._dropouts(place)
+        for turn in range(len(self.rows)):
+            logits = self._forward(turn, pictures, training=True, dropouts=dropouts)
+            losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+            losses = losses.view(len(self.networks), -1).mean(1)
+            learning = {name: p for name, p in self.parameters.items() if not (turn == 1 and name in self.absent)}
+            gradients = dict(zip(learning, torch.autograd.grad(losses.sum(), list(learning.values())), strict=True))
+            with torch.no_grad():
+                for name, without in self.frozen.items():
+                    gradients[name] = gradients[name].masked_fill(without, 0)
+                updates = self.at * len(self.rows) + turn + 1
+                self.optimizer.update(
+                    self.parameters,
+                    gradients,
+                    self.at,
+                    {name: self.at + 1 if name in self.absent else updates for name in gradients},
+                )
+                self.loss_sum[turn] += losses
+                self.last_loss_sum[turn] += torch.where(self.at >= self.last_tenth, losses, 0)
+        self.at += 1
+
+    def _forward(
+        self, turn: int, pictures: torch.Tensor, training: bool, dropouts: dict[str, Dropout] | None = None
+    ) -> torch.Tensor:
+        parameters = self.parameters if turn == 0 else {**self.parameters, **self.absent}
+        return model.forward(self.shape, self.method, parameters, self.statistics, pictures, training, dropouts)
+
+    def _batch(self, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The batch at this place of the block: pictures as activations, and labels `[networks, batch]`."""
+        chosen = self.order.index_select(0, place).squeeze(0)
+        pictures, labels = self.data.train
+        if self.method.runs_first:
+            chosen = chosen.T
+        batch = pictures[chosen.flatten()].view(*chosen.shape, *pictures.shape[1:]).transpose(2, 3)
+        if self.method.runs_first:  # [networks, batch, pixels, channels]
+            return self._scaled(batch, self.factor[:, None, None], self.offset[:, None, None]), labels[chosen]
+        # [batch, pixels, networks, channels]
+        return self._scaled(batch.transpose(1, 2), self.factor, self.offset), labels[chosen].T
 
     def _evaluated(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pictures of an evaluation: one input for all runs where they scale alike, else one for each."""
-        batch = pictures.transpose(1, 2).to(self.dtype)  # [n, pixels, channels]
-        channels = batch.shape[2]
-        copies = 1 if self.same_input else len(self.runs)
-        batch = batch.repeat(1, 1, copies)
-        return self._picture_axes(batch.mul_(self.factor[: copies * channels]).add_(self.offset[: copies * channels]))
+        """Pictures of an evaluation as activations: where runs scale alike, one input does for all their channels."""
+        batch, networks = pictures.transpose(1, 2), len(self.networks)  # [n, pixels, channels]
+        if self.method.runs_first:
+            batch = batch.expand(networks, -1, -1, -1)
+            return self._scaled(batch, self.factor[:, None, None], self.offset[:, None, None])
+        copies = 1 if self.same_input else networks
+        batch = batch.unsqueeze(2).expand(-1, -1, copies, -1)
+        return self._scaled(batch, self.factor[:copies], self.offset[:copies])
 
-    def _picture_axes(self, batch: torch.Tensor) -> torch.Tensor:
-        return batch.view(len(batch), self.shape.height, self.shape.width, -1).permute(0, 3, 1, 2)
+    def _scaled(self, batch: torch.Tensor, factor: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        """Bytes with pixels before channels, in the order that memory is to have, as activations."""
+        scaled = batch.to(self.dtype, memory_format=torch.contiguous_format).mul_(factor).add_(offset)
+        if self.method.runs_first:
+            scaled = scaled.flatten(0, 1)
+        return scaled.view(len(scaled), self.shape.height, self.shape.width, -1).permute(0, 3, 1, 2)
+
+    def _draw_block(self) -> None:
+        """Puts the batches and the masks' states of the block of steps that contains the next one on the device."""
+        start = self.done // ORDER_BLOCK * ORDER_BLOCK
+        stop = min(start + ORDER_BLOCK, self.steps)
+        orders = self._order(start, stop)
+        self._send(orders[..., self.seed_of_network.cpu().numpy()], self.order)
+        for layer, states in self.states.items():
+            words = [streams.dropout_states(seed, layer, start, stop).view(np.int32) for seed in self.seeds]
+            self._send(np.stack(words, axis=1), states)
+
+    def _order(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Indices `[steps, batch, seeds]` of the pictures; runs of one seed see the same."""
+        examples = len(self.data.train[1])
+        return np.stack([batches(seed, examples, self.batch_size, start, stop) for seed in self.seeds], axis=2)
+
+    def _send(self, block: NDArray[Any], to: torch.Tensor) -> None:
+        source = torch.from_numpy(np.ascontiguousarray(block))
+        if self.device != "cpu":
+            source = source.pin_memory()  # the copy waits for the steps before it, the host does not
+        to[: len(source)].copy_(source, non_blocking=True)
+
+    def _prepare_dropout(self, layers: Sequence[str]) -> None:
+        """States of the masks `[block, seeds]` by layer, and the numbers of each network's own."""
+        self.states = {
+            layer: torch.zeros(ORDER_BLOCK, len(self.seeds), dtype=torch.int32, device=self.device) for layer in layers
+        }
+        rates = np.array([run.dropout for run in self.networks])
+        thresholds = (np.round(rates * 2**32) - 2**31).astype(np.int64).clip(max=2**31 - 1)
+        self.threshold = torch.tensor(thresholds, dtype=torch.int32, device=self.device)
+        distinct = [run.seed for run in self.networks] == self.seeds
+        self.dropout_seeds = None if distinct else self.seed_of_network
+        self.keep_scale = torch.tensor(1 / (1 - rates), dtype=self.dtype, device=self.device)
+
+    def _dropouts(self, place: torch.Tensor) -> dict[str, Dropout]:
+        return {
+            layer: Dropout(states.index_select(0, place)[0], self.dropout_seeds, self.threshold, self.keep_scale)
+            for layer, states in self.states.items()
+        }
+
+
+def _networks(runs: Sequence[Run]) -> tuple[tuple[Run, ...], list[list[int]]]:
+    """The sets of weights, each as one of its runs, and for every turn on a batch the row that each network trains."""
+    if runs[0].protocol == "paired":
+        return tuple(runs), [list(range(len(runs)))]
+    rows = {run: row for row, run in enumerate(runs)}
+    networks = tuple(run for run in runs if run.bias)
+    partners = [dataclasses.replace(run, bias=False) for run in networks]
+    assert {*networks, *partners} == rows.keys(), "shared weights are trained by both arms together"
+    return networks, [[rows[run] for run in networks], [rows[run] for run in partners]]
+
+
+def _moved(parameter: torch.Tensor, device: str) -> torch.Tensor:
+    return parameter.to(device, memory_format=torch.preserve_format)
+
+
+def _method(run: Run, device: str) -> MethodName:
+    """The method that the table names for this device; without Triton, the one that comes next."""
+    wanted = plan.method(run.width, "cpu" if device == "cpu" else "cuda")
+    return "im2col" if wanted == "triton" and not has_triton() else wanted
 
 
 def curve_examples(run: Run, available: int) -> int:
@@ -270,17 +496,12 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _program(run: Run) -> tuple[object, ...]:
-    """Everything that fixes the program; what is left out is a number of each run's own."""
-    own = {"bias", "seed", "learning_rate", "weight_init", "bias_init", "input_scaling"}
-    return tuple(level for name, level in settings_of(run).items() if name not in own)
-
-
 @contextlib.contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Float32 means float32, and the same program gives the same bits."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+def exact_arithmetic(precision: str = "float32") -> Iterator[None]:
+    """Float32 means float32 unless `precision` says otherwise, and the same program gives the same bits."""
+    # What has been rounded to bfloat16 passes through tensor cores for tf32 unchanged.
+    torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
+    torch.backends.cudnn.allow_tf32 = precision != "float32"
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
     # Confident runs have gradients below the normal range, which CPUs compute many times slower.

@@ -30,8 +30,8 @@ class Trained:
         """Parameters and running statistics by name; a bias that the network lacks is zero."""
         state = {name: value.clone() for name, value in self.network.state_dict().items()}
         for name, layer in self.network.named_children():
-            if isinstance(layer, nn.Conv2d) and layer.bias is None:
-                state[f"{name}.bias"] = torch.zeros_like(layer.weight[:, 0, 0, 0]).detach()
+            if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is None:
+                state[f"{name}.bias"] = torch.zeros_like(layer.weight.flatten(1)[:, 0]).detach()
         return {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
 
@@ -49,25 +49,86 @@ def synthetic(
     return Data("synthetic", part(examples), part(held_out), part(held_out), classes, "none")
 
 
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+    "leaky_relu": nn.LeakyReLU,
+    "identity": nn.Identity,
+}
+
+
+class HashedDropout(nn.Module):
+    """Dropout whose masks are hashed from the run's seed, by NumPy: one a step, in the order of its steps.
+
+    Units are counted in the order picture, row, column, channel; those of a linear layer as if padded to 16.
+    """
+
+    def __init__(self, run: Run, layer: str) -> None:
+        super().__init__()
+        self.rate, self.states = run.dropout, streams.dropout_states(run.seed, layer, 0, run.steps)
+        self.step = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return x
+        mask = self.mask(tuple(x.shape), self.step)
+        self.step += 1
+        return x * torch.from_numpy(mask).to(x.dtype) / (1 - self.rate)
+
+    def mask(self, shape: tuple[int, ...], step: int) -> np.ndarray:
+        pictures, channels, *size = shape
+        padded = (pictures, *size, channels) if size else (pictures, -(-channels // 16) * 16)
+        counters = np.arange(math.prod(padded), dtype=np.uint32) * np.uint32(0x9E3779B9)
+        hashes = streams.mix(counters + self.states[step]).view(np.int32).reshape(padded)
+        kept = hashes >= round(self.rate * 2**32) - 2**31
+        return kept.transpose(0, 3, 1, 2) if size else kept[:, :channels]
+
+
+def has_bias(run: Run, layer: str) -> bool:
+    touched = {
+        "conv": layer.startswith("conv"),
+        "first_conv": layer == "conv0",
+        "later_conv": layer.startswith("conv") and layer != "conv0",
+        "all": True,
+    }
+    return run.bias or not touched[run.bias_layers]
+
+
 def network(run: Run, data: Data, dtype: torch.dtype = torch.float64) -> nn.Sequential:
     """The untrained network of `run`."""
-    channels, *size = data.picture_shape
+    channels = data.picture_shape[0]
     layers: OrderedDict[str, nn.Module] = OrderedDict()
+
+    def after(i: int | str, layer: str) -> None:
+        layers[f"{run.activation}{i}"] = ACTIVATIONS[run.activation]()
+        if i in (0, 1) and run.pooling in ("max", "average"):
+            layers[f"pool{i}"] = (nn.MaxPool2d if run.pooling == "max" else nn.AvgPool2d)(2)
+        if run.dropout:
+            layers[f"dropout{i}"] = HashedDropout(run, layer)
+
     for i in range(run.depth):
-        inputs, stride = (channels, 2) if i == 0 else (run.width, 2 if i == 1 else 1)
+        inputs = channels if i == 0 else run.width
+        stride = 2 if i < 2 and run.pooling == "stride" else 1
         layers[f"conv{i}"] = nn.Conv2d(
-            inputs, run.width, run.kernel_size, stride, padding=(run.kernel_size - 1) // 2, bias=run.bias
+            inputs,
+            run.width,
+            run.kernel_size,
+            stride,
+            padding=(run.kernel_size - 1) // 2,
+            bias=has_bias(run, f"conv{i}"),
         )
         if run.batch_norm:
             layers[f"norm{i}"] = nn.BatchNorm2d(run.width)
-        layers[f"relu{i}"] = nn.ReLU()
-        size = [math.ceil(side / stride) for side in size]
+        after(i, f"conv{i}")
     layers["flatten"] = nn.Flatten()
-    inputs = run.width * math.prod(size)
+    with torch.no_grad():
+        inputs = nn.Sequential(layers).eval()(torch.zeros(1, *data.picture_shape)).shape[1]
     if run.hidden:
-        layers["hidden"], layers["relu"] = nn.Linear(inputs, run.hidden), nn.ReLU()
-    layers["logits"] = nn.Linear(run.hidden or inputs, data.classes)
-    return _start(run, nn.Sequential(layers).to(dtype))
+        layers["hidden"] = nn.Linear(inputs, run.hidden, bias=has_bias(run, "hidden"))
+        after("", "hidden")
+    layers["logits"] = nn.Linear(run.hidden or inputs, data.classes, bias=has_bias(run, "logits"))
+    return _start(run, nn.Sequential(layers).to(dtype).train())
 
 
 def inputs(run: Run, data: Data, pictures: np.ndarray, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -76,25 +137,67 @@ def inputs(run: Run, data: Data, pictures: np.ndarray, dtype: torch.dtype = torc
     if run.input_scaling == "centered":
         scaled = scaled - 0.5
     if run.input_scaling == "standardized":
-        train = data.train[0] / 255.0
+        train = data.train[0][: run.train_examples] / 255.0
         each_channel = {"axis": (0, 2, 3), "keepdims": True}
         scaled = (scaled - train.mean(**each_channel)) / train.std(**each_channel)
     return torch.from_numpy(scaled).to(dtype)
 
 
+def optimizer(run: Run, net: nn.Sequential) -> torch.optim.Optimizer:
+    """`torch.optim`'s, with weight decay of the weights of convolutions and linear layers alone."""
+    weights = [layer.weight for layer in net if isinstance(layer, nn.Conv2d | nn.Linear)]
+    chosen = {id(weight) for weight in weights}
+    others = [parameter for parameter in net.parameters() if id(parameter) not in chosen]
+    groups = [{"params": weights, "weight_decay": run.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if run.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=run.learning_rate)
+    return torch.optim.SGD(groups, lr=run.learning_rate, momentum=run.momentum)
+
+
 def train(run: Run, data: Data, dtype: torch.dtype = torch.float64) -> Trained:
     """Trains `run` to its end."""
     net = network(run, data, dtype)
-    optimizer = torch.optim.SGD(net.parameters(), lr=run.learning_rate)
+    stepper = optimizer(run, net)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, T_max=run.steps)
     losses = []
-    for chosen in batches(run.seed, len(data.train[1]), run.batch_size, 0, run.steps):
+    examples = run.train_examples or len(data.train[1])
+    for chosen in batches(run.seed, examples, run.batch_size, 0, run.steps):
         logits = net(inputs(run, data, data.train[0][chosen], dtype))
         loss = nn.functional.cross_entropy(logits, torch.from_numpy(data.train[1][chosen]))
-        optimizer.zero_grad()
+        stepper.zero_grad()
         loss.backward()
-        optimizer.step()
+        stepper.step()
+        if run.schedule == "cosine":
+            schedule.step()
         losses.append(loss.item())
     return Trained(net, losses)
+
+
+def train_shared(run: Run, data: Data, dtype: torch.dtype = torch.float64) -> tuple[Trained, Trained]:
+    """Trains one set of weights by both arms, which take turns on each batch; the arm with bias comes first.
+
+    The arm without bias is a network of its own whose weights are the very parameters of the other's.
+    """
+    arms = [dataclasses.replace(run, bias=bias) for bias in (True, False)]
+    nets = [network(arm, data, dtype) for arm in arms]
+    for mine, other in zip(*nets, strict=True):
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            if getattr(other, name, None) is not None:
+                setattr(other, name, getattr(mine, name))
+    stepper = optimizer(run, nets[0])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, T_max=run.steps)
+    losses: tuple[list[float], list[float]] = ([], [])
+    for chosen in batches(run.seed, len(data.train[1]), run.batch_size, 0, run.steps):
+        for net, mine in zip(nets, losses, strict=True):
+            logits = net(inputs(run, data, data.train[0][chosen], dtype))
+            loss = nn.functional.cross_entropy(logits, torch.from_numpy(data.train[1][chosen]))
+            stepper.zero_grad(set_to_none=True)  # what has no gradient is no part of this arm, and is left alone
+            loss.backward()
+            stepper.step()
+            mine.append(loss.item())
+        if run.schedule == "cosine":
+            schedule.step()
+    return Trained(nets[0], losses[0]), Trained(nets[1], losses[1])
 
 
 @torch.no_grad()
@@ -118,11 +221,13 @@ def fused(trainer: Trainer, slot: int) -> State:
 
 
 def unfused(trainer: Trainer, tensors: State, slot: int) -> State:
-    """One run's parameters, or gradients, without padding; what was padded must still be zero."""
+    """One network's parameters, or gradients, without padding; what was padded must still be zero."""
     shape, state = trainer.shape, {}
-    for name, (outputs, *rest), _ in shape.layers():
+    for name, (outputs, *rest), _ in shape.layers:
         weight, bias = tensors[f"{name}.weight"][slot], tensors[f"{name}.bias"][slot]
-        if not name.startswith("conv"):
+        if name.startswith("conv"):
+            weight = weight.permute(3, 2, 0, 1)
+        else:
             assert not weight[rest[0] :].any() and not weight[:, outputs:].any() and not bias[outputs:].any()
             weight, bias = weight[: rest[0], :outputs].T, bias[:outputs]
             if name == ("hidden" if shape.hidden else "logits"):

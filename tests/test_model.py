@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 
-import numpy as np
 import oracle
 import pytest
 import torch
@@ -11,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sweep import model
 from sweep.data import Data
+from sweep.methods import Grouped, Im2col, Method
 from sweep.runs import Run
 from sweep.shape import Shape
 
@@ -18,9 +18,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 GREY, COLOUR = oracle.synthetic(), oracle.synthetic(channels=3, height=13, width=10, classes=10)
 NETWORKS = [
-    Run(depth=depth, width=width, batch_norm=batch_norm, hidden=hidden, kernel_size=kernel_size)
-    for depth, (width, hidden, kernel_size), batch_norm in itertools.product(
-        (1, 2, 3, 4), ((1, 64, 5), (3, 0, 3), (8, 5, 1)), (False, True)
+    Run(depth=depth, width=width, batch_norm=batch_norm, hidden=hidden, kernel_size=kernel_size, pooling=pooling)
+    for (depth, pooling), (width, hidden, kernel_size), batch_norm in itertools.product(
+        ((1, "stride"), (2, "max"), (3, "average"), (3, "none"), (4, "stride")),
+        ((1, 64, 5), (3, 0, 3), (8, 5, 1)),
+        (False, True),
     )
 ]
 
@@ -30,7 +32,7 @@ def shape_of(run: Run, data: Data) -> Shape:
 
 
 def start(*runs: Run, data: Data = GREY) -> model.Tensors:
-    parameters, _ = model.initial(runs, shape_of(runs[0], data), torch.float64)
+    parameters, _ = model.initial(runs, shape_of(runs[0], data), dtype=torch.float64)
     return parameters
 
 
@@ -38,11 +40,26 @@ def start(*runs: Run, data: Data = GREY) -> model.Tensors:
 
 
 @pytest.mark.parametrize("data", [GREY, COLOUR], ids=["grey", "colour"])
+@pytest.mark.parametrize("bias_layers", ["conv", "first_conv", "later_conv", "all"])
 @pytest.mark.parametrize("bias", [True, False])
-def test_parameters_are_counted_as_the_plain_network_has_them(bias: bool, data: Data) -> None:
-    for run in NETWORKS:
-        plain = oracle.network(dataclasses.replace(run, bias=bias), data)
+def test_parameters_are_counted_as_the_plain_network_has_them(bias: bool, bias_layers: str, data: Data) -> None:
+    for network in NETWORKS:
+        run = dataclasses.replace(network, bias=bias, bias_layers=bias_layers)
+        plain = oracle.network(run, data)
         assert shape_of(run, data).parameter_count(bias) == sum(p.numel() for p in plain.parameters()), run
+
+
+@pytest.mark.parametrize("data", [GREY, COLOUR], ids=["grey", "colour"])
+def test_sizes_are_those_that_the_plain_network_s_layers_put_out(data: Data) -> None:
+    for run in NETWORKS:
+        x, sizes = oracle.inputs(run, data, data.test[0][:2]), []
+        for name, layer in oracle.network(run, data).eval().named_children():
+            if name == "flatten":
+                break
+            x = layer(x)
+            if name.startswith("conv"):
+                sizes.append(tuple(x.shape[2:]))
+        assert shape_of(run, data).sizes == (*sizes, tuple(x.shape[2:])), run
 
 
 @pytest.mark.parametrize("data", [GREY, COLOUR], ids=["grey", "colour"])
@@ -120,26 +137,44 @@ def test_the_original_biases_are_zero_in_the_first_convolution_and_one_elsewhere
 # The pass
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_pictures_that_all_runs_share_give_the_logits_of_pictures_repeated(same: bool) -> None:
+@pytest.mark.parametrize("method", [Grouped(), Im2col()], ids=["grouped", "im2col"])
+def test_the_logits_are_those_of_the_plain_network(method: Method) -> None:
     runs = [Run(width=3, depth=3, seed=seed, bias_init="uniform") for seed in range(3)]
     shape = shape_of(runs[0], COLOUR)
-    parameters, statistics = model.initial(runs, shape, torch.float64)
+    parameters, statistics = model.initial(runs, shape, method, torch.float64)
     pictures = oracle.inputs(runs[0], COLOUR, COLOUR.test[0])
-    given = pictures if same else pictures.repeat(1, 3, 1, 1)
-    logits = model.forward(shape, parameters, statistics, given.contiguous(memory_format=torch.channels_last), False)
+    given = method.join(pictures.permute(0, 2, 3, 1).expand(3, -1, -1, -1, -1))
+    logits = model.forward(shape, method, parameters, statistics, given, False)
     for slot, run in enumerate(runs):
         expected = oracle.network(run, COLOUR).eval()(pictures)
         torch.testing.assert_close(logits[slot], expected.detach(), rtol=1e-10, atol=1e-12)
 
 
+def test_pictures_that_all_runs_share_give_the_logits_of_pictures_repeated() -> None:
+    runs = [Run(width=3, depth=3, seed=seed, bias_init="uniform") for seed in range(3)]
+    shape, method = shape_of(runs[0], COLOUR), Grouped()
+    parameters, statistics = model.initial(runs, shape, method, torch.float64)
+    shared = oracle.inputs(runs[0], COLOUR, COLOUR.test[0]).contiguous(memory_format=torch.channels_last)
+    repeated = shared.repeat(1, 3, 1, 1).contiguous(memory_format=torch.channels_last)
+    one, each = (model.forward(shape, method, parameters, statistics, x, False) for x in (shared, repeated))
+    torch.testing.assert_close(one, each, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", [Grouped(), Im2col()], ids=["grouped", "im2col"])
+def test_activations_are_split_into_runs_and_joined_again(method: Method) -> None:
+    runs, pictures, height, width, channels = 3, 2, 5, 4, 7
+    x = torch.arange(runs * pictures * height * width * channels).view(runs, pictures, height, width, channels)
+    joined = method.join(x)
+    assert joined.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(method.split(joined, runs), x)
+    shape = (runs * pictures, channels) if method.runs_first else (pictures, runs * channels)
+    assert joined.shape == (*shape, height, width)
+
+
 def test_features_keep_the_runs_apart_and_pad_with_zeros() -> None:
-    pictures, runs, channels, height, width = 2, 3, 5, 2, 3
-    x = torch.arange(pictures * runs * channels * height * width, dtype=torch.float64)
-    x = x.view(pictures, runs * channels, height, width)
-    flat = model.features(x, runs)
+    runs, pictures, height, width, channels = 3, 2, 2, 3, 5
+    x = torch.arange(1, runs * pictures * height * width * channels + 1).view(runs, pictures, height, width, channels)
+    flat = model.features(x)
     assert flat.shape == (runs, pictures, 32)
     assert not flat[..., channels * height * width :].any()
-    for run, picture in np.ndindex(runs, pictures):
-        own = x[picture, run * channels : (run + 1) * channels]
-        assert flat[run, picture, : own.numel()].tolist() == own.permute(1, 2, 0).flatten().tolist()
+    assert torch.equal(flat[..., : channels * height * width].view_as(x), x)

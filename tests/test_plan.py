@@ -1,11 +1,11 @@
-import itertools
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from sweep import plan
 from sweep.plan import Array
-from sweep.runs import array_id, run_id
+from sweep.runs import Run, array_id, program, run_id
 from sweep.search_space import SearchSpace, parse
 
 
@@ -30,15 +30,62 @@ def test_every_run_of_the_grid_is_in_exactly_one_array_under_its_own_id() -> Non
         assert array.array_id == array_id(array.run_ids)
 
 
+def seeds_of(array: Array) -> list[int]:
+    return sorted({run.seed for run in array.runs()})
+
+
 def test_both_arms_of_a_pair_are_always_in_one_array() -> None:
-    for array in arrays(WIDTHS % 21):
-        arms = {seed: {bias for bias, s in array.members if s == seed} for _, seed in array.members}
-        assert set(map(frozenset, arms.values())) == {frozenset({True, False})}
+    for text in (WIDTHS % 21, "axes: {learning_rate: [0.1, 0.2, 0.3], dropout: [0.1, 0.2], seed: 3}"):
+        for array in arrays(text):
+            arms: dict[Run, set[bool]] = {}
+            for run in array.runs():
+                arms.setdefault(dataclasses.replace(run, bias=True), set()).add(run.bias)
+            assert all(found == {True, False} for found in arms.values())
 
 
-def test_runs_of_one_array_share_every_setting_but_bias_and_seed() -> None:
-    cells = {(array.cell.width, array.cell.batch_norm) for array in arrays(WIDTHS % 8)}
-    assert cells == set(itertools.product([1, 16], [False, True]))
+def test_runs_of_one_array_share_their_program() -> None:
+    axes = "learning_rate: [0.1, 0.2], dropout: [0, 0.1, 0.2], momentum: [0, 0.5, 0.9], weight_init: [he, uniform]"
+    text = f"axes: {{{axes}, width: [1, 8], batch_norm: [false, true], seed: 2}}"
+    planned = arrays(text)
+    for array in planned:
+        assert len({program(run) for run in array.runs()}) == 1
+    of_run = [run for array in planned for run in array.runs()]
+    assert len(of_run) == len(set(of_run)) == space(text).run_count() == 2 * 3 * 3 * 2 * 2 * 2 * 2 * 2
+
+
+def test_cells_with_few_seeds_share_arrays_and_fill_the_device() -> None:
+    rates = [i / 1000 for i in range(1, 201)]
+    text = f"axes: {{width: [4], learning_rate: {rates}, weight_init: [he, uniform], seed: 1}}"
+    planned = arrays(text)
+    size = plan.array_size(Run(width=4), "cpu")
+    assert max(map(len, planned)) <= size
+    assert sum(map(len, planned)) == 800
+    # What one more bit parts is between half full and full, give or take the luck of a hash.
+    assert sum(map(len, planned)) / len(planned) > 0.4 * size
+
+
+def test_a_cell_that_fills_half_a_device_is_joined_with_no_other() -> None:
+    size = plan.array_size(Run(width=4), "cpu")
+    planned = arrays(f"axes: {{width: [4], learning_rate: [0.1, 0.2], seed: {size // 4 + 1}}}")
+    assert [len(array.parts) for array in planned] == [1, 1]
+
+
+def test_another_cell_changes_one_array_at_most_of_those_that_cells_share() -> None:
+    def shared(count: int) -> set[str]:
+        rates = [i / 1000 for i in range(1, count + 1)]
+        return {array.array_id for array in arrays(f"axes: {{width: [4], learning_rate: {rates}, seed: 1}}")}
+
+    for count in range(20, 120):
+        assert len(shared(count) - shared(count + 1)) <= 1
+
+
+def test_a_pair_that_shares_weights_is_trained_together_or_not_at_all() -> None:
+    [array] = arrays("{settings: {protocol: shared_weights, width: 4}, axes: {seed: 8}}")
+    left = array.without(array.run_ids[:3])
+    assert left is not None
+    assert [(run.seed, run.bias) for run in left.runs()] == [(s, b) for s in range(1, 8) for b in (True, False)]
+    assert left.run_ids == array.run_ids[2:]
+    assert array.without(array.run_ids) is None
 
 
 def test_adding_seeds_and_levels_leaves_whole_arrays_as_they_are() -> None:
@@ -48,21 +95,35 @@ def test_adding_seeds_and_levels_leaves_whole_arrays_as_they_are() -> None:
 
 
 def test_blocks_count_absolute_seed_numbers_not_positions_in_the_list() -> None:
-    size = plan.array_size(4, "cpu") // 2
+    size = plan.array_size(Run(width=4), "cpu") // 2
     seeds = list(range(size - 2, size + 2))
-    blocks = [sorted({seed for _, seed in a.members}) for a in arrays(f"axes: {{width: [4], seed: {seeds}}}")]
+    blocks = [seeds_of(array) for array in arrays(f"axes: {{width: [4], seed: {seeds}}}")]
     assert blocks == [seeds[:2], seeds[2:]]
 
 
 def test_arrays_are_no_larger_than_what_fills_the_device() -> None:
     for device in plan.SATURATION:
         for array in arrays("axes: {width: [1, 2, 4, 8, 16, 64], seed: 100}", device):
-            assert len(array.members) <= plan.array_size(array.cell.width, device)
+            assert len(array) <= plan.array_size(array.cell, device)
 
 
 @pytest.mark.parametrize("device", plan.SATURATION)
-def test_every_width_that_a_search_space_allows_has_an_array_size(device: plan.DeviceKind) -> None:
-    assert all(plan.array_size(width, device) >= 2 for width in (1, 2, 3, 16, 17, 1024))
+def test_every_width_that_a_search_space_allows_has_a_method_and_an_array_size(device: plan.DeviceKind) -> None:
+    for width in (1, 2, 3, 16, 17, 1024):
+        assert plan.array_size(Run(width=width), device) >= 2
+        assert plan.method(width, device) in ("grouped", "im2col", "triton")
+
+
+@pytest.mark.parametrize("device", plan.SATURATION)
+def test_an_array_is_bounded_by_memory_and_by_time(device: plan.DeviceKind) -> None:
+    usual = plan.array_size(Run(width=4), device)
+    large = Run(width=4, depth=16, pooling="none", batch_size=4096)
+    assert 2 <= plan.array_size(large, device) < usual
+    shape = Array("", ((large, ()),), ()).shape
+    fits = plan.array_size(large, device) * plan.array_bytes(large, shape) <= plan.MEMORY[device]
+    assert fits or plan.array_size(large, device) == 2
+    assert 2 <= plan.array_size(Run(width=4, steps=10**6), device) < usual
+    assert plan.array_size(Run(width=4, optimizer="adamw"), device) <= usual
 
 
 def test_what_is_missing_leaves_out_stored_arrays_and_reduces_partly_stored_ones() -> None:
@@ -76,9 +137,19 @@ def test_what_is_missing_leaves_out_stored_arrays_and_reduces_partly_stored_ones
     assert plan.missing(planned, set()) == planned
 
 
+def test_what_is_missing_of_an_array_that_cells_share_keeps_each_run_with_its_id() -> None:
+    [array] = arrays("axes: {width: [4], learning_rate: [0.1, 0.2, 0.3], seed: 2}")
+    assert len(array.parts) == 3
+    identity = plan.data.identity("mnist5k")
+    done = {array.run_ids[0], *array.run_ids[4:8], array.run_ids[-1]}
+    left = array.without(done)
+    assert left is not None and set(left.run_ids) == set(array.run_ids) - done
+    assert left.run_ids == tuple(run_id(run, identity) for run in left.runs())
+
+
 def test_excluded_runs_are_in_no_array() -> None:
     text = "{axes: {width: [1, 2], seed: 4}, exclude: [{width: 2, seed: 3}]}"
-    assert sorted(len(array.members) for array in arrays(text)) == [6, 8]
+    assert sorted(map(len, arrays(text))) == [6, 8]
 
 
 def test_how_often_the_curve_is_drawn_changes_no_run_and_no_array() -> None:

@@ -262,18 +262,38 @@ REFUSED = {
     ),
     "axes as a list": ("axes: [width]", 1, "axes: ['width'] is not allowed: a mapping"),
     "empty settings": ("settings:\naxes: {}", 1, "settings: null is not allowed: a mapping"),
-    "untrained setting": (
-        "settings: {optimizer: adamw}",
-        1,
-        "optimizer: 'adamw' is not trained yet; today only 'sgd'",
-    ),
+    "untrained setting": ("settings: {split: 1}", 1, "split: 1 is not trained yet; today only 0"),
     "untrained data": (
         "settings: {dataset: notmnist}",
         1,
         "'notmnist' is not trained yet; today only 'mnist5k'",
     ),
     "untrained level": ("axes: {split: [0, 1]}", 1, "axes.split[1]: 1 is not trained yet; today only 0"),
-    "untrained null": ("settings: {train_examples: 9}", 1, "9 is not trained yet; today only null"),
+    "more pictures than there are": (
+        "settings: {train_examples: 3501}",
+        1,
+        "settings.train_examples: 3,501 is not allowed: mnist5k has 3,500 training pictures",
+    ),
+    "momentum of adamw": (
+        "settings: {optimizer: adamw}\naxes: {momentum: [0, 0.9]}",
+        2,
+        "axes.momentum: momentum 0.9, optimizer 'adamw': momentum is that of sgd",
+    ),
+    "later convolutions where there are none": (
+        "axes:\n  depth: [1, 2]\n  bias_layers: [conv, later_conv]",
+        3,
+        "axes.bias_layers: bias_layers 'later_conv', depth 1: there is no later convolution",
+    ),
+    "shared weights with one arm": (
+        "settings: {protocol: shared_weights, bias: true}",
+        1,
+        "settings.protocol: shared_weights trains both arms",
+    ),
+    "shared weights with half a pair": (
+        "settings: {protocol: shared_weights}\naxes: {seed: 4}\nexclude:\n- {bias: true, seed: 2}",
+        4,
+        "exclude[0].bias: would leave half a pair",
+    ),
     "clause that matches nothing": (
         "axes: {width: [1]}\nexclude:\n- width: 3",
         3,
@@ -493,7 +513,7 @@ def test_a_shipped_search_space_loads_and_fits_the_schema(path: Path) -> None:
         "axes: {evaluate_every: [1]}",
         "settings: {width: 0}",
         "settings: {kernel_size: 4}",
-        "settings: {optimizer: adamw}",
+        "settings: {split: 1}",
         "analysis: {confidence: 0.5}",
         "analysis: {looks: 2}",
         "tracking: mlflow",
@@ -514,3 +534,23 @@ def test_the_width_question_is_asked_as_stated() -> None:
     assert read.run_count() == 7 * 2 * 2 * 32
     stated = {"dataset": "mnist5k", "depth": 2, "steps": 1001, "batch_size": 16, "learning_rate": 0.05}
     assert stated.items() <= read.fixed.items()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{axes: {optimizer: [sgd, adamw], momentum: [0, 0.9]}, exclude: [{optimizer: adamw, momentum: 0.9}]}",
+        "{axes: {depth: [1, 2], bias_layers: [conv, later_conv]}, exclude: [{depth: 1, bias_layers: later_conv}]}",
+        "{axes: {protocol: [paired, shared_weights], seed: 3}, exclude: [{protocol: paired, bias: true, seed: 2}]}",
+        "settings: {train_examples: 3500, protocol: shared_weights}",
+    ],
+)
+def test_what_would_make_no_sense_together_may_be_excluded(text: str) -> None:
+    assert space(text).run_count() > 0
+
+
+def test_every_level_of_every_setting_but_the_data_is_trained() -> None:
+    text = "settings: {activation: gelu, pooling: max, dropout: 0.5, optimizer: adamw, weight_decay: 0.1, depth: 16}"
+    assert space(text).run_count() == 2
+    text = "settings: {schedule: cosine, precision: bfloat16, momentum: 0.9, bias_layers: all, width: 1024, hidden: 0}"
+    assert space(text).run_count() == 2

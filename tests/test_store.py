@@ -27,6 +27,7 @@ def outcome(accuracy: float = 0.5, diverged: bool = False) -> Outcome:
         test_correct=b"\x0f",
         parameters=10,
         train_seconds=0.5,
+        array_size=4,
         curve=(Point(5, loss, 0.125), Point(10, loss, 0.25)),
     )
 

@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweep import methods
 from sweep.data import Data, load
+from sweep.plan import MethodName
 from sweep.runs import Run
-from sweep.train import CURVE_COST, ORDER_BLOCK, Outcome, Trainer, curve_examples, train
+from sweep.train import CURVE_COST, EVALUATION_NUMBERS, ORDER_BLOCK, Outcome, Trainer, _halves, curve_examples, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 bounded = settings(deadline=None, derandomize=True)
@@ -46,9 +48,9 @@ def assert_same_bits(one: oracle.State, other: oracle.State) -> None:
         assert torch.equal(value, other[name]), name
 
 
-def assert_fused_is_unfused(runs: Sequence[Run], data: Data) -> None:
+def assert_fused_is_unfused(runs: Sequence[Run], data: Data, method: MethodName | None = None) -> None:
     """Trains in float64 both ways and compares every step's loss, all that was learnt, and the evaluation."""
-    trainer = Trainer(runs, data, dtype=torch.float64)
+    trainer = Trainer(runs, data, dtype=torch.float64, method=method)
     losses = []
     for _ in range(trainer.steps):
         trainer.step()
@@ -58,7 +60,13 @@ def assert_fused_is_unfused(runs: Sequence[Run], data: Data) -> None:
     for slot, run in enumerate(runs):
         alone = oracle.train(run, data)
         np.testing.assert_allclose([each[slot] for each in losses], alone.losses, **close)
-        torch.testing.assert_close(oracle.fused(trainer, slot), alone.state(), **close)
+        fused, wanted = oracle.fused(trainer, slot), alone.state()
+        if run.batch_norm and run.optimizer == "adamw":
+            # Batch norm takes a bias before it away: its gradient is rounding alone, which AdamW blows up to a step.
+            for name in [name for name in wanted if name.startswith("conv") and name.endswith("bias")]:
+                torch.testing.assert_close(fused.pop(name), wanted.pop(name), rtol=0, atol=1e-6)
+            close["atol"] = 1e-8  # running means hold the bias
+        torch.testing.assert_close(fused, wanted, **close)
         expected_correct, expected_loss = oracle.evaluate(run, data, alone.network, data.test)
         np.testing.assert_array_equal(correct[slot], expected_correct)
         np.testing.assert_allclose(test_loss[slot], expected_loss, **close)
@@ -74,7 +82,15 @@ def runs_of(common: dict[str, Any]) -> st.SearchStrategy[Run]:
         weight_init=st.sampled_from(["he", "truncated_normal", "uniform"]),
         bias_init=st.sampled_from(["zeros", "uniform", "original"]),
         input_scaling=st.sampled_from(["standardized", "centered", "unit"]),
-        **{name: st.just(value) for name, value in common.items()},
+        # Whether there is any of these is shared, how much is each run's own.
+        dropout=st.sampled_from([0.1, 0.5]) if common["dropout"] else st.just(0.0),
+        momentum=st.sampled_from([0.5, 0.9]) if common["momentum"] else st.just(0.0),
+        weight_decay=st.sampled_from([0.01, 0.1]) if common["weight_decay"] else st.just(0.0),
+        **{
+            name: st.just(value)
+            for name, value in common.items()
+            if name not in ("dropout", "momentum", "weight_decay")
+        },
     )
 
 
@@ -82,6 +98,7 @@ def runs_of(common: dict[str, Any]) -> st.SearchStrategy[Run]:
 def shapes(draw: st.DrawFn, batch_sizes: Sequence[int] = (5, 16), steps: int = 6) -> dict[str, Any]:
     """The settings that the runs of one array share."""
     batch_size = draw(st.sampled_from(batch_sizes))
+    optimizer = draw(st.sampled_from(["sgd", "sgd", "adamw"]))
     return {
         "depth": draw(st.integers(1, 4)),
         "width": draw(st.sampled_from([1, 2, 3, 4, 5, 7, 8, 16])),
@@ -90,6 +107,15 @@ def shapes(draw: st.DrawFn, batch_sizes: Sequence[int] = (5, 16), steps: int = 6
         "hidden": draw(st.sampled_from([0, 5, 64])),
         "batch_size": batch_size,
         "steps": draw(st.integers(3, steps)),
+        "bias_layers": draw(st.sampled_from(["conv", "first_conv", "later_conv", "all"])),
+        "activation": draw(st.sampled_from(["relu", "gelu", "tanh", "leaky_relu", "identity"])),
+        "pooling": draw(st.sampled_from(["stride", "max", "average", "none"])),
+        "train_examples": draw(st.sampled_from([None, 20])),
+        "schedule": draw(st.sampled_from(["constant", "cosine"])),
+        "optimizer": optimizer,
+        "dropout": draw(st.booleans()),
+        "momentum": optimizer == "sgd" and draw(st.booleans()),
+        "weight_decay": draw(st.booleans()),
     }
 
 
@@ -100,7 +126,8 @@ def shapes(draw: st.DrawFn, batch_sizes: Sequence[int] = (5, 16), steps: int = 6
 @given(st.data())
 def test_the_fused_array_trains_as_the_plain_network_does(draw: st.DataObject) -> None:
     common = draw.draw(shapes(batch_sizes=(1, 5, 16)))
-    runs = draw.draw(st.lists(runs_of(common), min_size=1, max_size=4))
+    # PyTorch's float64 convolution refuses a single filter whose channels are last in memory.
+    runs = draw.draw(st.lists(runs_of(common), min_size=1 if common["width"] > 1 else 2, max_size=4))
     assert_fused_is_unfused(runs, draw.draw(st.sampled_from([GREY, COLOUR])))
 
 
@@ -144,6 +171,187 @@ def test_the_gradients_of_a_step_in_float32_are_those_of_the_plain_network(batch
                 # Batch norm takes a bias before it away: its gradient is rounding alone.
                 scale = wanted.norm() + (1e-2 if batch_norm else 0)
                 assert error.norm() <= 1e-4 * scale, (run, name, dtype)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"depth": 16, "width": 2},
+        {"width": 33, "hidden": 3},
+        {"kernel_size": 7, "pooling": "none"},
+        {"kernel_size": 15, "depth": 1},
+        {"optimizer": "adamw", "schedule": "cosine", "weight_decay": 0.1, "learning_rate": 0.01},
+        {"momentum": 0.9, "schedule": "cosine", "weight_decay": 0.1},
+        {"bias_layers": "all", "bias_init": "original"},
+        {"dropout": 0.5, "hidden": 0},
+    ],
+    ids=str,
+)
+def test_the_fused_array_trains_as_the_plain_network_does_at_the_ends_of_every_setting(
+    settings: dict[str, Any],
+) -> None:
+    common = dataclasses.replace(SMALL, **settings)
+    assert_fused_is_unfused(vary(common, bias=[True, False], seed=[3, 3]), COLOUR)
+
+
+@pytest.mark.parametrize("method", ["grouped", "im2col"])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_every_method_trains_as_the_plain_network_does(method: MethodName, batch_norm: bool) -> None:
+    common = dataclasses.replace(
+        SMALL, width=4, depth=3, batch_norm=batch_norm, dropout=0.2, momentum=0.5, weight_decay=0.1, pooling="max"
+    )
+    runs = vary(common, bias=[True, False, True], seed=[0, 0, 1], input_scaling=["unit", "unit", "centered"])
+    assert_fused_is_unfused(runs, COLOUR, method)
+
+
+def test_the_largest_pictures_and_batches_that_one_meets_train_too() -> None:
+    data = oracle.synthetic(channels=3, height=32, width=32, examples=140)
+    assert_fused_is_unfused(vary(dataclasses.replace(SMALL, batch_size=128, steps=2), bias=[True, False]), data)
+
+
+# Weights that both arms share
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"batch_norm": True, "depth": 3},
+        {"momentum": 0.9, "weight_decay": 0.1, "schedule": "cosine"},
+        {"optimizer": "adamw", "bias_layers": "all", "weight_decay": 0.1},
+        {"dropout": 0.5, "bias_layers": "later_conv"},
+    ],
+    ids=str,
+)
+def test_two_arms_that_take_turns_on_shared_weights_train_as_two_plain_networks_with_the_same_parameters(
+    settings: dict[str, Any],
+) -> None:
+    common = dataclasses.replace(SMALL, protocol="shared_weights", bias_init="original", **settings)
+    runs = vary(common, bias=[False, True, True, False], seed=[1, 0, 1, 0])
+    trainer = Trainer(runs, COLOUR, dtype=torch.float64)
+    losses = []
+    for _ in range(trainer.steps):
+        trainer.step()
+        losses.append(trainer.loss_since_last_point())
+    correct, test_loss = trainer.evaluate(*trainer.data.test)
+    close: Any = {"rtol": 1e-9, "atol": 1e-9}
+    for seed, rows in {0: (1, 3), 1: (2, 0)}.items():
+        arms = oracle.train_shared(dataclasses.replace(common, seed=seed), COLOUR)
+        network = next(n for n, run in enumerate(trainer.networks) if run.seed == seed)
+        torch.testing.assert_close(oracle.fused(trainer, network), arms[0].state(), **close)
+        for row, arm in zip(rows, arms, strict=True):
+            np.testing.assert_allclose([each[row] for each in losses], arm.losses, **close)
+            expected_correct, expected_loss = oracle.evaluate(runs[row], COLOUR, arm.network, COLOUR.test)
+            np.testing.assert_array_equal(correct[row], expected_correct)
+            np.testing.assert_allclose(test_loss[row], expected_loss, **close)
+
+
+def test_shared_weights_give_a_row_for_each_arm_with_its_own_parameters() -> None:
+    runs = vary(dataclasses.replace(SMALL, protocol="shared_weights", bias_init="original"), bias=[True, False])
+    with_bias, without = results(runs, GREY)
+    assert with_bias.parameters - without.parameters == 2 * SMALL.width
+    assert with_bias.test_loss != without.test_loss
+    assert with_bias.array_size == without.array_size == 2
+
+
+# Dropout
+
+
+@pytest.mark.parametrize("method", ["grouped", "im2col"])
+def test_masks_are_those_of_the_reference_whoever_shares_the_array(method: MethodName) -> None:
+    run = dataclasses.replace(SMALL, dropout=0.4, seed=5, steps=ORDER_BLOCK + 3)
+    runs = [dataclasses.replace(run, seed=9, dropout=0.1), dataclasses.replace(run, bias=False), run]
+    trainer = Trainer(runs, COLOUR, method=method)
+    for step in (0, 1, ORDER_BLOCK + 2):
+        trainer.done = step
+        trainer._draw_block()
+        dropouts = trainer._dropouts(torch.tensor([step % ORDER_BLOCK]))
+        assert dropouts.keys() == {"conv0", "conv1", "hidden"}
+        for layer, (height, width) in {"conv0": (6, 5), "conv1": (3, 3)}.items():
+            ones = trainer.method.join(torch.ones(3, 5, height, width, 3))
+            found = trainer.method.split(trainer.method.dropout(ones, dropouts[layer]), 3)
+            wanted = oracle.HashedDropout(run, layer).mask((5, 3, height, width), step)
+            for slot in (1, 2):
+                np.testing.assert_allclose(found[slot].permute(0, 3, 1, 2), wanted / 0.6, rtol=1e-6)
+        hidden = trainer.method.dropout(torch.ones(3, 5, 16), dropouts["hidden"])
+        np.testing.assert_allclose(
+            hidden[1, :, :5], oracle.HashedDropout(run, "hidden").mask((5, 5), step) / 0.6, rtol=1e-6
+        )
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3, 0.5, 0.9])
+def test_masks_drop_their_share_and_differ_between_steps_layers_and_seeds(rate: float) -> None:
+    def mask(layer: str, seed: int, step: int) -> np.ndarray:
+        run = dataclasses.replace(SMALL, dropout=rate, seed=seed)
+        return oracle.HashedDropout(run, layer).mask((16, 16, 14, 14), step)
+
+    first = mask("conv0", 0, 0)
+    for other in (mask("conv1", 0, 0), mask("conv0", 1, 0), mask("conv0", 0, 1)):
+        # Independent masks: kept shares and agreements within five standard errors.
+        agree = rate**2 + (1 - rate) ** 2
+        assert abs(other.mean() - (1 - rate)) < 5 * (rate * (1 - rate) / other.size) ** 0.5
+        assert abs((first == other).mean() - agree) < 5 * (agree * (1 - agree) / other.size) ** 0.5
+    for shifted in (first[1:] == first[:-1], first[:, 1:] == first[:, :-1], first[..., 1:] == first[..., :-1]):
+        agree = rate**2 + (1 - rate) ** 2
+        assert abs(shifted.mean() - agree) < 6 * (agree * (1 - agree) / shifted.size) ** 0.5
+
+
+# Precision
+
+
+@pytest.mark.parametrize(("precision", "bits"), [("tf32", 10), ("bfloat16", 7)])
+def test_a_lower_precision_rounds_the_operands_of_products_and_nothing_else(precision: str, bits: int) -> None:
+    def difference(precision: str) -> float:
+        run = dataclasses.replace(SMALL, width=8, depth=3, steps=1, learning_rate=1.0, precision=precision)
+        fused, exact = oracle.fused(trained([run], COLOUR), 0), oracle.train(run, COLOUR).state()
+        start = oracle.network(run, COLOUR).state_dict()
+        moved = [(exact[name] - start[name]).norm() for name in start]
+        return max(float((fused[name] - exact[name]).norm() / step) for name, step in zip(start, moved, strict=True))
+
+    assert difference("float32") < 1e-5
+    assert 2.0 ** -(bits + 4) < difference(precision) < 2.0 ** -(bits - 3)
+
+
+def test_rounding_is_to_the_nearest_number_that_the_precision_holds() -> None:
+    x = torch.tensor([1.0, 1 + 2**-11, 1 + 2**-10, 1 + 3 * 2**-11, -1 - 2**-11, 0.0, 3e38, float("inf"), float("nan")])
+    tf32 = methods._to_tf32(x)
+    wanted = [1.0, 1 + 2**-10, 1 + 2**-10, 1 + 2**-9, -1 - 2**-10, 0.0]
+    assert tf32[:6].tolist() == wanted
+    assert abs(tf32[6].item() / 3e38 - 1) < 2**-10 and tf32[7].isinf() and tf32[8].isnan()
+    assert methods._to_bfloat16(torch.tensor([1 + 2**-9, 1 + 2**-7])).tolist() == [1.0, 1 + 2**-7]
+
+
+# Memory that runs out
+
+
+def test_an_array_for_which_memory_is_short_is_split_until_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = vary(SMALL, seed=[0, 0, 1, 1, 2, 2, 3, 3], bias=[True, False] * 4)
+    sizes: list[int] = []
+    step = Trainer.step
+
+    def short(trainer: Trainer) -> None:
+        if trainer.done == 3:
+            sizes.append(len(trainer.runs))
+            if len(trainer.runs) > 2:
+                raise torch.OutOfMemoryError("no memory left")
+        step(trainer)
+
+    whole = train(runs, GREY)
+    monkeypatch.setattr(Trainer, "step", short)
+    split = train(runs, GREY)
+    assert sizes == [8, 4, 2, 2, 4, 2, 2]
+    assert [outcome.array_size for outcome in split] == [2] * 8
+    for one, other in zip(whole, split, strict=True):
+        assert one.test_loss == pytest.approx(other.test_loss, rel=1e-4)
+    monkeypatch.setattr(Trainer, "step", lambda trainer: (_ for _ in ()).throw(torch.OutOfMemoryError("none at all")))
+    with pytest.raises(torch.OutOfMemoryError, match="none at all"):
+        train(runs, GREY)
+
+
+def test_cells_that_share_an_array_are_parted_where_one_seed_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = vary(SMALL, learning_rate=[0.1, 0.1, 0.2, 0.2], bias=[True, False] * 2)
+    assert _halves(runs) in ([runs[:2], runs[2:]], [runs[2:], runs[:2]])
+    assert _halves(runs[:2]) == [runs[:2]]
 
 
 # No neighbour, no slot
@@ -228,7 +436,8 @@ def test_without_bias_a_convolution_s_bias_stays_exactly_zero(bias_init: str, ba
 
 def test_a_pair_sees_the_same_batches_and_another_seed_sees_others() -> None:
     trainer = Trainer(vary(SMALL, bias=[True, False, True], seed=[3, 3, 4]), GREY)
-    order = trainer._order(0, trainer.steps)
+    trainer._draw_block()
+    order = trainer.order[: trainer.steps]
     assert order.shape == (trainer.steps, trainer.batch_size, 3)
     assert torch.equal(order[..., 0], order[..., 1])
     assert not torch.equal(order[..., 0], order[..., 2])
@@ -287,13 +496,12 @@ def test_weights_that_are_not_finite_stay_with_their_run(width: int, batch_norm:
 
 def test_a_run_that_was_once_not_finite_has_diverged_however_it_ends() -> None:
     trainer = Trainer([dataclasses.replace(SMALL, seed=seed) for seed in range(3)], GREY)
-    points = []
     for step, loss in enumerate((float("inf"), 0.5), start=1):
-        trainer.loss_sum[:], trainer.since_point = torch.tensor([loss, 0.25, 0.25]), 1
-        points.append((step, trainer.loss_since_last_point(), np.full(3, 0.5)))
+        trainer.loss_sum[0], trainer.since_point = torch.tensor([loss, 0.25, 0.25]), 1
+        trainer.points.append((step, trainer.loss_since_last_point(), np.full(3, 0.5)))
     trainer.last_loss_sum[:] = 0.25 * (trainer.steps - trainer.last_tenth)
     right, test_loss = np.ones((3, 8), dtype=bool), np.array([0.1, 0.1, np.nan])
-    first, second, third = trainer.outcomes(points, right, right, test_loss, 1.0)
+    first, second, third = trainer.outcomes(right, right, test_loss, 1.0)
     assert (first.status, first.train_loss, first.test_loss) == ("diverged", None, None)
     assert [point.train_loss for point in first.curve] == [None, 0.5]
     assert (second.status, second.train_loss, second.test_loss) == ("ok", 0.25, 0.1)
@@ -374,7 +582,7 @@ def test_evaluation_in_pieces_is_evaluation_of_the_whole(monkeypatch: pytest.Mon
     trainer = trained(vary(SMALL, input_scaling=["unit", "centered"]), COLOUR)
     right, loss = trainer.evaluate(*trainer.data.test)
     for numbers in (1, 1000):
-        monkeypatch.setattr("sweep.train.EVALUATION_NUMBERS", numbers)
+        monkeypatch.setitem(EVALUATION_NUMBERS, "cpu", numbers)
         in_pieces, pieces_loss = trainer.evaluate(*trainer.data.test)
         assert (in_pieces == right).all()
         np.testing.assert_allclose(pieces_loss, loss, rtol=1e-5)

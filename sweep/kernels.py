@@ -1,0 +1,987 @@
+"""Hand-written kernels of the GPU's main way: convolution, batch norm, dropout and the optimizers' updates.
+
+Each kernel computes all runs of an array at once. A program works on one run alone and its tiles depend on the shape of
+one run only, never on how many runs there are: a run's bits do not depend on its neighbours, its slot or their number.
+Sums are taken in a fixed order, without atomics: the same call gives the same bits.
+
+Activations are `[runs x pictures, channels, height, width]` in channels-last memory: the numbers of one run lie
+together, in the order pictures, rows, columns, channels. All numbers in memory are float32. Nothing waits for the
+device, and memory is only ever asked of PyTorch's allocator: steps can be captured in a CUDA graph.
+
+Without a GPU, Triton's interpreter runs the kernels if TRITON_INTERPRET=1 is set before this module is imported.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import torch
+import triton  # type: ignore[import-untyped]
+import triton.language as tl  # type: ignore[import-untyped]
+
+Precision = Literal["float32", "tf32", "bfloat16"]
+
+EPSILON: Final = 1e-5
+"""Added to the variance by batch norm: PyTorch's default."""
+
+MOMENTUM: Final = 0.1
+"""Share of the new batch in batch norm's running statistics: PyTorch's default."""
+
+SPLIT_PIXELS: Final = 1024
+"""Most pixels of the output that one program of the weight gradient sums over; more are split over programs."""
+
+PIXELS_PER_STEP: Final = 32
+"""Pixels that the weight gradient multiplies at once."""
+
+BLOCK: Final = 1024
+"""Numbers per program of the kernels that work number by number."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The part of a matrix product that one program computes, `rows` x `columns`, in steps of `depth`.
+
+    The product's long axis runs over taps and channels, channels fastest. If `flat`, a block of it may span taps, so
+    that few channels fill it; otherwise it lies within one tap, whose position is computed once for the whole block.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    flat: bool
+
+    @property
+    def warps(self) -> int:
+        """A warp for every 1024 numbers of the largest of the three matrices: 32 registers of each thread."""
+        largest = max(self.rows * self.columns, self.rows * self.depth, self.depth * self.columns)
+        return max(1, largest // 1024)
+
+    @property
+    def stages(self) -> int:
+        """Small tiles hide latency by many programs on a multiprocessor, so they leave shared memory free."""
+        return 2 if self.warps == 1 else 3
+
+
+def pixel_tile(columns: int, channels: int, taps: int) -> Tile:
+    """Tile of a product of pixels x (taps x channels) with (taps x channels) x columns."""
+    flat = channels % 16 != 0
+    narrow = taps * channels <= 16 if flat else channels % 32 != 0
+    return Tile(32 if columns <= 32 else 64, _columns(columns), 16 if narrow else 32, flat)
+
+
+def weight_tile(columns: int, channels: int, taps: int) -> Tile:
+    """Tile of a product of (taps x channels) x pixels with pixels x columns: here the rows run over taps."""
+    for rows in (64, 32):
+        if channels % rows == 0:
+            return Tile(rows, _columns(columns), PIXELS_PER_STEP, False)
+    return Tile(min(64, max(16, triton.next_power_of_2(taps * channels))), _columns(columns), PIXELS_PER_STEP, True)
+
+
+def _columns(columns: int) -> int:
+    return min(64, max(16, int(triton.next_power_of_2(columns))))  # the matrix unit's least is 16
+
+
+# Convolution
+
+
+def convolution(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    stride: int,
+    relu: bool,
+    precision: Precision,
+    shared: bool = False,
+) -> torch.Tensor:
+    """Every run's pictures convolved with its own filters, plus its biases, through ReLU if `relu`.
+
+    `x` is `[runs x pictures, inputs, height, width]`, or `[pictures, inputs, height, width]` if `shared` by all runs;
+    `weight` `[runs, side, side, inputs, outputs]` of an odd side, `bias` `[runs, outputs]`, `stride` 1 or 2. Zeros pad
+    the pictures by `side // 2`. Gives `[runs x pictures, outputs, height / stride, width / stride]`, rounded up.
+
+    The multiplications are float32 (by three of TF32 each), TF32 or bfloat16, the sums always float32. Shared pictures
+    get no gradient.
+    """
+    assert x.dtype == weight.dtype == bias.dtype == torch.float32
+    runs, side, _, inputs, outputs = weight.shape
+    assert side % 2 == 1 and weight.shape[2] == side and x.shape[1] == inputs and bias.shape == (runs, outputs)
+    assert stride in (1, 2) and (shared or x.shape[0] % runs == 0)
+    assert not (shared and x.requires_grad), "shared pictures get no gradient"
+    y: torch.Tensor = _Convolution.apply(x, weight, bias, stride, relu, precision, shared)
+    return y
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        stride: int,
+        relu: bool,
+        precision: Precision,
+        shared: bool,
+    ) -> torch.Tensor:
+        runs, side, _, inputs, outputs = weight.shape
+        pictures = x.shape[0] if shared else x.shape[0] // runs
+        height, width = x.shape[2:]
+        y = _activations(x, runs * pictures, outputs, -(-height // stride), -(-width // stride))
+        rows = pictures * y.shape[2] * y.shape[3]
+        _check_size(rows * outputs, pictures * height * width * inputs)
+        tile = pixel_tile(outputs, inputs, side**2)
+        _convolution_forward[triton.cdiv(rows, tile.rows), triton.cdiv(outputs, tile.columns), runs](
+            _memory(x),
+            weight.contiguous(),
+            bias.contiguous(),
+            y,
+            pictures,
+            HEIGHT=height,
+            WIDTH=width,
+            INPUTS=inputs,
+            OUTPUTS=outputs,
+            SIDE=side,
+            STRIDE=stride,
+            SHARED=shared,
+            RELU=relu,
+            PRECISION=_product(precision),
+            ROWS=tile.rows,
+            COLUMNS=tile.columns,
+            DEPTH=tile.depth,
+            FLAT=tile.flat,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
+        ctx.save_for_backward(x, weight, *([y] if relu else []))
+        ctx.settings = stride, relu, precision, shared
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, *ys = ctx.saved_tensors
+        stride, relu, precision, shared = ctx.settings
+        memory = _memory(gradient)
+        y = _memory(ys[0]) if relu else memory  # without ReLU the kernels do not read it
+        x_gradient = weight_gradient = bias_gradient = None
+        if ctx.needs_input_grad[0]:
+            x_gradient = _input_gradient(memory, y, x, weight, stride, relu, precision)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            weight_gradient, bias_gradient = _weight_gradient(memory, y, x, weight, stride, relu, precision, shared)
+        return x_gradient, weight_gradient, bias_gradient, None, None, None, None
+
+
+def _input_gradient(
+    gradient: torch.Tensor,
+    y: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    stride: int,
+    relu: bool,
+    precision: Precision,
+) -> torch.Tensor:
+    """Gradient of `x`; `gradient` and `y` are `[runs x pictures, height, width, outputs]`, contiguous."""
+    runs, side, _, inputs, outputs = weight.shape
+    pictures, (height, width) = x.shape[0] // runs, x.shape[2:]
+    x_gradient = _activations(x, *x.shape)
+    rows = pictures * -(-height // stride) * -(-width // stride)  # of the parity that has most
+    tile = pixel_tile(inputs, outputs, (-(-side // stride)) ** 2)
+    _convolution_input[triton.cdiv(rows, tile.rows) * stride**2, triton.cdiv(inputs, tile.columns), runs](
+        gradient,
+        y,
+        weight.contiguous(),
+        x_gradient,
+        pictures,
+        HEIGHT=height,
+        WIDTH=width,
+        INPUTS=inputs,
+        OUTPUTS=outputs,
+        SIDE=side,
+        STRIDE=stride,
+        RELU=relu,
+        PRECISION=_product(precision),
+        ROWS=tile.rows,
+        COLUMNS=tile.columns,
+        DEPTH=tile.depth,
+        FLAT=tile.flat,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+    return x_gradient
+
+
+def _weight_gradient(
+    gradient: torch.Tensor,
+    y: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    stride: int,
+    relu: bool,
+    precision: Precision,
+    shared: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Gradients of weights and biases; `gradient` and `y` are `[runs x pictures, height, width, outputs]`, contiguous.
+
+    Many pixels are split into parts of equal size, whose sums are then added in their order.
+    """
+    runs, side, _, inputs, outputs = weight.shape
+    rows = gradient.shape[0] // runs * gradient.shape[1] * gradient.shape[2]
+    steps = triton.cdiv(triton.cdiv(rows, triton.cdiv(rows, SPLIT_PIXELS)), PIXELS_PER_STEP)
+    splits = triton.cdiv(rows, steps * PIXELS_PER_STEP)
+    weight_gradient = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    bias_gradient = weight.new_empty(runs, outputs)
+    weights = side**2 * inputs * outputs
+    weight_parts, bias_parts, weight_step, bias_step = weight_gradient, bias_gradient, weights, outputs
+    if splits > 1:
+        weight_parts = weight.new_empty(runs, splits, weights + outputs)
+        bias_parts = weight_parts[..., weights:]
+        weight_step = bias_step = weights + outputs
+    tile = weight_tile(outputs, inputs, side**2)
+    columns = triton.cdiv(outputs, tile.columns)
+    _convolution_weight[triton.cdiv(side**2 * inputs, tile.rows), columns * splits, runs](
+        gradient,
+        y,
+        _memory(x),
+        weight_parts,
+        bias_parts,
+        weight_step,
+        bias_step,
+        gradient.shape[0] // runs,
+        splits,
+        steps,
+        HEIGHT=x.shape[2],
+        WIDTH=x.shape[3],
+        INPUTS=inputs,
+        OUTPUTS=outputs,
+        SIDE=side,
+        STRIDE=stride,
+        SHARED=shared,
+        RELU=relu,
+        PRECISION=_product(precision),
+        ROWS=tile.rows,
+        COLUMNS=tile.columns,
+        DEPTH=tile.depth,
+        FLAT=tile.flat,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+    if splits > 1:
+        _add_parts[triton.cdiv(weights + outputs, BLOCK), runs](
+            weight_parts, weight_gradient, bias_gradient, splits, WEIGHTS=weights, OUTPUTS=outputs, BLOCK=BLOCK
+        )
+    return weight_gradient, bias_gradient
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _multiply_add(a: tl.tensor, b: tl.tensor, total: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
+    """`total + a @ b`."""
+    if PRECISION == "bfloat16":
+        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), total)
+    elif PRECISION == "rounded":
+        return tl.dot(a.to(tl.bfloat16).to(tl.float32), b.to(tl.bfloat16).to(tl.float32), total)
+    else:
+        return tl.dot(a, b, total, input_precision=PRECISION)
+
+
+def _product(precision: Precision) -> str:
+    """How `_multiply_add` multiplies. The interpreter cannot multiply bfloat16: it rounds and multiplies float32."""
+    interpreted = not isinstance(_multiply_add, triton.runtime.JITFunction)
+    return {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "rounded" if interpreted else "bfloat16"}[precision]
+
+
+@triton.jit(do_not_specialize=["pictures"])  # type: ignore[untyped-decorator]
+def _convolution_forward(
+    x: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    y: tl.tensor,
+    pictures: tl.tensor,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    INPUTS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    SIDE: tl.constexpr,
+    STRIDE: tl.constexpr,
+    SHARED: tl.constexpr,
+    RELU: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    FLAT: tl.constexpr,
+) -> None:
+    """One tile of output pixels x filters, of one run."""
+    OUT_HEIGHT: tl.constexpr = (HEIGHT + STRIDE - 1) // STRIDE
+    OUT_WIDTH: tl.constexpr = (WIDTH + STRIDE - 1) // STRIDE
+    TERMS: tl.constexpr = SIDE * SIDE * INPUTS
+    BLOCKS: tl.constexpr = (TERMS + DEPTH - 1) // DEPTH
+    run = tl.program_id(2).to(tl.int64)
+    pixels = pictures * (OUT_HEIGHT * OUT_WIDTH)
+    pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    output = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    if not SHARED:
+        x += run * pictures * (HEIGHT * WIDTH * INPUTS)
+    weight += run * (TERMS * OUTPUTS)
+    y += run * pixels * OUTPUTS
+    # Where each pixel's window starts: its first row and column, and the address of its first number.
+    row = pixel // OUT_WIDTH % OUT_HEIGHT * STRIDE - SIDE // 2
+    column = pixel % OUT_WIDTH * STRIDE - SIDE // 2
+    start = ((pixel // (OUT_HEIGHT * OUT_WIDTH) * HEIGHT + row) * WIDTH + column) * INPUTS
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for block in range(BLOCKS):
+        term = block * DEPTH + tl.arange(0, DEPTH)  # tap * INPUTS + input
+        tap = term[None, :] // INPUTS if FLAT else block * DEPTH // INPUTS
+        tap_row = tap // SIDE
+        tap_column = tap % SIDE
+        r = row[:, None] + tap_row
+        c = column[:, None] + tap_column
+        inside = (r >= 0) & (r < HEIGHT) & (c >= 0) & (c < WIDTH) & (pixel < pixels)[:, None]
+        offset = start[:, None] + (tap_row * WIDTH + tap_column - tap) * INPUTS + term[None, :]
+        a = tl.load(x + offset, mask=inside & (term < TERMS)[None, :], other=0.0)
+        kept = (term < TERMS)[:, None] & (output < OUTPUTS)[None, :]
+        b = tl.load(weight + term[:, None] * OUTPUTS + output[None, :], mask=kept, other=0.0)
+        total = _multiply_add(a, b, total, PRECISION)
+    total += tl.load(bias + run * OUTPUTS + output, mask=output < OUTPUTS, other=0.0)[None, :]
+    if RELU:
+        total = tl.where(total < 0, 0.0, total)  # not a maximum: NaN stays NaN
+    kept = (pixel < pixels)[:, None] & (output < OUTPUTS)[None, :]
+    tl.store(y + pixel[:, None] * OUTPUTS + output[None, :], total, mask=kept)
+
+
+@triton.jit(do_not_specialize=["pictures"])  # type: ignore[untyped-decorator]
+def _convolution_input(
+    gradient: tl.tensor,
+    y: tl.tensor,
+    weight: tl.tensor,
+    x_gradient: tl.tensor,
+    pictures: tl.tensor,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    INPUTS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    SIDE: tl.constexpr,
+    STRIDE: tl.constexpr,
+    RELU: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    FLAT: tl.constexpr,
+) -> None:
+    """One tile of input pixels x inputs, of one run.
+
+    Pixels whose rows and columns have the same remainders by the stride (its parity) are reached by the same taps,
+    every `STRIDE`-th of a row and a column; a tile holds pixels of one parity and sums over these taps alone.
+    """
+    OUT_HEIGHT: tl.constexpr = (HEIGHT + STRIDE - 1) // STRIDE
+    OUT_WIDTH: tl.constexpr = (WIDTH + STRIDE - 1) // STRIDE
+    # Taps in a row that start with the first and with the second; the latter may be none, which nothing divides by.
+    EVEN: tl.constexpr = (SIDE + STRIDE - 1) // STRIDE
+    ODD: tl.constexpr = SIDE // STRIDE if SIDE >= STRIDE else 1
+    run = tl.program_id(2).to(tl.int64)
+    parity = tl.program_id(0) % (STRIDE * STRIDE)
+    parity_row = parity // STRIDE
+    parity_column = parity % STRIDE
+    height = (HEIGHT - parity_row + STRIDE - 1) // STRIDE
+    width = (WIDTH - parity_column + STRIDE - 1) // STRIDE
+    pixels = pictures * height * width
+    first_pixel = tl.program_id(0) // (STRIDE * STRIDE) * ROWS
+    pixel = first_pixel + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    weight += run * (SIDE * SIDE * INPUTS * OUTPUTS)
+    gradient += run * pictures * (OUT_HEIGHT * OUT_WIDTH * OUTPUTS)
+    y += run * pictures * (OUT_HEIGHT * OUT_WIDTH * OUTPUTS)
+    x_gradient += run * pictures * (HEIGHT * WIDTH * INPUTS)
+    first_row = (parity_row + SIDE // 2) % STRIDE
+    first_column = (parity_column + SIDE // 2) % STRIDE
+    rows = (SIDE - first_row + STRIDE - 1) // STRIDE
+    columns = (SIDE - first_column + STRIDE - 1) // STRIDE
+    terms = tl.where(first_pixel < pixels, rows * columns * OUTPUTS, 0)  # a tile without pixels sums nothing
+    picture = pixel // (height * width)
+    pixel_row = pixel // width % height
+    pixel_column = pixel % width
+    # The output pixel that the first of the taps links with each input pixel; further taps lead back from there.
+    out_row = pixel_row + (parity_row + SIDE // 2 - first_row) // STRIDE
+    out_column = pixel_column + (parity_column + SIDE // 2 - first_column) // STRIDE
+    start = ((picture * OUT_HEIGHT + out_row) * OUT_WIDTH + out_column) * OUTPUTS
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for block in range((terms + DEPTH - 1) // DEPTH):
+        term = block * DEPTH + tl.arange(0, DEPTH)  # tap * OUTPUTS + output
+        tap = term // OUTPUTS if FLAT else block * DEPTH // OUTPUTS
+        tap_row = tl.where(first_column == 0, tap // EVEN, tap // ODD)
+        tap_column = tap - tap_row * columns
+        steps = tap_row[None, :] if FLAT else tap_row
+        r = out_row[:, None] - steps
+        steps = tap_column[None, :] if FLAT else tap_column
+        c = out_column[:, None] - steps
+        inside = (r >= 0) & (r < OUT_HEIGHT) & (c >= 0) & (c < OUT_WIDTH) & (pixel < pixels)[:, None]
+        inside = inside & (term < terms)[None, :]
+        output = term - tap * OUTPUTS
+        offset = start[:, None] + (output - (tap_row * OUT_WIDTH + tap_column) * OUTPUTS)[None, :]
+        a = tl.load(gradient + offset, mask=inside, other=0.0)
+        if RELU:
+            a = tl.where(tl.load(y + offset, mask=inside, other=0.0) <= 0, 0.0, a)
+        weight_tap = (first_row + STRIDE * tap_row) * SIDE + first_column + STRIDE * tap_column
+        kept = (term < terms)[:, None] & (channel < INPUTS)[None, :]
+        offset = (weight_tap * (INPUTS * OUTPUTS) + output)[:, None] + channel[None, :] * OUTPUTS
+        b = tl.load(weight + offset, mask=kept, other=0.0)
+        total = _multiply_add(a, b, total, PRECISION)
+    in_row = pixel_row * STRIDE + parity_row
+    in_column = pixel_column * STRIDE + parity_column
+    offset = ((picture * HEIGHT + in_row) * WIDTH + in_column) * INPUTS
+    kept = (pixel < pixels)[:, None] & (channel < INPUTS)[None, :]
+    tl.store(x_gradient + offset[:, None] + channel[None, :], total, mask=kept)
+
+
+@triton.jit(do_not_specialize=["pictures", "splits", "steps"])  # type: ignore[untyped-decorator]
+def _convolution_weight(
+    gradient: tl.tensor,
+    y: tl.tensor,
+    x: tl.tensor,
+    weight_parts: tl.tensor,
+    bias_parts: tl.tensor,
+    weight_step: tl.tensor,
+    bias_step: tl.tensor,
+    pictures: tl.tensor,
+    splits: tl.tensor,
+    steps: tl.tensor,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    INPUTS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    SIDE: tl.constexpr,
+    STRIDE: tl.constexpr,
+    SHARED: tl.constexpr,
+    RELU: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    FLAT: tl.constexpr,
+) -> None:
+    """One tile of (taps x inputs) x filters of one run, summed over one split of the output's pixels.
+
+    The programs of the first taps sum the gradient itself too, in float32: the gradient of the biases.
+    """
+    OUT_HEIGHT: tl.constexpr = (HEIGHT + STRIDE - 1) // STRIDE
+    OUT_WIDTH: tl.constexpr = (WIDTH + STRIDE - 1) // STRIDE
+    TERMS: tl.constexpr = SIDE * SIDE * INPUTS
+    run = tl.program_id(2).to(tl.int64)
+    split = tl.program_id(1) % splits
+    pixels = pictures * (OUT_HEIGHT * OUT_WIDTH)
+    first_term = tl.program_id(0) * ROWS
+    term = first_term + tl.arange(0, ROWS)  # tap * INPUTS + input
+    output = tl.program_id(1) // splits * COLUMNS + tl.arange(0, COLUMNS)
+    gradient += run * pixels * OUTPUTS
+    y += run * pixels * OUTPUTS
+    if not SHARED:
+        x += run * pictures * (HEIGHT * WIDTH * INPUTS)
+    tap = term[:, None] // INPUTS if FLAT else first_term // INPUTS
+    tap_row = tap // SIDE - SIDE // 2
+    tap_column = tap % SIDE - SIDE // 2
+    reach = (tap_row * WIDTH + tap_column - tap) * INPUTS + term[:, None]
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    bias_total = tl.zeros([DEPTH, COLUMNS], tl.float32)
+    for step in range(steps):
+        pixel = (split * steps + step) * DEPTH + tl.arange(0, DEPTH)
+        row = pixel // OUT_WIDTH % OUT_HEIGHT * STRIDE
+        column = pixel % OUT_WIDTH * STRIDE
+        start = ((pixel // (OUT_HEIGHT * OUT_WIDTH) * HEIGHT + row) * WIDTH + column) * INPUTS
+        r = row[None, :] + tap_row
+        c = column[None, :] + tap_column
+        inside = (r >= 0) & (r < HEIGHT) & (c >= 0) & (c < WIDTH) & (pixel < pixels)[None, :]
+        a = tl.load(x + (start[None, :] + reach), mask=inside & (term < TERMS)[:, None], other=0.0)
+        kept = (pixel < pixels)[:, None] & (output < OUTPUTS)[None, :]
+        offset = pixel[:, None] * OUTPUTS + output[None, :]
+        b = tl.load(gradient + offset, mask=kept, other=0.0)
+        if RELU:
+            b = tl.where(tl.load(y + offset, mask=kept, other=0.0) <= 0, 0.0, b)
+        total = _multiply_add(a, b, total, PRECISION)
+        bias_total += b
+    part = run * splits + split
+    kept = (term < TERMS)[:, None] & (output < OUTPUTS)[None, :]
+    tl.store(weight_parts + part * weight_step + (term[:, None] * OUTPUTS + output[None, :]), total, mask=kept)
+    if first_term == 0:
+        tl.store(bias_parts + part * bias_step + output, tl.sum(bias_total, 0), mask=output < OUTPUTS)
+
+
+@triton.jit(do_not_specialize=["splits"])  # type: ignore[untyped-decorator]
+def _add_parts(
+    parts: tl.tensor,
+    weight_gradient: tl.tensor,
+    bias_gradient: tl.tensor,
+    splits: tl.tensor,
+    WEIGHTS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """The sum over splits of `[runs, splits, weights, then biases]`, first split first."""
+    run = tl.program_id(1).to(tl.int64)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    parts += run * splits * (WEIGHTS + OUTPUTS)
+    total = tl.zeros([BLOCK], tl.float32)
+    for split in range(splits):
+        total += tl.load(parts + split * (WEIGHTS + OUTPUTS) + index, mask=index < WEIGHTS + OUTPUTS, other=0.0)
+    tl.store(weight_gradient + run * WEIGHTS + index, total, mask=index < WEIGHTS)
+    of_bias = (index >= WEIGHTS) & (index < WEIGHTS + OUTPUTS)
+    tl.store(bias_gradient + run * OUTPUTS + (index - WEIGHTS), total, mask=of_bias)
+
+
+# Batch norm
+
+
+def batch_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    runs: int,
+    training: bool,
+    relu: bool,
+) -> torch.Tensor:
+    """PyTorch's batch normalization of every run's channels by themselves, through ReLU if `relu`.
+
+    `x` is `[runs x pictures, channels, height, width]`, the rest `[runs, channels]`. In training the running `mean` and
+    `variance` are updated in place. Raises ValueError in training on a single number a channel, as PyTorch does.
+    """
+    assert x.dtype == torch.float32 and x.shape[0] % runs == 0
+    assert all(part.shape == (runs, x.shape[1]) for part in (weight, bias, mean, variance))
+    assert mean.is_contiguous() and variance.is_contiguous(), "updated in place"
+    if training and x.shape[0] // runs * x.shape[2] * x.shape[3] == 1:
+        raise ValueError("batch norm in training wants more than one number a channel")
+    y: torch.Tensor = _BatchNorm.apply(x, weight, bias, mean, variance, runs, training, relu)
+    return y
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        mean: torch.Tensor,
+        variance: torch.Tensor,
+        runs: int,
+        training: bool,
+        relu: bool,
+    ) -> torch.Tensor:
+        y = _activations(x, *x.shape)
+        center, scale = torch.empty_like(mean), torch.empty_like(mean)
+        grid, launch = _norm_launch(x, runs)
+        _norm_forward[grid](
+            _memory(x),
+            weight.contiguous(),
+            bias.contiguous(),
+            mean,
+            variance,
+            y,
+            center,
+            scale,
+            EPSILON=EPSILON,
+            MOMENTUM=MOMENTUM,
+            TRAINING=training,
+            RELU=relu,
+            **launch,
+        )
+        ctx.save_for_backward(x, weight, center, scale, *([y] if relu else []))
+        ctx.settings = runs, training, relu
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, center, scale, *ys = ctx.saved_tensors
+        runs, training, relu = ctx.settings
+        x_gradient = _activations(x, *x.shape)
+        weight_gradient, bias_gradient = torch.empty_like(center), torch.empty_like(center)
+        memory = _memory(gradient)
+        grid, launch = _norm_launch(x, runs)
+        _norm_backward[grid](
+            memory,
+            _memory(ys[0]) if relu else memory,  # without ReLU the kernel does not read it
+            _memory(x),
+            weight.contiguous(),
+            center,
+            scale,
+            x_gradient,
+            weight_gradient,
+            bias_gradient,
+            TRAINING=training,
+            RELU=relu,
+            **launch,
+        )
+        return x_gradient, weight_gradient, bias_gradient, None, None, None, None, None
+
+
+def _norm_launch(x: torch.Tensor, runs: int) -> tuple[tuple[int, int], dict[str, int]]:
+    """Grid and sizes of batch norm's kernels: 8 channels at once are the 32 bytes that memory gives at once."""
+    pixels, channels = x.shape[0] // runs * x.shape[2] * x.shape[3], x.shape[1]
+    _check_size(pixels * channels)
+    columns = min(8, triton.next_power_of_2(channels))
+    rows = min(4096 // columns, max(32, triton.next_power_of_2(pixels)))
+    warps = max(1, rows * columns // 512)
+    sizes = {"pixels": pixels, "CHANNELS": channels, "ROWS": rows, "COLUMNS": columns, "num_warps": warps}
+    return (triton.cdiv(channels, columns), runs), sizes
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _norm_forward(
+    x: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    mean: tl.tensor,
+    variance: tl.tensor,
+    y: tl.tensor,
+    center: tl.tensor,
+    scale: tl.tensor,
+    pixels: tl.tensor,
+    EPSILON: tl.constexpr,
+    MOMENTUM: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    TRAINING: tl.constexpr,
+    RELU: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+) -> None:
+    """Some channels of one run. `center` and `scale` keep for the backward pass what it was normalized by."""
+    run = tl.program_id(1).to(tl.int64)
+    channel = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    real = channel < CHANNELS
+    x += run * pixels * CHANNELS
+    y += run * pixels * CHANNELS
+    slot = run * CHANNELS + channel
+    if TRAINING:
+        sums = tl.zeros([ROWS, COLUMNS], tl.float32)
+        for start in range(0, pixels, ROWS):
+            pixel = start + tl.arange(0, ROWS)
+            kept = (pixel < pixels)[:, None] & real[None, :]
+            sums += tl.load(x + (pixel[:, None] * CHANNELS + channel[None, :]), mask=kept, other=0.0)
+        m = tl.sum(sums, 0) / pixels
+        squares = tl.zeros([ROWS, COLUMNS], tl.float32)
+        for start in range(0, pixels, ROWS):
+            pixel = start + tl.arange(0, ROWS)
+            kept = (pixel < pixels)[:, None] & real[None, :]
+            value = tl.load(x + (pixel[:, None] * CHANNELS + channel[None, :]), mask=kept, other=0.0)
+            distance = tl.where(kept, value - m[None, :], 0.0)
+            squares += distance * distance
+        square_sum = tl.sum(squares, 0)
+        v = square_sum / pixels
+        old = tl.load(mean + slot, mask=real, other=0.0)
+        tl.store(mean + slot, (1 - MOMENTUM) * old + MOMENTUM * m, mask=real)
+        old = tl.load(variance + slot, mask=real, other=0.0)
+        tl.store(variance + slot, (1 - MOMENTUM) * old + MOMENTUM * (square_sum / (pixels - 1)), mask=real)
+    else:
+        m = tl.load(mean + slot, mask=real, other=0.0)
+        v = tl.load(variance + slot, mask=real, other=0.0)
+    s = 1 / tl.sqrt(v + EPSILON)
+    tl.store(center + slot, m, mask=real)
+    tl.store(scale + slot, s, mask=real)
+    factor = s * tl.load(weight + slot, mask=real, other=0.0)
+    offset = tl.load(bias + slot, mask=real, other=0.0)
+    for start in range(0, pixels, ROWS):
+        pixel = start + tl.arange(0, ROWS)
+        kept = (pixel < pixels)[:, None] & real[None, :]
+        value = tl.load(x + (pixel[:, None] * CHANNELS + channel[None, :]), mask=kept, other=0.0)
+        value = (value - m[None, :]) * factor[None, :] + offset[None, :]
+        if RELU:
+            value = tl.where(value < 0, 0.0, value)  # not a maximum: NaN stays NaN
+        tl.store(y + (pixel[:, None] * CHANNELS + channel[None, :]), value, mask=kept)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _norm_backward(
+    gradient: tl.tensor,
+    y: tl.tensor,
+    x: tl.tensor,
+    weight: tl.tensor,
+    center: tl.tensor,
+    scale: tl.tensor,
+    x_gradient: tl.tensor,
+    weight_gradient: tl.tensor,
+    bias_gradient: tl.tensor,
+    pixels: tl.tensor,
+    CHANNELS: tl.constexpr,
+    TRAINING: tl.constexpr,
+    RELU: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+) -> None:
+    """Some channels of one run; in training the mean and the variance depend on `x` too."""
+    run = tl.program_id(1).to(tl.int64)
+    channel = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    real = channel < CHANNELS
+    gradient += run * pixels * CHANNELS
+    y += run * pixels * CHANNELS
+    x += run * pixels * CHANNELS
+    x_gradient += run * pixels * CHANNELS
+    slot = run * CHANNELS + channel
+    m = tl.load(center + slot, mask=real, other=0.0)[None, :]
+    s = tl.load(scale + slot, mask=real, other=0.0)[None, :]
+    sums = tl.zeros([ROWS, COLUMNS], tl.float32)
+    products = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for start in range(0, pixels, ROWS):
+        pixel = start + tl.arange(0, ROWS)
+        kept = (pixel < pixels)[:, None] & real[None, :]
+        offset = pixel[:, None] * CHANNELS + channel[None, :]
+        g = tl.load(gradient + offset, mask=kept, other=0.0)
+        if RELU:
+            g = tl.where(tl.load(y + offset, mask=kept, other=0.0) <= 0, 0.0, g)
+        value = tl.load(x + offset, mask=kept, other=0.0)
+        sums += g
+        products += tl.where(kept, g * ((value - m) * s), 0.0)
+    g_sum = tl.sum(sums, 0)
+    product_sum = tl.sum(products, 0)
+    tl.store(bias_gradient + slot, g_sum, mask=real)
+    tl.store(weight_gradient + slot, product_sum, mask=real)
+    factor = s * tl.load(weight + slot, mask=real, other=0.0)[None, :]
+    g_mean = (g_sum / pixels)[None, :]
+    product_mean = (product_sum / pixels)[None, :]
+    for start in range(0, pixels, ROWS):
+        pixel = start + tl.arange(0, ROWS)
+        kept = (pixel < pixels)[:, None] & real[None, :]
+        offset = pixel[:, None] * CHANNELS + channel[None, :]
+        g = tl.load(gradient + offset, mask=kept, other=0.0)
+        if RELU:
+            g = tl.where(tl.load(y + offset, mask=kept, other=0.0) <= 0, 0.0, g)
+        if TRAINING:
+            value = tl.load(x + offset, mask=kept, other=0.0)
+            g = g - g_mean - (value - m) * s * product_mean
+        tl.store(x_gradient + offset, g * factor, mask=kept)
+
+
+# Dropout
+
+
+def dropout(
+    x: torch.Tensor, state: torch.Tensor, threshold: torch.Tensor, scale: torch.Tensor, runs: int
+) -> torch.Tensor:
+    """Every run's numbers, each kept and scaled or set to zero, as a hash of its position and the run's state says.
+
+    `x` is `[runs x pictures, channels, height, width]` or `[runs, pictures, units]`; a number's position is its index
+    in the run's memory: channels fastest, pictures slowest. `state` `[runs]` int32 holds the bits of an unsigned
+    number, another one at every step and layer. A number is kept if its hash, read as a signed number, is at least
+    `threshold` `[runs]` int32, and then multiplied by `scale` `[runs]` float32.
+    """
+    assert x.dtype == scale.dtype == torch.float32 and state.dtype == threshold.dtype == torch.int32
+    assert x.shape[0] % runs == 0 and all(part.shape == (runs,) for part in (state, threshold, scale))
+    y: torch.Tensor = _Dropout.apply(x, state, threshold, scale)
+    return y
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, state: torch.Tensor, threshold: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(state, threshold, scale)
+        return _dropped(x, state, threshold, scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return _dropped(gradient, *ctx.saved_tensors), None, None, None
+
+
+def _dropped(x: torch.Tensor, state: torch.Tensor, threshold: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    y = _activations(x, *x.shape) if x.dim() == 4 else torch.empty_like(x, memory_format=torch.contiguous_format)
+    memory = _memory(x) if x.dim() == 4 else x.contiguous()
+    runs = len(state)
+    count = x.numel() // runs
+    _check_size(count)
+    _drop[triton.cdiv(count, BLOCK), runs](memory, state, threshold, scale, y, count, BLOCK=BLOCK)
+    return y
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _drop(
+    x: tl.tensor,
+    state: tl.tensor,
+    threshold: tl.tensor,
+    scale: tl.tensor,
+    y: tl.tensor,
+    count: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
+    """A stretch of one run's numbers. The hash is "lowbias32" of Chris Wellons (nullprogram.com/blog/2018/07/31)."""
+    run = tl.program_id(1).to(tl.int64)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    # Products of 64 bits, cut to 32: the interpreter takes a 32-bit overflow for a mistake.
+    position = (index.to(tl.uint64) * 0x9E3779B9).to(tl.uint32).to(tl.uint64)
+    h = (tl.load(state + run).to(tl.uint32, bitcast=True).to(tl.uint64) + position).to(tl.uint32)
+    h = h ^ (h >> 16)
+    h = (h.to(tl.uint64) * 0x7FEB352D).to(tl.uint32)
+    h = h ^ (h >> 15)
+    h = (h.to(tl.uint64) * 0x846CA68B).to(tl.uint32)
+    h = h ^ (h >> 16)
+    kept = h.to(tl.int32, bitcast=True) >= tl.load(threshold + run)
+    offset = run * count + index
+    value = tl.load(x + offset, mask=index < count, other=0.0)
+    tl.store(y + offset, tl.where(kept, value * tl.load(scale + run), 0.0), mask=index < count)
+
+
+# Optimizers
+
+
+def adamw(
+    parameter: torch.Tensor,
+    gradient: torch.Tensor,
+    first: torch.Tensor,
+    second: torch.Tensor,
+    rate: torch.Tensor,
+    decay: torch.Tensor,
+    corrections: torch.Tensor,
+    frozen: torch.Tensor | None = None,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+) -> None:
+    """One step of torch.optim.AdamW, in place, each run with its own learning rate and weight decay, `[runs]` float32.
+
+    The moments are shaped as `parameter`, `[runs, ...]`. `corrections` is 1 - beta1^t and the square root of
+    1 - beta2^t at step t, float32. In runs that are `frozen`, `[runs]` bool or int8, the gradient counts as zero.
+    """
+    runs = _check_update(parameter, gradient, (first, second), (rate, decay))
+    assert corrections.shape == (2,) and corrections.dtype == torch.float32
+    count = parameter.numel() // runs
+    _adamw[triton.cdiv(count, BLOCK), runs](
+        parameter,
+        gradient.contiguous(),
+        first,
+        second,
+        rate,
+        decay,
+        corrections,
+        None if frozen is None else frozen.view(torch.int8),
+        count,
+        BETA1=beta1,
+        BETA2=beta2,
+        EPSILON=epsilon,
+        BLOCK=BLOCK,
+    )
+
+
+def sgd(
+    parameter: torch.Tensor,
+    gradient: torch.Tensor,
+    velocity: torch.Tensor | None,
+    rate: torch.Tensor,
+    momentum: torch.Tensor,
+    decay: torch.Tensor,
+    frozen: torch.Tensor | None = None,
+) -> None:
+    """One step of torch.optim.SGD, in place, each run with its own numbers, `[runs]` float32.
+
+    `velocity` is shaped as `parameter`, `[runs, ...]`, and zero at the start; without it there is no momentum. In runs
+    that are `frozen`, `[runs]` bool or int8, the gradient counts as zero.
+    """
+    runs = _check_update(parameter, gradient, () if velocity is None else (velocity,), (rate, momentum, decay))
+    count = parameter.numel() // runs
+    _sgd[triton.cdiv(count, BLOCK), runs](
+        parameter,
+        gradient.contiguous(),
+        velocity,
+        rate,
+        momentum,
+        decay,
+        None if frozen is None else frozen.view(torch.int8),
+        count,
+        BLOCK=BLOCK,
+    )
+
+
+def _check_update(
+    parameter: torch.Tensor,
+    gradient: torch.Tensor,
+    moments: tuple[torch.Tensor, ...],
+    numbers: tuple[torch.Tensor, ...],
+) -> int:
+    """The number of runs, if all tensors of an update fit together."""
+    assert all(part.shape == parameter.shape for part in (gradient, *moments))
+    assert all(part.is_contiguous() for part in (parameter, *moments)), "updated in place"
+    assert all(part.shape == parameter.shape[:1] for part in numbers)
+    assert all(part.dtype == torch.float32 for part in (parameter, gradient, *moments, *numbers))
+    _check_size(parameter[0].numel())
+    return len(parameter)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _adamw(
+    parameter: tl.tensor,
+    gradient: tl.tensor,
+    first: tl.tensor,
+    second: tl.tensor,
+    rate: tl.tensor,
+    decay: tl.tensor,
+    corrections: tl.tensor,
+    frozen: tl.tensor,
+    count: tl.tensor,
+    BETA1: tl.constexpr,
+    BETA2: tl.constexpr,
+    EPSILON: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """A stretch of one run's numbers; the order of operations is that of torch.optim.AdamW."""
+    run = tl.program_id(1).to(tl.int64)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    offset, real = run * count + index, index < count
+    p = tl.load(parameter + offset, mask=real, other=0.0)
+    g = tl.load(gradient + offset, mask=real, other=0.0)
+    if frozen is not None:
+        g = tl.where(tl.load(frozen + run) != 0, 0.0, g)
+    m = tl.load(first + offset, mask=real, other=0.0)
+    v = tl.load(second + offset, mask=real, other=0.0)
+    r = tl.load(rate + run)
+    p = p * (1 - r * tl.load(decay + run))
+    m = m + (g - m) * (1 - BETA1)
+    v = v * BETA2 + g * g * (1 - BETA2)
+    denominator = tl.div_rn(tl.sqrt_rn(v), tl.load(corrections + 1)) + EPSILON
+    p = p - tl.div_rn(r, tl.load(corrections)) * tl.div_rn(m, denominator)
+    tl.store(parameter + offset, p, mask=real)
+    tl.store(first + offset, m, mask=real)
+    tl.store(second + offset, v, mask=real)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _sgd(
+    parameter: tl.tensor,
+    gradient: tl.tensor,
+    velocity: tl.tensor,
+    rate: tl.tensor,
+    momentum: tl.tensor,
+    decay: tl.tensor,
+    frozen: tl.tensor,
+    count: tl.tensor,
+    BLOCK: tl.constexpr,
+) -> None:
+    """A stretch of one run's numbers; the order of operations is that of torch.optim.SGD."""
+    run = tl.program_id(1).to(tl.int64)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    offset, real = run * count + index, index < count
+    p = tl.load(parameter + offset, mask=real, other=0.0)
+    g = tl.load(gradient + offset, mask=real, other=0.0)
+    if frozen is not None:
+        g = tl.where(tl.load(frozen + run) != 0, 0.0, g)
+    g = g + tl.load(decay + run) * p
+    if velocity is not None:
+        g = tl.load(momentum + run) * tl.load(velocity + offset, mask=real, other=0.0) + g
+        tl.store(velocity + offset, g, mask=real)
+    tl.store(parameter + offset, p - tl.load(rate + run) * g, mask=real)
+
+
+# Memory
+
+
+def _memory(x: torch.Tensor) -> torch.Tensor:
+    """Activations as `[pictures, height, width, channels]`, contiguous; a copy only if they were not.
+
+    The strides of one channel or one pixel say nothing about the format, so the order is asked for and not read off.
+    """
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _activations(like: torch.Tensor, pictures: int, channels: int, height: int, width: int) -> torch.Tensor:
+    size = (pictures, channels, height, width)
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _check_size(*counts: int) -> None:
+    """Offsets within one run are 32 bits wide; only those of the runs themselves are wider."""
+    assert all(count < 2**31 - 2**16 for count in counts), f"a run's tensor has {max(counts)} numbers, too many"

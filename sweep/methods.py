@@ -1,0 +1,296 @@
+"""Ways to compute all runs at once: where the axis of runs lies in memory, and how a convolution goes over it.
+
+Activations have four axes, channels last in memory, so that whatever goes picture by picture (activations, pooling) is
+PyTorch's own. The axis of runs is part of the channels (`[pictures, runs x channels, height, width]`: a convolution of
+all runs is one grouped convolution), or of the pictures (`[runs x pictures, channels, height, width]`: a convolution of
+all runs is a batch of matrix products). Nothing is ever summed over runs.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+
+from sweep.plan import MethodName
+
+Rounding = Callable[[torch.Tensor], torch.Tensor]
+
+ALIGNMENT: Final = 16
+"""Inputs and units of linear layers, and channels that are normalized, are padded to a multiple of this many numbers.
+
+A matrix product chooses its way by the address of its operands, and vectors that do not divide a row compute its end
+another way: without padding, a run's bits would depend on its slot. Padded units stay zero, since their weights, their
+biases and so all their gradients are.
+"""
+
+GOLDEN: Final = 0x9E3779B9 - 2**32
+MOMENTUM: Final = 0.1
+EPSILON: Final = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchNorm:
+    """One layer's scale, shift and running statistics, each `[runs, channels]`."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    mean: torch.Tensor
+    variance: torch.Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout:
+    """What one layer's masks of one step are hashed from (`sweep.streams.dropout_states`).
+
+    `states` holds a word for each seed `[seeds]`, `seeds` the place of each run's seed in it `[runs]`, or None where
+    every run has its own; units whose hash is below `threshold` `[runs]` are dropped, the others multiplied by `scale`
+    `[runs]`. Words and hashes are the bits of int32. A linear layer's padded units are counted with the others.
+    """
+
+    states: torch.Tensor
+    seeds: torch.Tensor | None
+    threshold: torch.Tensor
+    scale: torch.Tensor
+
+
+class Method:
+    """How one array is computed; `runs_first` says that the axis of runs lies outside the pictures'."""
+
+    name: MethodName
+    runs_first = True
+
+    def __init__(self, precision: str = "float32", device: str = "cpu") -> None:
+        self.precision = precision
+        self.round = _rounding(precision, device)
+
+    def arrange(self, weight: torch.Tensor) -> torch.Tensor:
+        """Convolution weights `[runs, outputs, inputs, side, side]` as `[runs, side, side, inputs, outputs]`.
+
+        The memory is laid out as `convolution` wants it.
+        """
+        return weight.permute(0, 3, 4, 2, 1).contiguous()
+
+    def join(self, pictures: torch.Tensor) -> torch.Tensor:
+        """`[runs, pictures, height, width, channels]` as this method's activations, contiguous in its order."""
+        return pictures.contiguous().flatten(0, 1).permute(0, 3, 1, 2)
+
+    def split(self, x: torch.Tensor, runs: int) -> torch.Tensor:
+        """Activations as a view `[runs, pictures, height, width, channels]`."""
+        pixels = x.permute(0, 2, 3, 1)
+        return pixels.view(runs, -1, *pixels.shape[1:])
+
+    def convolution(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool
+    ) -> torch.Tensor:
+        """One convolution of all runs, with its bias `[runs, outputs]` and, on request, a ReLU."""
+        raise NotImplementedError
+
+    def linear(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """`[runs, pictures, inputs]` to `[runs, pictures, units]`, a matrix product a run; both axes are padded."""
+        return _rounded_gradient(torch.baddbmm(bias.unsqueeze(1), self.round(x), self.round(weight)), self.round)
+
+    def batch_norm(self, x: torch.Tensor, norm: BatchNorm, training: bool, relu: bool) -> torch.Tensor:
+        """PyTorch's batch normalization of every run's channels by themselves; running statistics move in training."""
+        runs = len(norm.weight)
+        grouped = Grouped().join(self.split(x, runs))
+        return self.join(Grouped().split(Grouped().batch_norm(grouped, norm, training, relu), runs))
+
+    def dropout(self, x: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        """Drops units of activations, or of a linear layer's `[runs, pictures, units]`."""
+        if x.dim() == 3:
+            return _dropout(x.flatten(1).unsqueeze(0), dropout).view_as(x)
+        runs = len(dropout.threshold)
+        pictures = self.split(x, runs)
+        return self.join(_dropout(pictures.flatten(1).unsqueeze(0), dropout).view_as(pictures))
+
+
+class Grouped(Method):
+    """One grouped convolution: what CPUs do best, and GPUs at the smallest widths."""
+
+    name = "grouped"
+    runs_first = False
+
+    def arrange(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight.permute(0, 1, 3, 4, 2).contiguous().permute(0, 2, 3, 4, 1)
+
+    def join(self, pictures: torch.Tensor) -> torch.Tensor:
+        return pictures.permute(1, 2, 3, 0, 4).contiguous().flatten(3).permute(0, 3, 1, 2)
+
+    def split(self, x: torch.Tensor, runs: int) -> torch.Tensor:
+        pixels = x.permute(0, 2, 3, 1)
+        return pixels.view(*pixels.shape[:3], runs, -1).permute(3, 0, 1, 2, 4)
+
+    def convolution(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool
+    ) -> torch.Tensor:
+        filters = weight.permute(0, 4, 3, 1, 2).flatten(0, 1)
+        # Pictures that all runs share need no groups: their channels are then the inputs of every run's filters.
+        y = F.conv2d(
+            self.round(x),
+            self.round(filters),
+            bias.flatten(),
+            stride=stride,
+            padding=weight.shape[1] // 2,
+            groups=x.shape[1] // weight.shape[3],
+        )
+        y = _rounded_gradient(y, self.round)
+        return torch.relu_(y) if relu else y
+
+    def batch_norm(self, x: torch.Tensor, norm: BatchNorm, training: bool, relu: bool) -> torch.Tensor:
+        channels, missing = x.shape[1], -x.shape[1] % ALIGNMENT
+        weight, bias = norm.weight.flatten(), norm.bias.flatten()
+        mean, variance = norm.mean.view(-1), norm.variance.view(-1)
+        if missing:
+            x = F.pad(x, (0, 0, 0, 0, 0, missing))
+            weight, bias, mean, variance = (F.pad(part, (0, missing)) for part in (weight, bias, mean, variance))
+        x = F.batch_norm(x, mean, variance, weight, bias, training=training, momentum=MOMENTUM, eps=EPSILON)
+        if missing:
+            norm.mean.view(-1).copy_(mean[:channels])
+            norm.variance.view(-1).copy_(variance[:channels])
+            x = x[:, :channels].contiguous(memory_format=torch.channels_last)
+        return torch.relu_(x) if relu else x
+
+    def dropout(self, x: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        if x.dim() == 3:
+            return super().dropout(x, dropout)
+        pixels = x.permute(0, 2, 3, 1)
+        rows = pixels.view(-1, len(dropout.threshold), pixels.shape[3] // len(dropout.threshold))
+        return _dropout(rows, dropout).view_as(pixels).permute(0, 3, 1, 2)
+
+
+class Im2col(Method):
+    """Patches as rows of a matrix, and a matrix product a run: the GPU's way where Triton is missing."""
+
+    name = "im2col"
+
+    def convolution(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool
+    ) -> torch.Tensor:
+        runs, side, _, _, outputs = weight.shape
+        padding = side // 2
+        pictures = F.pad(self.split(self.round(x), runs), (0, 0, padding, padding, padding, padding))
+        patches = pictures.unfold(2, side, stride).unfold(
+            3, side, stride
+        )  # [runs, n, height, width, inputs, side, side]
+        _, count, height, width = patches.shape[:4]
+        rows = patches.permute(0, 1, 2, 3, 5, 6, 4).reshape(runs, count * height * width, -1)
+        missing = -rows.shape[2] % ALIGNMENT, -outputs % ALIGNMENT
+        filters = F.pad(self.round(weight.flatten(1, 3)), (0, missing[1], 0, missing[0]))
+        bias = F.pad(bias, (0, missing[1])).unsqueeze(1)
+        y = torch.baddbmm(bias, F.pad(rows, (0, missing[0])), filters)[..., :outputs].contiguous()
+        y = _rounded_gradient(y, self.round)
+        if relu:
+            y = torch.relu_(y)
+        return y.view(runs * count, height, width, outputs).permute(0, 3, 1, 2)
+
+
+class Triton(Method):
+    """Our own kernels: the GPU's main way."""
+
+    name = "triton"
+
+    def __init__(self, precision: str = "float32", device: str = "cuda") -> None:
+        super().__init__(precision, device)
+        from sweep import kernels
+
+        self.kernels: Any = kernels
+
+    def convolution(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool
+    ) -> torch.Tensor:
+        y: torch.Tensor = self.kernels.convolution(x, weight, bias, stride, relu, self.precision)
+        return y
+
+    def batch_norm(self, x: torch.Tensor, norm: BatchNorm, training: bool, relu: bool) -> torch.Tensor:
+        parts = (norm.weight, norm.bias, norm.mean, norm.variance)
+        y: torch.Tensor = self.kernels.batch_norm(x, *parts, len(norm.weight), training, relu)
+        return y
+
+    def dropout(self, x: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+        states = dropout.states if dropout.seeds is None else dropout.states.index_select(0, dropout.seeds)
+        y: torch.Tensor = self.kernels.dropout(x, states, dropout.threshold, dropout.scale, len(states))
+        return y
+
+
+METHODS: Final[dict[MethodName, type[Method]]] = {"grouped": Grouped, "im2col": Im2col, "triton": Triton}
+
+
+def has_triton() -> bool:
+    """Whether Triton is installed, which PyTorch brings on Linux."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def _dropout(x: torch.Tensor, dropout: Dropout) -> torch.Tensor:
+    """Drops units of `[rows, runs, units]`; a run's units are counted along its rows."""
+    rows, _, units = x.shape
+    hashes = _hash(_counters(rows, units, x.device), dropout.states)
+    if dropout.seeds is not None:
+        hashes = hashes.index_select(1, dropout.seeds)
+    keep = hashes >= dropout.threshold.view(-1, 1)
+    return x * (keep * dropout.scale.view(-1, 1))
+
+
+@functools.lru_cache(maxsize=64)
+def _counters(rows: int, units: int, device: torch.device) -> torch.Tensor:
+    """Each unit's number times `GOLDEN`, modulo 2 ** 32: `[rows, 1, units]` of int32."""
+    numbers = torch.arange(rows * units, dtype=torch.int64, device=device) * GOLDEN
+    return numbers.bitwise_and_(0xFFFFFFFF).to(torch.int32).view(rows, 1, units)
+
+
+def _hash(counters: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    """`sweep.streams.mix(counters + states)` as int32, for `[rows, 1, units]` and `[seeds]`: `[rows, seeds, units]`."""
+    words = counters + states.view(-1, 1)
+    # PyTorch shifts signed words only, which repeats the sign: what it repeats is masked.
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32)):
+        words.bitwise_xor_((words >> shift).bitwise_and_(2 ** (32 - shift) - 1)).mul_(factor)
+    return words.bitwise_xor_((words >> 16).bitwise_and_(0xFFFF))
+
+
+def _rounding(precision: str, device: str) -> Rounding:
+    """How operands of products are rounded before they are multiplied; sums are always those of float32.
+
+    A GPU's tensor cores round to tf32 themselves; what has been rounded to bfloat16 passes through them unchanged.
+    """
+    if precision == "bfloat16":
+        return lambda x: _Rounded.apply(x, _to_bfloat16)
+    if precision == "tf32" and device == "cpu":
+        return lambda x: _Rounded.apply(x, _to_tf32)
+    return _same
+
+
+def _same(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def _to_bfloat16(x: torch.Tensor) -> torch.Tensor:
+    return x.to(torch.bfloat16).to(x.dtype)
+
+
+def _to_tf32(x: torch.Tensor) -> torch.Tensor:
+    """To ten bits behind the leading one, ties away from zero, as a GPU's `cvt.rna.tf32` does."""
+    words = x.float().view(torch.int32)
+    rounded = (words + 0x1000).bitwise_and_(~0x1FFF).view(torch.float32).to(x.dtype)
+    return torch.where(x.isfinite(), rounded, x)
+
+
+def _rounded_gradient(y: torch.Tensor, rounding: Rounding) -> torch.Tensor:
+    """`y`, a product whose gradient is rounded: on the way backward it is an operand of two more products."""
+    if rounding is not _same and y.requires_grad:
+        y.register_hook(rounding)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Rounded(torch.autograd.Function):
+    """Rounds on the way forward alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, rounding: Rounding) -> torch.Tensor:
+        return rounding(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient, None

@@ -1,0 +1,91 @@
+"""The optimizers, as `torch.optim` defines them, with a learning rate, momentum and weight decay of each run's own."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import torch
+
+from sweep.runs import Run
+
+BETAS: Final = (0.9, 0.999)
+EPSILON: Final = 1e-8
+
+
+class Optimizer:
+    """Updates parameters `[runs, …]` in place; a step's numbers are read on the device, from its count of batches.
+
+    Weight decay touches the weights of convolutions and linear layers, never a bias or a norm. `state` holds what a
+    checkpoint has to keep.
+    """
+
+    def __init__(self, runs: Sequence[Run], parameters: Mapping[str, torch.Tensor]) -> None:
+        some = next(iter(parameters.values()))
+        self.steps, self.cosine, self.adamw = runs[0].steps, runs[0].schedule == "cosine", runs[0].optimizer == "adamw"
+
+        def numbers(name: str) -> torch.Tensor:
+            return torch.tensor([getattr(run, name) for run in runs], dtype=some.dtype, device=some.device)
+
+        self.rates, self.momentum, self.decay = map(numbers, ("learning_rate", "momentum", "weight_decay"))
+        self.decayed = {
+            name
+            for name in parameters
+            if runs[0].weight_decay > 0 and name.endswith(".weight") and not name.startswith("norm")
+        }
+        kinds = ["first", "second"] if self.adamw else ["velocity"] if runs[0].momentum > 0 else []
+        self.state = {
+            f"{kind}/{name}": torch.zeros_like(parameter) for kind in kinds for name, parameter in parameters.items()
+        }
+
+    @torch.no_grad()
+    def update(
+        self,
+        parameters: Mapping[str, torch.Tensor],
+        gradients: Mapping[str, torch.Tensor],
+        batches: torch.Tensor,
+        counts: Mapping[str, torch.Tensor],
+    ) -> None:
+        """One step of the parameters that `gradients` names; gradients may be overwritten.
+
+        `batches` `[1]` is the number of batches before this one, which the schedule goes by; `counts` `[1]` holds for
+        each parameter the number of its updates, with this one, which AdamW corrects its moments by.
+        """
+        rates = self.rates
+        if self.cosine:  # torch.optim.lr_scheduler.CosineAnnealingLR with T_max = steps, in closed form
+            factor = (1 + torch.cos(batches.double() * (math.pi / self.steps))) / 2
+            rates = (rates * factor).to(rates.dtype)
+        for name, gradient in gradients.items():
+            if self.adamw:
+                self._adamw(name, parameters[name], gradient, rates, counts[name])
+            else:
+                self._sgd(name, parameters[name], gradient, rates)
+
+    def _sgd(self, name: str, parameter: torch.Tensor, gradient: torch.Tensor, rates: torch.Tensor) -> None:
+        if name in self.decayed:
+            gradient = gradient.addcmul(parameter, _over(self.decay, parameter))
+        velocity = self.state.get(f"velocity/{name}")
+        if velocity is not None:
+            gradient = velocity.mul_(_over(self.momentum, parameter)).add_(gradient)
+        parameter.addcmul_(gradient, _over(-rates, parameter))
+
+    def _adamw(
+        self,
+        name: str,
+        parameter: torch.Tensor,
+        gradient: torch.Tensor,
+        rates: torch.Tensor,
+        count: torch.Tensor,
+    ) -> None:
+        first, second = self.state[f"first/{name}"], self.state[f"second/{name}"]
+        corrections = [1 - beta ** count.double() for beta in BETAS]
+        if name in self.decayed:
+            parameter.mul_(_over(1 - rates * self.decay, parameter))
+        first.lerp_(gradient, 1 - BETAS[0])
+        second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        scale = (second / corrections[1].to(second.dtype)).sqrt_().add_(EPSILON)
+        parameter.addcdiv_(first * _over((-rates / corrections[0]).to(first.dtype), parameter), scale)
+
+
+def _over(numbers: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Numbers `[runs]` against a parameter `[runs, …]`."""
+    return numbers.view(-1, *[1] * (parameter.dim() - 1))

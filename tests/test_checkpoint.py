@@ -1,0 +1,131 @@
+"""An array in training is kept whole, taken up where it was left, and ends as if nothing had happened."""
+
+import dataclasses
+import json
+import struct
+from pathlib import Path
+
+import oracle
+import pytest
+import torch
+
+from sweep.checkpoint import Checkpoint, State, Stopped
+from sweep.runs import Run
+from sweep.train import ORDER_BLOCK, Outcome, Trainer, train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+GREY = oracle.synthetic()
+SMALL = Run(width=3, hidden=5, kernel_size=3, batch_size=5, steps=12)
+PROGRAMS = {
+    "plain": SMALL,
+    "everything": dataclasses.replace(
+        SMALL, batch_norm=True, dropout=0.3, optimizer="adamw", weight_decay=0.1, schedule="cosine", activation="gelu"
+    ),
+    "momentum": dataclasses.replace(SMALL, momentum=0.9, pooling="max"),
+    "shared weights": dataclasses.replace(SMALL, protocol="shared_weights", momentum=0.5, batch_norm=True),
+    "many batches": dataclasses.replace(SMALL, width=1, depth=1, steps=ORDER_BLOCK + 20, dropout=0.1),
+}
+
+
+def pairs(run: Run) -> list[Run]:
+    return [dataclasses.replace(run, bias=bias, seed=seed) for seed in (0, 1) for bias in (True, False)]
+
+
+def plain(outcomes: list[Outcome]) -> list[Outcome]:
+    return [dataclasses.replace(outcome, train_seconds=0.0) for outcome in outcomes]
+
+
+def stopped_after(steps: int, runs: list[Run], path: Path) -> None:
+    """Trains `steps` steps and is stopped."""
+    asked = 0
+
+    def stopping() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked >= steps
+
+    with pytest.raises(Stopped):
+        train(runs, GREY, checkpoint=Checkpoint(path, stopping=stopping))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("left", [1, 4, 11])
+def test_a_training_that_was_stopped_and_taken_up_ends_bit_for_bit_as_one_that_was_not(
+    program: str, left: int, tmp_path: Path
+) -> None:
+    runs, path = pairs(PROGRAMS[program]), tmp_path / "checkpoints" / "a.safetensors"
+    done = runs[0].steps - left
+    stopped_after(done, runs, path)
+    kept = Checkpoint(path).load()
+    assert kept is not None and kept.numbers["done"] == done
+    seen: list[int] = []
+    assert plain(train(runs, GREY, checkpoint=Checkpoint(path), tick=seen.append)) == plain(train(runs, GREY))
+    assert min(seen) > done, "trained again what was kept"
+
+
+def test_a_checkpoint_is_written_by_time_and_not_at_every_step(tmp_path: Path) -> None:
+    written = []
+
+    class Watched(Checkpoint):
+        def save(self, state: State) -> None:
+            written.append(state.numbers["done"])
+            super().save(state)
+
+    train(pairs(SMALL), GREY, checkpoint=Watched(tmp_path / "a.safetensors", every=0))
+    assert written == list(range(1, SMALL.steps))
+    written.clear()
+    train(pairs(SMALL), GREY, checkpoint=Watched(tmp_path / "b.safetensors", every=3600))
+    assert written == []
+
+
+def test_the_time_before_an_interruption_counts(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    trainer = Trainer(pairs(SMALL), GREY)
+    trainer.step()
+    Checkpoint(path).save(trainer.state(1000.0))
+    [first, *_] = train(pairs(SMALL), GREY, checkpoint=Checkpoint(path))
+    assert 250 < first.train_seconds < 260
+
+
+def test_a_checkpoint_of_other_runs_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    stopped_after(5, pairs(SMALL), path)
+    others = pairs(dataclasses.replace(SMALL, learning_rate=0.1))
+    assert plain(train(others, GREY, checkpoint=Checkpoint(path))) == plain(train(others, GREY))
+
+
+@pytest.mark.parametrize("damage", ["nothing there", "cut off", "no such file format", "another version"])
+def test_a_checkpoint_that_cannot_be_read_starts_the_array_anew(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    stopped_after(5, pairs(SMALL), path)
+    content = path.read_bytes()
+    match damage:
+        case "nothing there":
+            path.unlink()
+        case "cut off":
+            path.write_bytes(content[:-7])
+        case "no such file format":
+            path.write_bytes(b"nonsense")
+        case "another version":
+            path.write_bytes(content.replace(b'\\"version\\": 1', b'\\"version\\": 9'))
+            assert path.read_bytes() != content
+    assert Checkpoint(path).load() is None
+    assert plain(train(pairs(SMALL), GREY, checkpoint=Checkpoint(path))) == plain(train(pairs(SMALL), GREY))
+
+
+def test_a_checkpoint_says_what_it_is_and_holds_no_code(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    trainer = Trainer(pairs(SMALL), GREY)
+    Checkpoint(path, about={"run_ids": ["one", "other"]}).save(trainer.state(0.0))
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    assert json.loads(header["__metadata__"]["sweep"])["run_ids"] == ["one", "other"]
+    assert header["conv0.weight"]["shape"] == [4, 3, 3, 1, 3]
+    kept = Checkpoint(path).load()
+    assert kept is not None
+    torch.testing.assert_close(kept.tensors["conv0.weight"], trainer.parameters["conv0.weight"].detach())
+    assert list(tmp_path.iterdir()) == [path], "a temporary file was left"
+    Checkpoint(path).remove()
+    assert not path.exists()

@@ -1,0 +1,453 @@
+"""The GPU's kernels, on a GPU or else through Triton's interpreter, against PyTorch in float64, run by run."""
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported
+pytest.importorskip("triton")
+
+from sweep import kernels
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+# Relative errors: rounding of float32; TF32 keeps 11 bits of a factor, bfloat16 8. The interpreter multiplies float32
+# instead of TF32, and cuts bfloat16 off where a GPU rounds.
+TOLERANCE: dict[kernels.Precision, float] = {"float32": 1e-5, "tf32": 2e-3, "bfloat16": 2e-2}
+
+
+def drawn(*size: int, seed: int = 0) -> torch.Tensor:
+    """Normal numbers in float32."""
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    return x.to(memory_format=torch.channels_last)
+
+
+def assert_close(found: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-5) -> None:
+    """By the norm of the whole: single numbers may cancel."""
+    assert found.shape == wanted.shape
+    assert float((found.double() - wanted).norm()) <= tolerance * float(wanted.norm()) + 1e-12
+
+
+def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    """Bit for bit; a NaN is the same as any other."""
+    pairs = list(zip(a, b, strict=True))
+    return all(
+        torch.equal(x.nan_to_num(7.0), y.nan_to_num(7.0)) and torch.equal(x.isnan(), y.isnan()) for x, y in pairs
+    )
+
+
+# Convolution
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution; a side of pictures is in pixels."""
+
+    runs: int = 2
+    pictures: int = 2
+    inputs: int = 3
+    outputs: int = 5
+    height: int = 8
+    width: int = 9
+    side: int = 3
+    stride: int = 1
+    relu: bool = True
+    shared: bool = False
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Pictures, weights, biases and a gradient of the output."""
+        out = -(-self.height // self.stride), -(-self.width // self.stride)
+        copies = 1 if self.shared else self.runs
+        return [
+            channels_last(drawn(copies * self.pictures, self.inputs, self.height, self.width, seed=1)),
+            drawn(self.runs, self.side, self.side, self.inputs, self.outputs, seed=2),
+            drawn(self.runs, self.outputs, seed=3),
+            channels_last(drawn(self.runs * self.pictures, self.outputs, *out, seed=4)),
+        ]
+
+    def computed(self, tensors: list[torch.Tensor], precision: kernels.Precision = "float32") -> list[torch.Tensor]:
+        """Output and gradients of weights, biases and, if not shared, pictures, each `[runs, ...]`."""
+        x, weight, bias, gradient = tensors
+        wanted = [weight.requires_grad_(), bias.requires_grad_()]
+        wanted += [] if self.shared else [x.requires_grad_()]
+        y = kernels.convolution(x, weight, bias, self.stride, self.relu, precision, shared=self.shared)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        parts = [y.detach(), *torch.autograd.grad(y, wanted, gradient)]
+        return [part.unflatten(0, (len(weight), -1)) if part.dim() == 4 else part for part in parts]
+
+    def reference(self, tensors: list[torch.Tensor], y: torch.Tensor, run: int) -> list[torch.Tensor]:
+        """The same for one run, in float64. Where ReLU cuts gradients off is taken from `y`: rounding may move zero."""
+        x, weight, bias, gradient = (part.detach().double() for part in tensors)
+        x = x if self.shared else x.unflatten(0, (self.runs, -1))[run]
+        leaves = [weight[run].clone().requires_grad_(), bias[run].clone().requires_grad_()]
+        leaves += [] if self.shared else [x.clone().requires_grad_()]
+        x = x if self.shared else leaves[2]
+        wanted = F.conv2d(x, leaves[0].permute(3, 2, 0, 1), leaves[1], stride=self.stride, padding=self.side // 2)
+        gradient = gradient.unflatten(0, (self.runs, -1))[run]
+        if self.relu:
+            gradient = gradient * (y[run] > 0)
+        gradients = torch.autograd.grad(wanted, leaves, gradient)
+        return [(wanted.relu() if self.relu else wanted).detach(), *gradients]
+
+    def check(self, precision: kernels.Precision = "float32") -> None:
+        tensors = self.tensors()
+        found = self.computed(tensors, precision)
+        for run in range(self.runs):
+            for part, wanted in zip(found, self.reference(tensors, found[0], run), strict=True):
+                assert_close(part[run], wanted, TOLERANCE[precision])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        # One input, so that the format of the memory cannot be told from the strides.
+        Case(inputs=1, outputs=1, side=5, stride=2, height=9),
+        Case(inputs=2, outputs=4, side=1, stride=2),
+        Case(inputs=3, outputs=2, side=7, relu=False),
+        # Taps longer than a picture's side, pictures of one pixel.
+        Case(inputs=2, outputs=3, height=2, width=3, side=15, stride=2),
+        Case(inputs=2, outputs=3, height=1, width=1, side=3),
+        # Blocks within a tap: of 16 and of 32 channels; several tiles of rows and columns.
+        Case(inputs=16, outputs=16, height=5, width=5, side=3, stride=2),
+        Case(inputs=32, outputs=64, height=4, width=5, side=3, stride=2),
+        Case(inputs=64, outputs=32, height=4, width=4, side=1, pictures=5),
+        Case(inputs=5, outputs=70, height=4, width=5, side=3),
+        Case(inputs=70, outputs=5, height=4, width=5, side=1, stride=2),
+        Case(inputs=3, outputs=4, side=5, shared=True),
+        Case(inputs=1, outputs=8, side=3, stride=2, shared=True, relu=False),
+    ],
+    ids=str,
+)
+def test_a_convolution_and_its_gradients_are_those_of_pytorch(case: Case) -> None:
+    case.check()
+
+
+@settings(deadline=None, derandomize=True, max_examples=12)
+@given(
+    st.builds(
+        Case,
+        runs=st.integers(1, 3),
+        pictures=st.integers(1, 5),
+        inputs=st.integers(1, 20),
+        outputs=st.integers(1, 20),
+        height=st.integers(8, 13),
+        width=st.integers(8, 13),
+        side=st.sampled_from([1, 3, 5, 7]),
+        stride=st.sampled_from([1, 2]),
+        relu=st.booleans(),
+        shared=st.booleans(),
+    )
+)
+def test_any_convolution_and_its_gradients_are_those_of_pytorch(case: Case) -> None:
+    case.check()
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+@pytest.mark.parametrize("case", [Case(stride=2), Case(inputs=32, outputs=64, height=4, width=4)], ids=str)
+def test_coarser_products_are_close(case: Case, precision: kernels.Precision) -> None:
+    case.check(precision)
+
+
+@pytest.mark.parametrize("side", ["pictures", "weights", "gradient"])
+def test_bfloat16_rounds_both_factors_and_float32_neither(side: str) -> None:
+    """1 + 2^-12 is a float32, but neither a bfloat16 nor a TF32, where it becomes 1."""
+    near = 1 + 2**-12
+    case = Case(runs=1, pictures=1, inputs=1, outputs=1, height=1, width=1, side=1, relu=False)
+    one = torch.ones(1, 1, 1, 1, device=DEVICE)
+    x, weight, gradient = (one * (near if side == name else 1) for name in ("pictures", "weights", "gradient"))
+    tensors = [x, weight.view(1, 1, 1, 1, 1), torch.zeros(1, 1, device=DEVICE), gradient]
+    for precision, factor in [("bfloat16", 1.0), ("float32", near)]:
+        y, weight_gradient, bias_gradient, x_gradient = (float(p) for p in case.computed(tensors, precision))
+        assert y == (factor if side in ("pictures", "weights") else 1)
+        assert weight_gradient == (factor if side in ("pictures", "gradient") else 1)
+        assert x_gradient == (factor if side in ("weights", "gradient") else 1)
+        assert bias_gradient == (near if side == "gradient" else 1)  # a sum, not a product
+
+
+def test_pictures_and_gradients_may_lie_in_memory_in_any_way() -> None:
+    case = Case()
+    tensors = case.tensors()
+    expected = case.computed(tensors)
+    tensors[0] = tensors[0].detach().contiguous()
+    tensors[3] = tensors[3].contiguous()
+    assert same(case.computed(tensors), expected)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "unwanted"), [(0, "_weight_gradient"), (1, "_input_gradient"), (2, "_input_gradient")]
+)
+def test_gradients_nobody_wants_are_not_computed(wanted: int, unwanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    *leaves, gradient = Case().tensors()
+    leaves[wanted].requires_grad_()
+    y = kernels.convolution(*leaves, 1, True, "float32")
+    monkeypatch.setattr(kernels, unwanted, None)  # whoever calls it fails
+    torch.autograd.grad(y, [leaves[wanted]], gradient)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [Case(pictures=5, inputs=3, outputs=20, height=9, stride=2), Case(pictures=3, inputs=32, outputs=8, side=1)],
+    ids=str,
+)
+def test_split_sums_are_those_of_one_piece(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = case.tensors()
+    whole = case.computed(tensors)
+    monkeypatch.setattr(kernels, "SPLIT_PIXELS", 64)  # two and four parts; the last are not full
+    split = case.computed(tensors)
+    for part, wanted in zip(split, whole, strict=True):
+        assert_close(part, wanted.double(), 1e-6)
+    assert not torch.equal(split[1], whole[1]), "nothing was split: not even the order of sums differs"
+    assert same(case.computed(tensors), split)
+
+
+def convolved(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    return Case(pictures=3, inputs=4, outputs=6, side=3, stride=2).computed(tensors)
+
+
+def convolution_tensors() -> list[torch.Tensor]:
+    return Case(runs=3, pictures=3, inputs=4, outputs=6, side=3, stride=2).tensors()
+
+
+# Batch norm
+
+
+def norm_tensors(
+    runs: int = 3, pictures: int = 2, channels: int = 5, height: int = 4, width: int = 5
+) -> list[torch.Tensor]:
+    """Activations far from zero, weights, biases, running means and variances, and a gradient of the output."""
+    return [
+        channels_last(3 + 2 * drawn(runs * pictures, channels, height, width, seed=1)),
+        *(drawn(runs, channels, seed=seed) for seed in (2, 3, 4)),
+        drawn(runs, channels, seed=5).abs(),
+        channels_last(drawn(runs * pictures, channels, height, width, seed=6)),
+    ]
+
+
+def normalized(tensors: list[torch.Tensor], training: bool = True, relu: bool = True) -> list[torch.Tensor]:
+    """Output, running statistics and the gradients of activations, weights and biases, each `[runs, ...]`."""
+    x, weight, bias, mean, variance, gradient = (part.detach().clone() for part in tensors)
+    leaves = [x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
+    y = kernels.batch_norm(x, weight, bias, mean, variance, len(weight), training, relu)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    parts = [y.detach(), mean, variance, *torch.autograd.grad(y, leaves, gradient)]
+    return [part.unflatten(0, (len(weight), -1)) if part.dim() == 4 else part for part in parts]
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "size", [(2, 3, 5, 4, 5), (1, 1, 1, 1, 2), (2, 5, 1, 9, 13), (3, 2, 20, 3, 3), (1, 6, 9, 13, 11)]
+)
+def test_batch_norm_its_gradients_and_its_statistics_are_those_of_pytorch(
+    size: tuple[int, int, int, int, int], training: bool, relu: bool
+) -> None:
+    tensors = norm_tensors(*size)
+    found = normalized(tensors, training, relu)
+    for run in range(size[0]):
+        x, gradient = (tensors[i].unflatten(0, (size[0], -1))[run].double() for i in (0, 5))
+        weight, bias, mean, variance = (part[run].double() for part in tensors[1:5])
+        leaves = [x.requires_grad_(), weight.requires_grad_(), bias.requires_grad_()]
+        y = F.batch_norm(x, mean, variance, weight, bias, training=training)
+        gradient = gradient * (found[0][run] > 0) if relu else gradient
+        gradients = torch.autograd.grad(y, leaves, gradient)
+        expected = [y.relu() if relu else y, mean, variance, *gradients]
+        for index, (part, wanted) in enumerate(zip(found, expected, strict=True)):
+            # Two numbers normalize to 1 and -1 whatever they are: the gradient that is left of them is rounding.
+            if not (index == 3 and training and size[1:] == (1, 1, 1, 2)):
+                assert_close(part[run], wanted.detach())
+
+
+def test_batch_norm_in_training_refuses_a_single_number_as_pytorch_does() -> None:
+    tensors = norm_tensors(runs=2, pictures=1, height=1, width=1)
+    with pytest.raises(ValueError, match="more than one"):
+        normalized(tensors)
+    normalized(tensors, training=False)
+
+
+# Dropout
+
+
+def hashed(state: int, count: int) -> np.ndarray:
+    """lowbias32 (Chris Wellons) of `count` positions, as signed numbers."""
+    with np.errstate(over="ignore"):
+        h = np.uint32(state & 0xFFFFFFFF) + np.arange(count, dtype=np.uint32) * np.uint32(0x9E3779B9)
+        h ^= h >> np.uint32(16)
+        h *= np.uint32(0x7FEB352D)
+        h ^= h >> np.uint32(15)
+        h *= np.uint32(0x846CA68B)
+        h ^= h >> np.uint32(16)
+    return h.view(np.int32)
+
+
+STATES = [0, 123456789, -5]
+SHARES = [0.5, 0.75, 0.0]  # of numbers dropped
+
+
+def dropout_numbers() -> list[torch.Tensor]:
+    """States, thresholds and scales of three runs."""
+    thresholds = [int(share * 2**32) - 2**31 for share in SHARES]
+    return [
+        torch.tensor(STATES, dtype=torch.int32, device=DEVICE),
+        torch.tensor(thresholds, dtype=torch.int32, device=DEVICE),
+        torch.tensor([1 / (1 - share) for share in SHARES], device=DEVICE),
+    ]
+
+
+def in_memory(x: torch.Tensor) -> torch.Tensor:
+    """`[runs, numbers]` of three runs, in the order of memory."""
+    return (x.permute(0, 2, 3, 1) if x.dim() == 4 else x).reshape(3, -1)
+
+
+@pytest.mark.parametrize("size", [(6, 5, 7, 9), (3, 2, 700), (6, 1, 5, 6), (3, 1, 3)])
+def test_dropout_keeps_and_scales_what_the_hash_says_and_so_does_its_gradient(size: tuple[int, ...]) -> None:
+    x, gradient = drawn(*size, seed=1).requires_grad_(), drawn(*size, seed=2)
+    state, threshold, scale = dropout_numbers()
+    y = kernels.dropout(x, state, threshold, scale, 3)
+    (x_gradient,) = torch.autograd.grad(y, [x], gradient)
+    assert y.shape == x.shape
+    for found, source in ((y, x), (x_gradient, gradient)):
+        values, sources = in_memory(found.detach()).cpu().numpy(), in_memory(source.detach()).cpu().numpy()
+        for run in range(3):
+            kept = hashed(STATES[run], values.shape[1]) >= int(threshold[run])
+            assert np.array_equal(values[run] != 0, kept)
+            wanted = sources[run] * np.float32(scale[run].item())
+            assert np.array_equal(values[run], np.where(kept, wanted, 0))
+
+
+def test_dropout_keeps_the_share_it_should_in_another_pattern_at_every_state() -> None:
+    count, runs = 4000, 8
+    states = torch.arange(runs, dtype=torch.int32, device=DEVICE)
+    thresholds = torch.full((runs,), int(0.3 * 2**32) - 2**31, dtype=torch.int32, device=DEVICE)
+    kept = kernels.dropout(
+        torch.ones(runs, 1, count, device=DEVICE), states, thresholds, torch.ones(runs, device=DEVICE), runs
+    )
+    spread = (0.7 * 0.3 / count) ** 0.5
+    assert ((kept.mean((1, 2)) - 0.7).abs() < 4 * spread).all()
+    # Runs agree by chance alone: in 0.7² + 0.3² of the places.
+    for a, b in itertools.combinations(kept.flatten(1), 2):
+        assert abs(float((a == b).float().mean()) - 0.58) < 4 * (0.58 * 0.42 / count) ** 0.5
+
+
+# Optimizers
+
+UPDATES = ["adamw", "sgd", "sgd without momentum"]
+
+
+def update_tensors() -> list[torch.Tensor]:
+    """Parameters, their gradients at three steps, and rates, decays and momenta of three runs."""
+    return [
+        *(drawn(3, 5, 7, 31, seed=seed) for seed in range(4)),
+        torch.tensor([0.1, 0.003, 0.02], device=DEVICE),
+        torch.tensor([0.0, 0.3, 0.01], device=DEVICE),
+        torch.tensor([0.9, 0.0, 0.5], device=DEVICE),
+    ]
+
+
+def updated(rule: str, tensors: list[torch.Tensor], frozen: torch.Tensor | None = None) -> list[torch.Tensor]:
+    """Parameters, then moments, after a step on each gradient."""
+    parameter, *gradients, rate, decay, momentum = (part.clone() for part in tensors)
+    moments = [torch.zeros_like(parameter) for _ in range({"adamw": 2, "sgd": 1}.get(rule, 0))]
+    for step, gradient in enumerate(gradients, 1):
+        if rule == "adamw":
+            corrections = torch.tensor([1 - 0.9**step, (1 - 0.999**step) ** 0.5], device=DEVICE)
+            kernels.adamw(parameter, gradient, *moments, rate, decay, corrections, frozen)
+        else:
+            kernels.sgd(parameter, gradient, *(moments or [None]), rate, momentum, decay, frozen)
+    return [parameter, *moments]
+
+
+@pytest.mark.parametrize("frozen", [None, torch.bool, torch.int8])
+@pytest.mark.parametrize("rule", UPDATES)
+def test_updates_are_those_of_pytorchs_optimizers(rule: str, frozen: torch.dtype | None) -> None:
+    tensors = update_tensors()
+    mask = None if frozen is None else torch.tensor([0, 1, 0], device=DEVICE).to(frozen)
+    found = updated(rule, tensors, mask)
+    start, *gradients, rates, decays, momenta = tensors
+    for run in range(3):
+        parameter = torch.nn.Parameter(start[run].double())
+        rate, decay, momentum = (float(part[run]) for part in (rates, decays, momenta))
+        optimizer: torch.optim.Optimizer = (
+            torch.optim.AdamW([parameter], lr=rate, weight_decay=decay)
+            if rule == "adamw"
+            else torch.optim.SGD([parameter], rate, momentum if rule == "sgd" else 0, weight_decay=decay)
+        )
+        for gradient in gradients:
+            parameter.grad = gradient[run].double() * (0 if frozen and run == 1 else 1)
+            optimizer.step()
+        state: dict[str, Any] = optimizer.state[parameter]
+        moments = {"adamw": ("exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}.get(rule, ())
+        expected = [parameter.detach(), *(state.get(name) for name in moments)]
+        for part, wanted in zip(found, expected, strict=True):
+            # Momentum 0: PyTorch keeps no velocity then, the kernel the last step's gradient.
+            if wanted is not None:
+                assert_close(part[run], wanted, 4e-7)  # the least step is 1e-3 of the parameters
+
+
+# Runs by themselves
+
+
+def dropped(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    x, gradient, *numbers = tensors
+    x = x.detach().clone().requires_grad_()
+    y = kernels.dropout(x, *numbers, len(numbers[0]))
+    return [part.unflatten(0, (len(numbers[0]), -1)) for part in (y.detach(), *torch.autograd.grad(y, [x], gradient))]
+
+
+def dropout_tensors() -> list[torch.Tensor]:
+    return [drawn(6, 5, 7, 9, seed=1), drawn(6, 5, 7, 9, seed=2), *dropout_numbers()]
+
+
+Computation = Callable[[list[torch.Tensor]], list[torch.Tensor]]
+COMPUTATIONS: dict[str, tuple[Computation, Callable[[], list[torch.Tensor]]]] = {
+    "convolution": (convolved, convolution_tensors),
+    "batch norm": (normalized, norm_tensors),
+    "dropout": (dropped, dropout_tensors),
+    **{rule: (lambda tensors, rule=rule: updated(rule, tensors), update_tensors) for rule in UPDATES},
+}
+
+
+def chosen(tensors: list[torch.Tensor], runs: list[int]) -> list[torch.Tensor]:
+    """The tensors of these of three runs, in this order."""
+    return [part.detach().unflatten(0, (3, -1))[runs].flatten(0, 1) for part in tensors]
+
+
+@pytest.mark.parametrize("name", COMPUTATIONS)
+def test_a_runs_bits_depend_on_neither_its_neighbours_nor_its_slot(name: str) -> None:
+    compute, make = COMPUTATIONS[name]
+    together = compute(make())
+    for runs in ([2], [1, 0], [2, 2, 0, 1]):
+        assert same(compute(chosen(make(), runs)), [part[runs] for part in together]), runs
+
+
+@pytest.mark.parametrize("name", COMPUTATIONS)
+def test_the_same_call_gives_the_same_bits(name: str) -> None:
+    compute, make = COMPUTATIONS[name]
+    tensors = make()
+    assert same(compute(tensors), compute(tensors))
+
+
+@pytest.mark.parametrize("name", COMPUTATIONS)
+def test_a_run_that_diverged_stays_so_and_leaves_the_others_alone(name: str) -> None:
+    compute, make = COMPUTATIONS[name]
+    healthy = compute(make())
+    tensors = make()
+    with torch.no_grad():
+        tensors[0].unflatten(0, (3, -1))[1] = float("nan")
+    ill = compute(tensors)
+    assert same([part[[0, 2]] for part in ill], [part[[0, 2]] for part in healthy])
+    assert ill[0][1].isnan().any() and not ill[0][[0, 2]].isnan().any()
