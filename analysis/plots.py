@@ -63,6 +63,11 @@ def effect_by_width(
     panels, left_out = _panels(cells, thresholds, axis) if axis else _points(cells)
     caption = _caption(cells, axis, margin, confidence, left_out)
     figure = _figure(panels, axis, margin, name, caption)
+    # The solver of the layout rounds in an order of its own, and names in the SVG are hashes of what it found.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position([round(side, 6) for side in axes.get_position().bounds])
     with matplotlib.rc_context({"svg.hashsalt": "effect_by_width"}):
         for kind, metadata in (("svg", {"Date": None}), ("png", {})):
             with replacing(Path(f"{out_stem}.{kind}")) as path:
