@@ -67,7 +67,8 @@ def effect_by_width(
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
-        axes.set_position([round(side, 6) for side in axes.get_position().bounds])
+        left, bottom, width, height = (round(float(side), 6) for side in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))
     with matplotlib.rc_context({"svg.hashsalt": "effect_by_width"}):
         for kind, metadata in (("svg", {"Date": None}), ("png", {})):
             with replacing(Path(f"{out_stem}.{kind}")) as path:

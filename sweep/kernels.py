@@ -90,23 +90,20 @@ def convolution(
     stride: int,
     relu: bool,
     precision: Precision,
-    shared: bool = False,
 ) -> torch.Tensor:
     """Every run's pictures convolved with its own filters, plus its biases, through ReLU if `relu`.
 
-    `x` is `[runs x pictures, inputs, height, width]`, or `[pictures, inputs, height, width]` if `shared` by all runs;
-    `weight` `[runs, side, side, inputs, outputs]` of an odd side, `bias` `[runs, outputs]`, `stride` 1 or 2. Zeros pad
-    the pictures by `side // 2`. Gives `[runs x pictures, outputs, height / stride, width / stride]`, rounded up.
+    `x` is `[runs x pictures, inputs, height, width]`, `weight` `[runs, side, side, inputs, outputs]` of an odd side,
+    `bias` `[runs, outputs]`, `stride` 1 or 2. Zeros pad the pictures by `side // 2`. Gives
+    `[runs x pictures, outputs, height / stride, width / stride]`, rounded up.
 
-    The multiplications are float32 (by three of TF32 each), TF32 or bfloat16, the sums always float32. Shared pictures
-    get no gradient.
+    The multiplications are float32 (by three of TF32 each), TF32 or bfloat16, the sums always float32.
     """
     assert x.dtype == weight.dtype == bias.dtype == torch.float32
     runs, side, _, inputs, outputs = weight.shape
     assert side % 2 == 1 and weight.shape[2] == side and x.shape[1] == inputs and bias.shape == (runs, outputs)
-    assert stride in (1, 2) and (shared or x.shape[0] % runs == 0)
-    assert not (shared and x.requires_grad), "shared pictures get no gradient"
-    y: torch.Tensor = _Convolution.apply(x, weight, bias, stride, relu, precision, shared)
+    assert stride in (1, 2) and x.shape[0] % runs == 0
+    y: torch.Tensor = _Convolution.apply(x, weight, bias, stride, relu, precision)
     return y
 
 
@@ -120,10 +117,9 @@ class _Convolution(torch.autograd.Function):
         stride: int,
         relu: bool,
         precision: Precision,
-        shared: bool,
     ) -> torch.Tensor:
         runs, side, _, inputs, outputs = weight.shape
-        pictures = x.shape[0] if shared else x.shape[0] // runs
+        pictures = x.shape[0] // runs
         height, width = x.shape[2:]
         y = _activations(x, runs * pictures, outputs, -(-height // stride), -(-width // stride))
         rows = pictures * y.shape[2] * y.shape[3]
@@ -141,7 +137,6 @@ class _Convolution(torch.autograd.Function):
             OUTPUTS=outputs,
             SIDE=side,
             STRIDE=stride,
-            SHARED=shared,
             RELU=relu,
             PRECISION=_product(precision),
             ROWS=tile.rows,
@@ -152,21 +147,21 @@ class _Convolution(torch.autograd.Function):
             num_stages=tile.stages,
         )
         ctx.save_for_backward(x, weight, *([y] if relu else []))
-        ctx.settings = stride, relu, precision, shared
+        ctx.settings = stride, relu, precision
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, *ys = ctx.saved_tensors
-        stride, relu, precision, shared = ctx.settings
+        stride, relu, precision = ctx.settings
         memory = _memory(gradient)
         y = _memory(ys[0]) if relu else memory  # without ReLU the kernels do not read it
         x_gradient = weight_gradient = bias_gradient = None
         if ctx.needs_input_grad[0]:
             x_gradient = _input_gradient(memory, y, x, weight, stride, relu, precision)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            weight_gradient, bias_gradient = _weight_gradient(memory, y, x, weight, stride, relu, precision, shared)
-        return x_gradient, weight_gradient, bias_gradient, None, None, None, None
+            weight_gradient, bias_gradient = _weight_gradient(memory, y, x, weight, stride, relu, precision)
+        return x_gradient, weight_gradient, bias_gradient, None, None, None
 
 
 def _input_gradient(
@@ -216,7 +211,6 @@ def _weight_gradient(
     stride: int,
     relu: bool,
     precision: Precision,
-    shared: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of weights and biases; `gradient` and `y` are `[runs x pictures, height, width, outputs]`, contiguous.
 
@@ -253,7 +247,6 @@ def _weight_gradient(
         OUTPUTS=outputs,
         SIDE=side,
         STRIDE=stride,
-        SHARED=shared,
         RELU=relu,
         PRECISION=_product(precision),
         ROWS=tile.rows,
@@ -300,7 +293,6 @@ def _convolution_forward(
     OUTPUTS: tl.constexpr,
     SIDE: tl.constexpr,
     STRIDE: tl.constexpr,
-    SHARED: tl.constexpr,
     RELU: tl.constexpr,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
@@ -317,8 +309,7 @@ def _convolution_forward(
     pixels = pictures * (OUT_HEIGHT * OUT_WIDTH)
     pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     output = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    if not SHARED:
-        x += run * pictures * (HEIGHT * WIDTH * INPUTS)
+    x += run * pictures * (HEIGHT * WIDTH * INPUTS)
     weight += run * (TERMS * OUTPUTS)
     y += run * pixels * OUTPUTS
     # Where each pixel's window starts: its first row and column, and the address of its first number.
@@ -449,7 +440,6 @@ def _convolution_weight(
     OUTPUTS: tl.constexpr,
     SIDE: tl.constexpr,
     STRIDE: tl.constexpr,
-    SHARED: tl.constexpr,
     RELU: tl.constexpr,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
@@ -472,8 +462,7 @@ def _convolution_weight(
     output = tl.program_id(1) // splits * COLUMNS + tl.arange(0, COLUMNS)
     gradient += run * pixels * OUTPUTS
     y += run * pixels * OUTPUTS
-    if not SHARED:
-        x += run * pictures * (HEIGHT * WIDTH * INPUTS)
+    x += run * pictures * (HEIGHT * WIDTH * INPUTS)
     tap = term[:, None] // INPUTS if FLAT else first_term // INPUTS
     tap_row = tap // SIDE - SIDE // 2
     tap_column = tap % SIDE - SIDE // 2

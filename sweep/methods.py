@@ -63,6 +63,8 @@ class Method:
     name: MethodName
     runs_first = True
 
+    kernels: Any = None
+
     def __init__(self, precision: str = "float32", device: str = "cpu") -> None:
         self.precision = precision
         self.round = _rounding(precision, device)
@@ -197,7 +199,7 @@ class Triton(Method):
         super().__init__(precision, device)
         from sweep import kernels
 
-        self.kernels: Any = kernels
+        self.kernels = kernels
 
     def convolution(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -19,7 +19,18 @@ class Optimizer:
     checkpoint has to keep.
     """
 
-    def __init__(self, runs: Sequence[Run], parameters: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        parameters: Mapping[str, torch.Tensor],
+        frozen: Mapping[str, torch.Tensor] | None = None,
+        kernels: Any = None,
+    ) -> None:
+        """`frozen` names parameters that some runs leave as they are, with a mask `[runs]` of these.
+
+        `kernels` is the module `sweep.kernels` where it is to do the work.
+        """
+        self.frozen, self.kernels = frozen or {}, kernels
         some = next(iter(parameters.values()))
         self.steps, self.cosine, self.adamw = runs[0].steps, runs[0].schedule == "cosine", runs[0].optimizer == "adamw"
 
@@ -27,6 +38,7 @@ class Optimizer:
             return torch.tensor([getattr(run, name) for run in runs], dtype=some.dtype, device=some.device)
 
         self.rates, self.momentum, self.decay = map(numbers, ("learning_rate", "momentum", "weight_decay"))
+        self.no_decay = torch.zeros_like(self.decay)
         self.decayed = {
             name
             for name in parameters
@@ -45,7 +57,7 @@ class Optimizer:
         batches: torch.Tensor,
         counts: Mapping[str, torch.Tensor],
     ) -> None:
-        """One step of the parameters that `gradients` names; gradients may be overwritten.
+        """One step of the parameters that `gradients` names.
 
         `batches` `[1]` is the number of batches before this one, which the schedule goes by; `counts` `[1]` holds for
         each parameter the number of its updates, with this one, which AdamW corrects its moments by.
@@ -61,9 +73,14 @@ class Optimizer:
                 self._sgd(name, parameters[name], gradient, rates)
 
     def _sgd(self, name: str, parameter: torch.Tensor, gradient: torch.Tensor, rates: torch.Tensor) -> None:
+        velocity = self.state.get(f"velocity/{name}")
+        if self.kernels:
+            numbers = rates, self.momentum, self._decay(name)
+            self.kernels.sgd(parameter, gradient, velocity, *numbers, self.frozen.get(name))
+            return
+        gradient = self._masked(name, gradient)
         if name in self.decayed:
             gradient = gradient.addcmul(parameter, _over(self.decay, parameter))
-        velocity = self.state.get(f"velocity/{name}")
         if velocity is not None:
             gradient = velocity.mul_(_over(self.momentum, parameter)).add_(gradient)
         parameter.addcmul_(gradient, _over(-rates, parameter))
@@ -78,12 +95,26 @@ class Optimizer:
     ) -> None:
         first, second = self.state[f"first/{name}"], self.state[f"second/{name}"]
         corrections = [1 - beta ** count.double() for beta in BETAS]
+        if self.kernels:
+            scales = torch.cat([corrections[0], corrections[1].sqrt()]).to(parameter.dtype)
+            moments = first, second, rates, self._decay(name), scales
+            self.kernels.adamw(parameter, gradient, *moments, self.frozen.get(name), *BETAS, EPSILON)
+            return
+        gradient = self._masked(name, gradient)
         if name in self.decayed:
             parameter.mul_(_over(1 - rates * self.decay, parameter))
         first.lerp_(gradient, 1 - BETAS[0])
         second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         scale = (second / corrections[1].to(second.dtype)).sqrt_().add_(EPSILON)
         parameter.addcdiv_(first * _over((-rates / corrections[0]).to(first.dtype), parameter), scale)
+
+    def _decay(self, name: str) -> torch.Tensor:
+        return self.decay if name in self.decayed else self.no_decay
+
+    def _masked(self, name: str, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient, zero in the runs for which this parameter is frozen."""
+        frozen = self.frozen.get(name)
+        return gradient if frozen is None else gradient.masked_fill(_over(frozen, gradient), 0)
 
 
 def _over(numbers: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:

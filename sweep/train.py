@@ -181,16 +181,16 @@ class Trainer:
         parameters, statistics = model.initial(self.networks, self.shape, self.method, dtype)
         self.parameters = {name: _moved(p, device).requires_grad_() for name, p in parameters.items()}
         self.statistics = {name: s.to(device) for name, s in statistics.items()}
-        self.optimizer = Optimizer(self.networks, self.parameters)
         layers = [name for name, *_ in self.shape.layers]
         treated = [f"{layer}.bias" for layer in layers if self.shape.treated(layer)]
         if len(self.rows) == 2:  # shared weights: the turn without bias computes, and leaves, these biases as zeros
             self.absent = {name: torch.zeros_like(self.parameters[name]) for name in treated}
-            self.frozen = {}
+            frozen = {}
         else:
             self.absent = {}
-            without = torch.tensor([[not run.bias] for run in self.networks], device=device)
-            self.frozen = {name: without for name in treated} if without.any() else {}
+            without = torch.tensor([not run.bias for run in self.networks], device=device)
+            frozen = dict.fromkeys(treated, without) if any(not run.bias for run in self.networks) else {}
+        self.optimizer = Optimizer(self.networks, self.parameters, frozen, self.method.kernels)
         scalings = [self.data.scaling(run) for run in self.networks]
         self.factor, self.offset = (
             torch.tensor(np.stack(part), dtype=dtype, device=device) for part in zip(*scalings, strict=True)
@@ -373,8 +373,6 @@ class Trainer:
             learning = {name: p for name, p in self.parameters.items() if not (turn == 1 and name in self.absent)}
             gradients = dict(zip(learning, torch.autograd.grad(losses.sum(), list(learning.values())), strict=True))
             with torch.no_grad():
-                for name, without in self.frozen.items():
-                    gradients[name] = gradients[name].masked_fill(without, 0)
                 updates = self.at * len(self.rows) + turn + 1
                 self.optimizer.update(
                     self.parameters,

@@ -191,13 +191,13 @@ def test_an_array_that_fails_stops_no_other_and_is_trained_by_the_next_launch(sp
     (store / "curves" / f"{first.array_id}.parquet").mkdir(parents=True)  # no file can take its place
     failed = sweep("launch", space, store=store, status=1)
     assert first.array_id in failed.stderr
-    assert f"{len(first.members)} runs failed" in failed.stderr
-    assert len(rows_of(store)) == RUNS - len(first.members)
+    assert f"{len(first)} runs failed" in failed.stderr
+    assert len(rows_of(store)) == RUNS - len(first)
     status = json.loads(sweep("status", "small", "--json", store=store).stdout)[0]
-    assert (status["failed"], status["missing"]) == (len(first.members), len(first.members))
+    assert (status["failed"], status["missing"]) == (len(first), len(first.members))
     (store / "curves" / f"{first.array_id}.parquet").rmdir()
     done = json.loads(sweep("launch", space, "--json", store=store).stdout)
-    assert (done["trained"], done["failed"]) == (len(first.members), 0)
+    assert (done["trained"], done["failed"]) == (len(first), 0)
     assert list((store / "failures").iterdir()) == []
 
 

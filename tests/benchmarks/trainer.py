@@ -1,0 +1,281 @@
+"""How fast arrays train, by width, size and method, beside the same network alone, beside processes that share the
+device, and beside what the device could do at most. All of it in one go, as one table.
+
+    python tests/benchmarks/trainer.py [--widths 1 4 16 64 256] [--seconds 3] [--variants] [--write]
+
+Numbers are model-steps a second: steps of one network on 16 pictures, of all networks together. "Alone" and "processes"
+train the network as a user would write it: `torch.nn`, `torch.optim`, one network a process. On the CPU every column
+but "alone" uses all cores, by one process a core with one thread each; on a GPU one process trains the array, and 16
+share it.
+
+`--variants` measures batch norm, dropout and AdamW beside the plain recipe; `--write` measures every size and method
+and rewrites this device's part of sweep/saturation.json by the rule that `chosen` states.
+"""
+
+import argparse
+import dataclasses
+import gc
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from sweep import data as data_sets
+from sweep import plan
+from sweep.machine import cores
+from sweep.methods import has_triton
+from sweep.runs import Run
+from sweep.shape import Shape, training_flops
+from sweep.train import Trainer, device_name, exact_arithmetic, local_device
+
+RECIPE = Run(weight_init="truncated_normal", input_scaling="centered", steps=10_000_000)
+SIZES: dict[str, tuple[int, ...]] = {
+    "cpu": (2, 4, 8, 16, 32, 64, 128),
+    "cuda": (2, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096),
+}
+SHARED = {"cpu": cores(), "cuda": 16}
+"""Processes with one network each that share the device."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--widths", type=int, nargs="+", default=[1, 4, 16, 64, 256])
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--variants", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    given = parser.parse_args()
+    kind = local_device()
+    print(f"{device_name(kind)}, {cores()} cores, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}\n", flush=True)
+    if given.write:
+        write(kind, given.seconds)
+    elif given.variants:
+        print_variants(kind, given.widths, given.seconds)
+    else:
+        print_table(kind, given.widths, given.seconds)
+
+
+def print_table(kind: plan.DeviceKind, widths: list[int], seconds: float) -> None:
+    processes = cores() if kind == "cpu" else 1
+    arithmetic, memory = together(peaks, processes, kind, seconds)
+    graph = ["alone, CUDA graph"] if kind == "cuda" else []
+    titles = ["width", "method", "runs", "fused", "alone", *graph, f"{SHARED[kind]} processes"]
+    titles += ["fused / alone", "fused / processes", "arithmetic allows", "memory allows"]
+    print_row(titles)
+    print_row(["---"] * len(titles))
+    for width in widths:
+        run = dataclasses.replace(RECIPE, width=width)
+        size, method = plan.array_size(run, kind), plan.method(width, kind)
+        [fused] = together(fused_rate, processes, kind, run, size, method, seconds)
+        [alone] = together(plain_rate, 1, kind, run, seconds)
+        graphs = together(graph_rate, 1, run, seconds) if graph else []
+        [shared] = together(plain_rate, SHARED[kind], kind, run, seconds)
+        flops, traffic = needs(run)
+        ratios = [f"{fused / alone:.1f}", f"{fused / shared:.2f}"]
+        ceilings = [f"{arithmetic / flops:,.0f}", f"{memory / traffic:,.0f}"]
+        rates = [f"{rate:,.0f}" for rate in (fused, alone, *graphs, shared)]
+        print_row([width, method, size, *rates, *ratios, *ceilings])
+
+
+def print_variants(kind: plan.DeviceKind, widths: list[int], seconds: float) -> None:
+    processes = cores() if kind == "cpu" else 1
+    variants: dict[str, dict[str, Any]] = {
+        "plain": {},
+        "batch norm": {"batch_norm": True},
+        "dropout": {"dropout": 0.5},
+        "AdamW": {"optimizer": "adamw", "learning_rate": 0.001},
+        "momentum": {"momentum": 0.9},
+        "all": {"batch_norm": True, "dropout": 0.5, "optimizer": "adamw", "learning_rate": 0.001},
+    }
+    print_row(["width", "runs", *variants])
+    print_row(["---"] * (2 + len(variants)))
+    for width in widths:
+        rates = []
+        size, method = plan.array_size(dataclasses.replace(RECIPE, width=width), kind), plan.method(width, kind)
+        for settings in variants.values():
+            run = dataclasses.replace(RECIPE, width=width, **settings)
+            rates += together(fused_rate, processes, kind, run, size, method, seconds)
+        print_row([width, size, *(f"{rate:,.0f} ({rate / rates[0]:.2f})" for rate in rates)])
+
+
+def write(kind: plan.DeviceKind, seconds: float) -> None:
+    """Measures every size and method at widths in powers of two, and rewrites the table of this kind of device."""
+    methods: list[plan.MethodName] = ["grouped"]
+    if kind == "cuda":
+        methods += ["triton", "im2col"] if has_triton() else ["im2col"]
+    rows: list[dict[str, Any]] = []
+    for width in (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024):
+        run = dataclasses.replace(RECIPE, width=width)
+        shape = Shape.of(run, (1, 28, 28), 10)
+        fitting = [n for n in SIZES[kind] if n == 2 or n * plan.array_bytes(run, shape) <= plan.MEMORY[kind]]
+        rates: dict[tuple[int, plan.MethodName], float] = {}
+        for method in methods:
+            for size in fitting:
+                [rates[size, method]] = together(
+                    fused_rate, cores() if kind == "cpu" else 1, kind, run, size, method, seconds
+                )
+                print(f"width {width}, {method}, {size} runs: {rates[size, method]:,.0f}", flush=True)
+                if rates[size, method] < 0.8 * max(rate for (_, m), rate in rates.items() if m == method):
+                    break  # larger ones only get slower
+        size, method = chosen(rates)
+        if rows and (rows[-1]["method"], rows[-1]["runs"]) == (method, size):
+            rows[-1]["width"] = width
+        else:
+            rows.append({"width": width, "method": method, "runs": size})
+    table = json.loads(plan.TABLE.read_text())
+    table[kind] = {
+        "measured": f"{device_name(kind)}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}",
+        "rows": rows,
+    }
+    plan.TABLE.write_text(format_table(table))
+    print(f"written: {plan.TABLE}")
+
+
+def chosen(rates: dict[tuple[int, plan.MethodName], float]) -> tuple[int, plan.MethodName]:
+    """The smallest array within 5 % of the best: larger ones are only longer."""
+    best = max(rates.values())
+    return min(key for key, rate in rates.items() if rate >= 0.95 * best)
+
+
+def format_table(table: dict[str, Any]) -> str:
+    """JSON with one row a line."""
+    parts = []
+    for kind, part in table.items():
+        rows = ",\n".join(f"      {json.dumps(row)}" for row in part["rows"])
+        parts.append(
+            f'  "{kind}": {{\n    "measured": {json.dumps(part["measured"])},\n    "rows": [\n{rows}\n    ]\n  }}'
+        )
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def needs(run: Run) -> tuple[float, float]:
+    """Floating-point operations of a step of one network, and bytes that have to be moved at least.
+
+    Every weight is read forward, backward and for its update, and written with its gradient; every activation and its
+    gradient are written and read once.
+    """
+    shape = Shape.of(run, (1, 28, 28), 10)
+    numbers = 5 * shape.parameter_count(True) + 4 * run.batch_size * shape.activations()
+    return training_flops(run, shape) / run.steps, 4 * numbers
+
+
+def together(measure: Callable[..., Any], processes: int, *arguments: Any) -> list[float]:
+    """Sums of what `measure` gives in that many processes at once, each number by itself."""
+    context = multiprocessing.get_context("spawn")
+    barrier, queue = context.Barrier(processes), context.Queue()
+    workers = [context.Process(target=_measured, args=(queue, barrier, measure, arguments)) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    found = [queue.get() for _ in workers]
+    for worker in workers:
+        worker.join()
+    failed = [each for each in found if isinstance(each, str)]
+    if failed:
+        sys.exit(failed[0])
+    return [float(total) for total in np.sum(found, axis=0)]
+
+
+def _measured(queue: Any, barrier: Any, measure: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        torch.set_num_threads(1)
+        gc.disable()
+        with exact_arithmetic():
+            queue.put(measure(barrier, *arguments))
+    except Exception as error:
+        barrier.abort()
+        queue.put(f"{type(error).__name__}: {error}")
+
+
+def steps_a_second(step: Callable[[], object], kind: str, barrier: Any, seconds: float) -> float:
+    """The rate of the best of three parts, all processes at once."""
+    finish = torch.cuda.synchronize if kind == "cuda" else lambda: None
+    for _ in range(3):
+        step()
+    finish()
+    barrier.wait()
+    rates = []
+    for _ in range(3):
+        started, done = time.perf_counter(), 0
+        while time.perf_counter() - started < seconds / 3:
+            for _ in range(10 if kind == "cuda" else 1):
+                step()
+                done += 1
+            if kind == "cuda" and done % 100 == 0:
+                finish()
+        finish()
+        rates.append(done / (time.perf_counter() - started))
+    return max(rates)
+
+
+def fused_rate(
+    barrier: Any, kind: plan.DeviceKind, run: Run, size: int, method: plan.MethodName, seconds: float
+) -> list[float]:
+    runs = [dataclasses.replace(run, seed=n // 2, bias=n % 2 == 0) for n in range(size)]
+    trainer = Trainer(runs, data_sets.load(run.dataset), device=kind, method=method)
+    return [size * steps_a_second(trainer.step, kind, barrier, seconds)]
+
+
+def plain_rate(barrier: Any, kind: str, run: Run, seconds: float) -> list[float]:
+    return [steps_a_second(plain_step(run, kind), kind, barrier, seconds)]
+
+
+def graph_rate(barrier: Any, run: Run, seconds: float) -> list[float]:
+    step = plain_step(run, "cuda", capturable=True)
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return [steps_a_second(graph.replay, "cuda", barrier, seconds)]
+
+
+def plain_step(run: Run, kind: str, capturable: bool = False) -> Callable[[], object]:
+    """A step of one network as a user writes it, batches drawn on the device."""
+    pictures, labels = data_sets.load(run.dataset).train
+    x = (torch.tensor(pictures, device=kind).float() / 255 - 0.5).contiguous()
+    y = torch.tensor(labels, device=kind)
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, run.width, 5, stride=2, padding=2),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(run.width, run.width, 5, stride=2, padding=2),
+        torch.nn.ReLU(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(49 * run.width, 64),
+        torch.nn.ReLU(),
+        torch.nn.Linear(64, 10),
+    ).to(kind)
+    optimizer = torch.optim.SGD(net.parameters(), lr=run.learning_rate)
+    loss_of = torch.nn.CrossEntropyLoss()
+
+    def step() -> None:
+        chosen = torch.randint(len(y), (run.batch_size,), device=kind)
+        optimizer.zero_grad(set_to_none=not capturable)
+        loss_of(net(x[chosen]), y[chosen]).backward()
+        optimizer.step()
+
+    return step
+
+
+def peaks(barrier: Any, kind: str, seconds: float) -> list[float]:
+    """Floating-point operations a second of a large matrix product, and bytes a second of a large copy."""
+    side, length = (1536, 2**25) if kind == "cpu" else (8192, 2**28)
+    a, b = torch.randn(side, side, device=kind), torch.randn(side, side, device=kind)
+    products = steps_a_second(lambda: torch.mm(a, b), kind, barrier, seconds)
+    source, target = torch.zeros(length, device=kind), torch.zeros(length, device=kind)
+    copies = steps_a_second(lambda: target.copy_(source), kind, barrier, seconds)
+    return [2.0 * side**3 * products, 8.0 * length * copies]
+
+
+def print_row(cells: list[Any]) -> None:
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
