@@ -474,7 +474,7 @@ def test_a_network_trained_by_the_kernels_is_the_plain_one(settings: dict[str, A
         shared = common.protocol == "shared_weights"
         alone = oracle.train_shared(run, data)[0] if shared else oracle.train(run, data)
         for name, wanted in alone.state().items():
-            if run.batch_norm and (name.startswith("conv") and name.endswith("bias") or name.endswith("mean")):
+            if run.batch_norm and ((name.startswith("conv") and name.endswith("bias")) or name.endswith("mean")):
                 continue  # batch norm takes a bias away: its gradient is rounding alone, which AdamW blows up
             moved = wanted - before[name].detach().cpu()
             assert_close(found[name].cpu() - before[name].detach().cpu(), moved, 1e-3)
