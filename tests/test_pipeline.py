@@ -194,7 +194,7 @@ def test_an_array_that_fails_stops_no_other_and_is_trained_by_the_next_launch(sp
     assert f"{len(first)} runs failed" in failed.stderr
     assert len(rows_of(store)) == RUNS - len(first)
     status = json.loads(sweep("status", "small", "--json", store=store).stdout)[0]
-    assert (status["failed"], status["missing"]) == (len(first), len(first.members))
+    assert (status["failed"], status["missing"]) == (len(first), len(first))
     (store / "curves" / f"{first.array_id}.parquet").rmdir()
     done = json.loads(sweep("launch", space, "--json", store=store).stdout)
     assert (done["trained"], done["failed"]) == (len(first), 0)
@@ -235,9 +235,47 @@ def test_a_stopped_sweep_goes_on_without_training_a_run_twice_and_to_the_same_ro
     done = json.loads(sweep("launch", space, "--json", store=store).stdout)
     assert (done["already"], done["trained"], done["failed"]) == (kept, LONG_RUNS - kept, 0)
     assert early.items() <= files(store).items()
+    assert not list((store / "checkpoints").glob("*"))
     pd.testing.assert_frame_equal(
         without_times_and_places(rows_of(store)), without_times_and_places(undisturbed), check_exact=True
     )
+
+
+@pytest.mark.slow
+def test_an_array_that_was_interrupted_is_taken_up_where_it_was_left_and_ends_the_same(tmp_path: Path) -> None:
+    from sweep import data, plan, search_space
+    from sweep.train import train
+
+    space, store = tmp_path / "one.yaml", tmp_path / "results"
+    space.write_text("{settings: {width: 1, steps: 4500, momentum: 0.5}, axes: {seed: 32}}")
+    process = subprocess.Popen([*SWEEP, "launch", str(space), "--store", str(store)], stderr=subprocess.PIPE, text=True)
+    # Importing and starting takes a worker some five seconds, training the whole array some forty.
+    wait_for(lambda: any(cpu_seconds(pid) > 15 for pid in training(process.pid)) or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    [kept] = (store / "checkpoints").iterdir()
+    size = int.from_bytes(kept.read_bytes()[:8], "little")
+    about = json.loads(json.loads(kept.read_bytes()[8 : 8 + size])["__metadata__"]["sweep"])
+    assert 0 < about["done"] < 4500
+
+    started = time.monotonic()
+    sweep("launch", space, store=store)
+    rows = rows_of(store)
+    assert list((store / "checkpoints").iterdir()) == []
+    # The time before the interruption is part of the runs' time, but was not spent again.
+    assert rows["train_seconds"].sum() > about["seconds"] > 0
+    assert rows["train_seconds"].sum() - about["seconds"] < time.monotonic() - started
+    [array] = plan.arrays(search_space.load(space), "cpu")
+    assert set(about["run_ids"]) == set(array.run_ids) == set(rows["run_id"])
+    outcomes = dict(zip(array.run_ids, train(array.runs(), data.load("mnist5k")), strict=True))
+    for row in rows.itertuples():
+        wanted = outcomes[row.run_id]
+        assert (row.test_loss, row.train_loss, row.test_correct) == (
+            wanted.test_loss,
+            wanted.train_loss,
+            wanted.test_correct,
+        )
 
 
 @pytest.mark.slow
@@ -265,6 +303,15 @@ def test_a_lost_worker_is_replaced_and_nothing_but_its_arrays_is_trained_again(
 def training(pid: int) -> list[int]:
     """The workers below a launch that are training an array."""
     return [child for child in descendants(pid) if "ImplicitFunc.train" in command_line(child)]
+
+
+def cpu_seconds(pid: int) -> float:
+    """What the process has spent in user mode."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(fields[11]) / os.sysconf("SC_CLK_TCK")
 
 
 def command_line(pid: int) -> str:

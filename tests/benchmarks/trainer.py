@@ -108,24 +108,22 @@ def write(kind: plan.DeviceKind, seconds: float) -> None:
     if kind == "cuda":
         methods += ["triton", "im2col"] if has_triton() else ["im2col"]
     rows: list[dict[str, Any]] = []
-    for width in (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024):
+    for width in (1, 2, 4, 8, 16, 32, 64, 128, 256):
         run = dataclasses.replace(RECIPE, width=width)
         shape = Shape.of(run, (1, 28, 28), 10)
         fitting = [n for n in SIZES[kind] if n == 2 or n * plan.array_bytes(run, shape) <= plan.MEMORY[kind]]
-        rates: dict[tuple[int, plan.MethodName], float] = {}
-        for method in methods:
-            for size in fitting:
-                [rates[size, method]] = together(
-                    fused_rate, cores() if kind == "cpu" else 1, kind, run, size, method, seconds
-                )
-                print(f"width {width}, {method}, {size} runs: {rates[size, method]:,.0f}", flush=True)
-                if rates[size, method] < 0.8 * max(rate for (_, m), rate in rates.items() if m == method):
-                    break  # larger ones only get slower
+        if kind == "cpu":  # larger ones were never faster there, and take long to try
+            fitting = [n for n in fitting if n == 2 or n * width <= 256]
+        ways = [(size, method) for method in methods for size in fitting]
+        found = together(fused_rates, cores() if kind == "cpu" else 1, kind, run, ways, seconds)
+        rates = dict(zip(ways, found, strict=True))
+        print(f"width {width}:", ", ".join(f"{m} {n}: {rate:,.0f}" for (n, m), rate in rates.items()), flush=True)
         size, method = chosen(rates)
         if rows and (rows[-1]["method"], rows[-1]["runs"]) == (method, size):
             rows[-1]["width"] = width
         else:
             rows.append({"width": width, "method": method, "runs": size})
+    rows[-1]["width"] = 1024
     table = json.loads(plan.TABLE.read_text())
     table[kind] = {
         "measured": f"{device_name(kind)}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}",
@@ -217,6 +215,14 @@ def fused_rate(
     runs = [dataclasses.replace(run, seed=n // 2, bias=n % 2 == 0) for n in range(size)]
     trainer = Trainer(runs, data_sets.load(run.dataset), device=kind, method=method)
     return [size * steps_a_second(trainer.step, kind, barrier, seconds)]
+
+
+def fused_rates(
+    barrier: Any, kind: plan.DeviceKind, run: Run, ways: list[tuple[int, plan.MethodName]], seconds: float
+) -> list[float]:
+    """Rates by size and method, each measured twice with all others in between: machines speed up and slow down."""
+    rounds = [[fused_rate(barrier, kind, run, *way, seconds / 2)[0] for way in ways] for _ in range(2)]
+    return [max(rates) for rates in zip(*rounds, strict=True)]
 
 
 def plain_rate(barrier: Any, kind: str, run: Run, seconds: float) -> list[float]:

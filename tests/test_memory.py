@@ -1,0 +1,29 @@
+"""A worker stays within the memory that it is planned with."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import dataclasses, json, resource, sys
+import torch
+from sweep import data, plan
+from sweep.runs import Run
+from sweep.train import train
+
+torch.set_num_threads(1)
+run = Run(**json.loads(sys.argv[1]))
+runs = [dataclasses.replace(run, seed=n // 2, bias=n % 2 == 0) for n in range(plan.array_size(run, "cpu"))]
+train(runs, data.load("mnist5k"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1, 4, 16, 64, 256])
+@pytest.mark.parametrize("settings", ["", ', "batch_norm": true, "dropout": 0.5, "optimizer": "adamw"'])
+def test_a_worker_needs_less_than_two_gigabytes_at_every_default_size(width: int, settings: str) -> None:
+    run = f'{{"width": {width}, "steps": 3{settings}}}'
+    done = subprocess.run([sys.executable, "-c", PROGRAM, run], capture_output=True, text=True, check=True)
+    assert 0.1 < float(done.stdout) < 2
