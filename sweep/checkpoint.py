@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from sweep.files import replacing
 
@@ -55,10 +55,9 @@ class Checkpoint:
     def save(self, state: State) -> None:
         """Keeps `state` in place of what was kept before; raises Stopped when training is to stop."""
         header = {"sweep": json.dumps({"version": VERSION, **self.about, **state.numbers})}
-        content = save({name: tensor.contiguous() for name, tensor in state.tensors.items()}, metadata=header)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as temporary:
-            temporary.write_bytes(content)
+            save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, temporary, metadata=header)
         self.last = time.monotonic()
         if self.stopping():
             raise Stopped
@@ -74,6 +73,12 @@ class Checkpoint:
         except (OSError, SafetensorError, json.JSONDecodeError):
             return None
 
+    def part(self, number: int) -> "Checkpoint":
+        """That of a part of the array, which is split where memory is short."""
+        path = self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}")
+        return Checkpoint(path, about=self.about, every=self.every, stopping=self.stopping)
+
     def remove(self) -> None:
-        """Forgets it: the array is done."""
-        self.path.unlink(missing_ok=True)
+        """Forgets it, and those of its parts: the array is done."""
+        for path in self.path.parent.glob(f"{self.path.stem}*{self.path.suffix}"):
+            path.unlink(missing_ok=True)

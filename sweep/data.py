@@ -98,15 +98,33 @@ def fingerprint(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     return digest.hexdigest()[:16]
 
 
-def batches(seed: int, examples: int, batch_size: int, start: int, stop: int) -> NDArray[np.int64]:
-    """Indices `[stop - start, batch_size]` of the pictures that steps `start` … `stop` - 1 of a run with `seed` see.
+class Batches:
+    """The order in which a run with `seed` sees the training pictures, in batches of `batch_size`.
 
-    Every epoch is a new permutation of all training pictures; a batch may reach over the end of an epoch.
+    Every epoch is a new permutation of all training pictures; a batch may reach over the end of an epoch. The epochs
+    that were asked for last are kept, since the next question is about where the last one ended.
     """
-    first, last = start * batch_size // examples, (stop * batch_size - 1) // examples
-    epochs = [streams.permutation(seed, f"order/{epoch}", examples) for epoch in range(first, last + 1)]
-    begin = start * batch_size - first * examples
-    return np.concatenate(epochs)[begin : begin + (stop - start) * batch_size].reshape(-1, batch_size)
+
+    def __init__(self, seed: int, examples: int, batch_size: int) -> None:
+        self.seed, self.examples, self.batch_size = seed, examples, batch_size
+        self._epochs: dict[int, NDArray[np.int64]] = {}
+
+    def take(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Indices `[stop - start, batch_size]` of the pictures that steps `start` … `stop` - 1 see."""
+        first, last = start * self.batch_size // self.examples, (stop * self.batch_size - 1) // self.examples
+        self._epochs = {epoch: self._epoch(epoch) for epoch in range(first, last + 1)}
+        begin = start * self.batch_size - first * self.examples
+        seen = np.concatenate(list(self._epochs.values()))[begin : begin + (stop - start) * self.batch_size]
+        return seen.reshape(-1, self.batch_size)
+
+    def _epoch(self, epoch: int) -> NDArray[np.int64]:
+        known = self._epochs.get(epoch)
+        return streams.permutation(self.seed, f"order/{epoch}", self.examples) if known is None else known
+
+
+def batches(seed: int, examples: int, batch_size: int, start: int, stop: int) -> NDArray[np.int64]:
+    """`Batches.take` for once."""
+    return Batches(seed, examples, batch_size).take(start, stop)
 
 
 def _mnist5k() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

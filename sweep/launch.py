@@ -13,6 +13,7 @@ import logging
 import pickle
 import signal
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Collection, Iterator, Sequence
@@ -163,24 +164,30 @@ def _tune(
 def _stopping(watcher: "_Watcher", scratch: str) -> Iterator[None]:
     """On Ctrl-C, has the arrays in training save a checkpoint before KeyboardInterrupt is raised; twice, it is at once.
 
-    A file is the sign, since no signal reaches a Tune function.
+    SIGTERM does the same and ends the program. A file is the sign, since no signal reaches a Tune function.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears of signals
+        return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(number, before[signal.Signals(number)])
         (Path(scratch) / "stop").touch()
         last = time.monotonic() + STOPPING
         while time.monotonic() < last and not all(
             (Path(scratch) / f"{each}.stopped").exists() for each in watcher.running
         ):
             time.sleep(0.05)
+        if number == signal.SIGTERM:
+            raise SystemExit(128 + signal.SIGTERM)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _note_failure(store: Store, array: Array, message: str, trace: str | None = None) -> None:
@@ -235,7 +242,8 @@ def _train_array(array: Array, store: Store, data: data_sets.Data, device: Devic
 
     def tick(step: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= REPORT_EVERY:
+        # A report waits for the driver, which waits for checkpoints once it has asked to stop.
+        if time.monotonic() - last >= REPORT_EVERY and not stop.exists():
             last = time.monotonic()
             tune.report({"array": array.array_id, "share": step / array.cell.steps})
 

@@ -93,7 +93,14 @@ class Method:
 
     def linear(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """`[runs, pictures, inputs]` to `[runs, pictures, units]`, a matrix product a run; both axes are padded."""
-        return _rounded_gradient(torch.baddbmm(bias.unsqueeze(1), self.round(x), self.round(weight)), self.round)
+        return self._product(x, weight, bias)
+
+    def _product(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """`[runs, rows, inputs]` times `[runs, inputs, units]`, with a bias `[runs, units]`."""
+        if self.round is _same:
+            return torch.baddbmm(bias.unsqueeze(1), x, weight)
+        product = _rounded_gradient(torch.bmm(self.round(x), self.round(weight)), self.round)
+        return product + bias.unsqueeze(1)  # the bias is no factor: its gradient is not rounded
 
     def batch_norm(self, x: torch.Tensor, norm: BatchNorm, training: bool, relu: bool) -> torch.Tensor:
         """PyTorch's batch normalization of every run's channels by themselves; running statistics move in training."""
@@ -131,15 +138,12 @@ class Grouped(Method):
     ) -> torch.Tensor:
         filters = weight.permute(0, 4, 3, 1, 2).flatten(0, 1)
         # Pictures that all runs share need no groups: their channels are then the inputs of every run's filters.
-        y = F.conv2d(
-            self.round(x),
-            self.round(filters),
-            bias.flatten(),
-            stride=stride,
-            padding=weight.shape[1] // 2,
-            groups=x.shape[1] // weight.shape[3],
-        )
-        y = _rounded_gradient(y, self.round)
+        padding, groups = weight.shape[1] // 2, x.shape[1] // weight.shape[3]
+        if self.round is _same:
+            y = F.conv2d(x, filters, bias.flatten(), stride, padding, 1, groups)
+        else:  # the bias is no factor: its gradient is not rounded
+            product = F.conv2d(self.round(x), self.round(filters), None, stride, padding, 1, groups)
+            y = _rounded_gradient(product, self.round) + bias.view(1, -1, 1, 1)
         return torch.relu_(y) if relu else y
 
     def batch_norm(self, x: torch.Tensor, norm: BatchNorm, training: bool, relu: bool) -> torch.Tensor:
@@ -174,17 +178,16 @@ class Im2col(Method):
     ) -> torch.Tensor:
         runs, side, _, _, outputs = weight.shape
         padding = side // 2
-        pictures = F.pad(self.split(self.round(x), runs), (0, 0, padding, padding, padding, padding))
+        pictures = F.pad(self.split(x, runs), (0, 0, padding, padding, padding, padding))
         patches = pictures.unfold(2, side, stride).unfold(
             3, side, stride
         )  # [runs, n, height, width, inputs, side, side]
         _, count, height, width = patches.shape[:4]
         rows = patches.permute(0, 1, 2, 3, 5, 6, 4).reshape(runs, count * height * width, -1)
         missing = -rows.shape[2] % ALIGNMENT, -outputs % ALIGNMENT
-        filters = F.pad(self.round(weight.flatten(1, 3)), (0, missing[1], 0, missing[0]))
-        bias = F.pad(bias, (0, missing[1])).unsqueeze(1)
-        y = torch.baddbmm(bias, F.pad(rows, (0, missing[0])), filters)[..., :outputs].contiguous()
-        y = _rounded_gradient(y, self.round)
+        filters = F.pad(weight.flatten(1, 3), (0, missing[1], 0, missing[0]))
+        y = self._product(F.pad(rows, (0, missing[0])), filters, F.pad(bias, (0, missing[1])))
+        y = y[..., :outputs].contiguous()
         if relu:
             y = torch.relu_(y)
         return y.view(runs * count, height, width, outputs).permute(0, 3, 1, 2)

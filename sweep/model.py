@@ -4,7 +4,9 @@ Every tensor of parameters starts with the axis of runs; nothing is ever summed 
 depend on its neighbours.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -20,22 +22,32 @@ Tensors = dict[str, torch.Tensor]
 
 
 def initial(
-    runs: Sequence[Run], shape: Shape, method: Method | None = None, dtype: torch.dtype = torch.float32
+    runs: Sequence[Run],
+    shape: Shape,
+    method: Method | None = None,
+    dtype: torch.dtype = torch.float32,
+    threads: int = 1,
 ) -> tuple[Tensors, Tensors]:
     """Starting parameters and running statistics of the runs, each tensor with the axis of runs first.
 
     Weights are drawn from the run's seed, the layer's name and the kind of draw alone: the two runs of a pair start
     from equal weights. Convolution weights are `[runs, side, side, inputs, outputs]`, linear ones
-    `[runs, inputs, outputs]` and padded to `ALIGNMENT`, biases `[runs, outputs]`.
+    `[runs, inputs, outputs]` and padded to `ALIGNMENT`, biases `[runs, outputs]`. Seeds are drawn by `threads` at once.
     """
     method = method or Grouped()
     parameters: Tensors = {}
+    slots: dict[tuple[int, str], list[int]] = {}
+    for slot, run in enumerate(runs):
+        slots.setdefault((run.seed, run.weight_init), []).append(slot)
     for name, weight_shape, fan_in in shape.layers:
-        drawn: dict[tuple[int, str], NDArray[np.float64]] = {}
-        for run in runs:
-            if (run.seed, run.weight_init) not in drawn:
-                drawn[run.seed, run.weight_init] = _weights(run, name, weight_shape, fan_in)
-        weight = torch.from_numpy(np.stack([drawn[run.seed, run.weight_init] for run in runs])).to(dtype)
+        weight = torch.empty(len(runs), *weight_shape, dtype=dtype)
+        draw = functools.partial(_draw, weight, runs, name, weight_shape, fan_in)
+        if threads == 1:
+            for chosen in slots.values():
+                draw(chosen)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(draw, slots.values()))
         parameters[f"{name}.weight"] = arrange(name, weight, shape, method)
         biases = np.stack([_biases(run, shape, name, weight_shape[0], fan_in) for run in runs])
         bias = torch.from_numpy(biases).to(dtype)
@@ -60,7 +72,8 @@ def arrange(layer: str, weight: torch.Tensor, shape: Shape, method: Method) -> t
         return method.arrange(weight)
     if layer == shape.layers[shape.depth][0]:
         weight = weight.view(*weight.shape[:2], shape.filters, -1).transpose(2, 3).flatten(2)
-    return F.pad(weight.transpose(1, 2), (0, -weight.shape[1] % ALIGNMENT, 0, -weight.shape[2] % ALIGNMENT))
+    missing = 0, -weight.shape[1] % ALIGNMENT, 0, -weight.shape[2] % ALIGNMENT
+    return F.pad(weight.transpose(1, 2), missing).contiguous()  # without padding it would stay transposed
 
 
 def has_bias(run: Run, shape: Shape, layer: str) -> bool:
@@ -142,6 +155,13 @@ def _norm(parameters: Tensors, statistics: Tensors, layer: int) -> BatchNorm:
         statistics[f"norm{layer}.mean"],
         statistics[f"norm{layer}.variance"],
     )
+
+
+def _draw(
+    weight: torch.Tensor, runs: Sequence[Run], layer: str, size: tuple[int, ...], fan_in: int, slots: list[int]
+) -> None:
+    """Fills the slots, all of one seed and kind of draw, of a layer's weights."""
+    weight[slots] = torch.from_numpy(_weights(runs[slots[0]], layer, size, fan_in)).to(weight.dtype)
 
 
 def _weights(run: Run, layer: str, size: tuple[int, ...], fan_in: int) -> NDArray[np.float64]:

@@ -166,9 +166,10 @@ class Store:
         return self.root / "checkpoints" / f"{array_id}.safetensors"
 
     def clear_checkpoints(self, done: Collection[str]) -> None:
-        """Forgets the checkpoints of arrays whose runs are all done by now."""
+        """Forgets the checkpoints of arrays whose runs are all done by now, and files that are no checkpoints."""
         for path in self._files("checkpoints", "safetensors"):
-            if all(run_id in done for run_id in _checkpoint_header(path)["run_ids"]):
+            runs = _checkpointed(path)
+            if runs is not None and all(run_id in done for run_id in runs):
                 path.unlink(missing_ok=True)
 
     def report_folder(self, name: str) -> Path:
@@ -198,12 +199,20 @@ def read_table(path: Path, columns: list[str] | None) -> pa.Table:
         raise InputError(f"{path}: is no table of this store ({error}); move it away to go on") from error
 
 
-def _checkpoint_header(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself; safetensors: eight bytes of length, then JSON."""
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    about: dict[str, Any] = json.loads(header["__metadata__"]["sweep"])
-    return about
+def _checkpointed(path: Path) -> list[str] | None:
+    """The runs of a checkpoint, none if it is no checkpoint, None where the file cannot be read.
+
+    Safetensors: eight bytes of length, then JSON.
+    """
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+        return list(json.loads(header["__metadata__"]["sweep"])["run_ids"])
+    except OSError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def _check_schema(path: Path, schema: pa.Schema) -> None:

@@ -2,10 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
+import gc
+import hashlib
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Literal
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +18,8 @@ from numpy.typing import NDArray
 
 from sweep import model, plan, streams
 from sweep.checkpoint import Checkpoint, State
-from sweep.data import Data, batches
+from sweep.data import Batches, Data
+from sweep.machine import cores
 from sweep.methods import METHODS, Dropout, has_triton
 from sweep.optimizers import Optimizer
 from sweep.plan import DeviceKind, MethodName
@@ -74,21 +79,43 @@ def train(
     try:
         with exact_arithmetic(runs[0].precision):
             return _train(Trainer(runs, data, device=device, method=method), tick, checkpoint)
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
         halves = _halves(runs)
-        if len(halves) == 1:
+        if len(halves) == 1 or not _out_of_memory(error):
             raise
         # The traceback holds on to the tensors of the array that was too large.
         error.__traceback__ = None
+    gc.collect()
     if device != "cpu":
         torch.cuda.empty_cache()
-    outcomes = [train(half, data, device=device, method=method, tick=tick) for half in halves]
+    outcomes = [
+        train(
+            half,
+            data,
+            device=device,
+            method=method,
+            tick=_of_part(tick, part, len(halves), runs[0].steps),
+            checkpoint=checkpoint.part(part) if checkpoint else None,
+        )
+        for part, half in enumerate(halves)
+    ]
     by_run = {
         run: outcome
         for half, part in zip(halves, outcomes, strict=True)
         for run, outcome in zip(half, part, strict=True)
     }
     return [by_run[run] for run in runs]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; on a CPU, and in libraries of a GPU, only the words of a RuntimeError say so."""
+    words = ("can't allocate memory", "ALLOC_FAILED", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+
+
+def _of_part(tick: Callable[[int], None] | None, part: int, parts: int, steps: int) -> Callable[[int], None] | None:
+    """Steps of one part of an array as steps of the whole."""
+    return None if tick is None else lambda step: tick((part * steps + step) // parts)
 
 
 def _halves(runs: Sequence[Run]) -> list[list[Run]]:
@@ -154,6 +181,14 @@ class DeviceData:
                 return 1 / (255 * self.deviation), -self.mean / self.deviation
 
 
+class Block(NamedTuple):
+    """What the steps from `start` on need: pictures `[steps, batch, seeds]`, and masks' states `[steps, seeds]`."""
+
+    start: int
+    order: NDArray[np.int64]
+    states: dict[str, NDArray[np.int32]]
+
+
 class Trainer:
     """An array in training: parameters, running statistics and the sums that its outcomes are made of.
 
@@ -178,7 +213,8 @@ class Trainer:
         self.method = METHODS[method or _method(first, device)](first.precision, device)
         self.steps, self.batch_size = first.steps, first.batch_size
         self.networks, self.rows = _networks(runs)
-        parameters, statistics = model.initial(self.networks, self.shape, self.method, dtype)
+        threads = 1 if device == "cpu" else cores()
+        parameters, statistics = model.initial(self.networks, self.shape, self.method, dtype, threads)
         self.parameters = {name: _moved(p, device).requires_grad_() for name, p in parameters.items()}
         self.statistics = {name: s.to(device) for name, s in statistics.items()}
         layers = [name for name, *_ in self.shape.layers]
@@ -199,10 +235,13 @@ class Trainer:
         self.seeds = sorted({run.seed for run in self.networks})
         seed_of = {seed: place for place, seed in enumerate(self.seeds)}
         self.seed_of_network = torch.tensor([seed_of[run.seed] for run in self.networks], device=device)
+        self.batches = [Batches(seed, len(self.data.train[1]), self.batch_size) for seed in self.seeds]
         self._prepare_dropout(layers[:-1] if self.shape.dropout else [])
 
         count = len(self.networks)
-        self.order = torch.zeros(ORDER_BLOCK, self.batch_size, count, dtype=torch.int64, device=device)
+        self.order = torch.zeros(ORDER_BLOCK, self.batch_size, len(self.seeds), dtype=torch.int64, device=device)
+        self.drawer = None if device == "cpu" else ThreadPoolExecutor(1)
+        self.drawn: Future[Block] | None = None
         self.at = torch.zeros(1, dtype=torch.int64, device=device)  # batches done, as the device counts them
         self.done = 0
         self.loss_sum = torch.zeros(len(self.rows), count, dtype=torch.float64, device=device)
@@ -248,10 +287,15 @@ class Trainer:
     def evaluate(self, pictures: torch.Tensor, labels: torch.Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Which pictures each run gets right `[runs, n]`, and each run's mean loss `[runs]`."""
         networks = len(self.networks)
-        largest = networks * max(
-            self.shape.channels * self.shape.height * self.shape.width,
-            self.shape.filters * max(map(self.shape.pixels, range(self.shape.depth))),
-            self.shape.hidden,
+        patches = self.shape.kernel_size**2 if self.method.name == "im2col" else 1
+        largest = (
+            patches
+            * networks
+            * max(
+                self.shape.channels * self.shape.height * self.shape.width,
+                self.shape.filters * max(map(self.shape.pixels, range(self.shape.depth))),
+                self.shape.hidden,
+            )
         )
         size = max(1, min(len(labels), EVALUATION_NUMBERS["cpu" if self.device == "cpu" else "cuda"] // largest))
         correct, loss = [], torch.zeros_like(self.loss_sum)
@@ -320,7 +364,7 @@ class Trainer:
             self._draw_block()
 
     def _identity(self) -> str:
-        return repr((TRAINER_VERSION, self.data.fingerprint, self.runs))
+        return hashlib.sha256(repr((TRAINER_VERSION, self.data.fingerprint, self.runs)).encode()).hexdigest()
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """All that training changes, by name."""
@@ -392,7 +436,7 @@ class Trainer:
 
     def _batch(self, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The batch at this place of the block: pictures as activations, and labels `[networks, batch]`."""
-        chosen = self.order.index_select(0, place).squeeze(0)
+        chosen = self.order.index_select(0, place).squeeze(0).index_select(1, self.seed_of_network)
         pictures, labels = self.data.train
         if self.method.runs_first:
             chosen = chosen.T
@@ -408,7 +452,8 @@ class Trainer:
         if self.method.runs_first:
             batch = batch.expand(networks, -1, -1, -1)
             return self._scaled(batch, self.factor[:, None, None], self.offset[:, None, None])
-        copies = 1 if self.same_input else networks
+        # A GPU would take another way for one input, with other bits: what neighbours scale by must not be seen.
+        copies = 1 if self.same_input and self.device == "cpu" else networks
         batch = batch.unsqueeze(2).expand(-1, -1, copies, -1)
         return self._scaled(batch, self.factor[:copies], self.offset[:copies])
 
@@ -420,19 +465,30 @@ class Trainer:
         return scaled.view(len(scaled), self.shape.height, self.shape.width, -1).permute(0, 3, 1, 2)
 
     def _draw_block(self) -> None:
-        """Puts the batches and the masks' states of the block of steps that contains the next one on the device."""
-        start = self.done // ORDER_BLOCK * ORDER_BLOCK
-        stop = min(start + ORDER_BLOCK, self.steps)
-        orders = self._order(start, stop)
-        self._send(orders[..., self.seed_of_network.cpu().numpy()], self.order)
-        for layer, states in self.states.items():
-            words = [streams.dropout_states(seed, layer, start, stop).view(np.int32) for seed in self.seeds]
-            self._send(np.stack(words, axis=1), states)
+        """Puts the batches and the masks' states of the block of steps that contains the next one on the device.
 
-    def _order(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Indices `[steps, batch, seeds]` of the pictures; runs of one seed see the same."""
-        examples = len(self.data.train[1])
-        return np.stack([batches(seed, examples, self.batch_size, start, stop) for seed in self.seeds], axis=2)
+        Where the device works by itself, a thread draws the block after it meanwhile.
+        """
+        start = self.done // ORDER_BLOCK * ORDER_BLOCK
+        if self.drawer is None:
+            block = self._block(start)
+        else:
+            ahead = self.drawn.result() if self.drawn else None
+            block = ahead if ahead and ahead.start == start else self._block(start)
+            following = start + ORDER_BLOCK
+            self.drawn = self.drawer.submit(self._block, following) if following < self.steps else None
+        self._send(block.order, self.order)
+        for layer, states in block.states.items():
+            self._send(states, self.states[layer])
+
+    def _block(self, start: int) -> "Block":
+        stop = min(start + ORDER_BLOCK, self.steps)
+        order = np.stack([batches.take(start, stop) for batches in self.batches], axis=2)
+        states = {
+            layer: np.stack([streams.dropout_states(seed, layer, start, stop) for seed in self.seeds], axis=1)
+            for layer in self.states
+        }
+        return Block(start, order, {layer: words.view(np.int32) for layer, words in states.items()})
 
     def _send(self, block: NDArray[Any], to: torch.Tensor) -> None:
         source = torch.from_numpy(np.ascontiguousarray(block))
@@ -477,7 +533,13 @@ def _moved(parameter: torch.Tensor, device: str) -> torch.Tensor:
 def _method(run: Run, device: str) -> MethodName:
     """The method that the table names for this device; without Triton, the one that comes next."""
     wanted = plan.method(run.width, "cpu" if device == "cpu" else "cuda")
-    return "im2col" if wanted == "triton" and not has_triton() else wanted
+    return "im2col" if wanted == "triton" and not _runs_triton(device) else wanted
+
+
+@functools.cache
+def _runs_triton(device: str) -> bool:
+    """Whether our kernels run there: their tiles want the shared memory of compute capability 8.0."""
+    return has_triton() and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def curve_examples(run: Run, available: int) -> int:
@@ -497,17 +559,22 @@ def _number(value: float) -> float | None:
 @contextlib.contextmanager
 def exact_arithmetic(precision: str = "float32") -> Iterator[None]:
     """Float32 means float32 unless `precision` says otherwise, and the same program gives the same bits."""
-    # What has been rounded to bfloat16 passes through tensor cores for tf32 unchanged.
-    torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
-    torch.backends.cudnn.allow_tf32 = precision != "float32"
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    tensor_cores = precision != "float32"  # what has been rounded to bfloat16 passes through those of tf32 unchanged
+    flags = [(matmul, "allow_tf32", tensor_cores), (cudnn, "allow_tf32", tensor_cores)]
+    flags += [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
+    before = [getattr(backend, name) for backend, name, _ in flags]
+    for backend, name, wanted in flags:
+        setattr(backend, name, wanted)
     # Confident runs have gradients below the normal range, which CPUs compute many times slower.
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_flush_denormal(False)
+        for (backend, name, _), value in zip(flags, before, strict=True):
+            setattr(backend, name, value)
 
 
 def local_device() -> DeviceKind:

@@ -114,6 +114,35 @@ def test_a_checkpoint_that_cannot_be_read_starts_the_array_anew(damage: str, tmp
     assert plain(train(pairs(SMALL), GREY, checkpoint=Checkpoint(path))) == plain(train(pairs(SMALL), GREY))
 
 
+def test_the_parts_of_an_array_that_was_split_have_checkpoints_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, asked = Trainer.step, 0
+
+    def short(trainer: Trainer) -> None:
+        if len(trainer.runs) > 2:
+            raise torch.OutOfMemoryError("no memory left")
+        step(trainer)
+
+    def stopping() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 5
+
+    whole = plain(train(pairs(SMALL), GREY))
+    monkeypatch.setattr(Trainer, "step", short)
+    path, seen = tmp_path / "a.safetensors", []
+    with pytest.raises(Stopped):
+        train(pairs(SMALL), GREY, checkpoint=Checkpoint(path, stopping=stopping))
+    assert [file.name for file in tmp_path.iterdir()] == ["a-0.safetensors"]
+    split = plain(train(pairs(SMALL), GREY, checkpoint=Checkpoint(path), tick=seen.append))
+    assert seen == sorted(seen) and seen[-1] == SMALL.steps and seen[0] > 2
+    for one, other in zip(whole, split, strict=True):
+        assert one.test_loss == pytest.approx(other.test_loss, rel=1e-4)
+    Checkpoint(path).remove()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_says_what_it_is_and_holds_no_code(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     trainer = Trainer(pairs(SMALL), GREY)

@@ -1,4 +1,5 @@
 import datetime
+import json
 import multiprocessing
 from pathlib import Path
 
@@ -84,6 +85,22 @@ def test_an_unfinished_temporary_file_is_never_read(store: Store) -> None:
     assert store.statuses().keys() == set(IDS[:2])
     assert store.sweeps() == {}
     assert store.failures() == {}
+
+
+def test_checkpoints_of_what_is_done_and_files_that_are_none_are_cleared(store: Store) -> None:
+    folder = store.checkpoint("x").parent
+    folder.mkdir(parents=True)
+
+    def write(name: str, run_ids: list[str]) -> None:
+        header = json.dumps({"__metadata__": {"sweep": json.dumps({"run_ids": run_ids})}}).encode()
+        store.checkpoint(name).write_bytes(len(header).to_bytes(8, "little") + header)
+
+    write("done", ["a", "b"])
+    write("half", ["a", "c"])
+    for name, content in {"empty": b"", "garbage": b"\xff" * 100, "other": b"\x02" + bytes(7) + b"{}"}.items():
+        store.checkpoint(name).write_bytes(content)
+    store.clear_checkpoints({"a", "b"})
+    assert [path.stem for path in folder.iterdir()] == ["half"]
 
 
 def test_a_write_that_fails_leaves_nothing_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
