@@ -21,6 +21,8 @@ lint: $(VENV)/.installed-dev
 
 benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/plain_tune.py
+	$(BIN)/python tests/benchmarks/trainer.py
+	$(BIN)/python tests/benchmarks/trainer.py --variants --widths 1 4 16 64
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -242,22 +242,25 @@ def test_a_stopped_sweep_goes_on_without_training_a_run_twice_and_to_the_same_ro
 
 
 @pytest.mark.slow
-def test_an_array_that_was_interrupted_is_taken_up_where_it_was_left_and_ends_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_array_that_was_interrupted_is_taken_up_where_it_was_left_and_ends_the_same(
+    sign: signal.Signals, status: int, tmp_path: Path
+) -> None:
     from sweep import data, plan, search_space
     from sweep.train import train
 
     space, store = tmp_path / "one.yaml", tmp_path / "results"
-    space.write_text("{settings: {width: 1, steps: 4500, momentum: 0.5}, axes: {seed: 32}}")
+    space.write_text("{settings: {width: 1, steps: 9000, momentum: 0.5}, axes: {seed: 16}}")
     process = subprocess.Popen([*SWEEP, "launch", str(space), "--store", str(store)], stderr=subprocess.PIPE, text=True)
     # Importing and starting takes a worker some five seconds, training the whole array some forty.
     wait_for(lambda: any(cpu_seconds(pid) > 15 for pid in training(process.pid)) or process.poll() is not None)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    assert process.returncode == status, said
     [kept] = (store / "checkpoints").iterdir()
     size = int.from_bytes(kept.read_bytes()[:8], "little")
     about = json.loads(json.loads(kept.read_bytes()[8 : 8 + size])["__metadata__"]["sweep"])
-    assert 0 < about["done"] < 4500
+    assert 0 < about["done"] < 9000
 
     started = time.monotonic()
     sweep("launch", space, store=store)
