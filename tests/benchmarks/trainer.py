@@ -69,16 +69,27 @@ def print_table(kind: plan.DeviceKind, widths: list[int], seconds: float) -> Non
     print_row(["---"] * len(titles))
     for width in widths:
         run = dataclasses.replace(RECIPE, width=width)
-        size, method = plan.array_size(run, kind), plan.method(width, kind)
-        [fused] = together(fused_rate, processes, kind, run, size, method, seconds)
-        [alone] = together(plain_rate, 1, kind, run, seconds)
-        graphs = together(graph_rate, 1, run, seconds) if graph else []
-        [shared] = together(plain_rate, SHARED[kind], kind, run, seconds)
+        size, method = usual(run, kind)
+        # Twice, one after the other, since machines speed up and slow down.
+        rounds = []
+        for _ in range(2):
+            [fused] = together(fused_rate, processes, kind, run, size, method, seconds)
+            [alone] = together(plain_rate, 1, kind, run, seconds)
+            graphs = together(graph_rate, 1, run, seconds) if graph else []
+            [shared] = together(plain_rate, SHARED[kind], kind, run, seconds)
+            rounds.append([fused, alone, *graphs, shared])
+        best = [max(rates) for rates in zip(*rounds, strict=True)]
+        fused, alone, shared = best[0], best[1], best[-1]
         flops, traffic = needs(run)
         ratios = [f"{fused / alone:.1f}", f"{fused / shared:.2f}"]
         ceilings = [f"{arithmetic / flops:,.0f}", f"{memory / traffic:,.0f}"]
-        rates = [f"{rate:,.0f}" for rate in (fused, alone, *graphs, shared)]
+        rates = [f"{rate:,.0f}" for rate in best]
         print_row([width, method, size, *rates, *ratios, *ceilings])
+
+
+def usual(run: Run, kind: plan.DeviceKind) -> tuple[int, plan.MethodName]:
+    """Array size and method of a sweep of 1,001 steps; the millions of steps here would make small arrays."""
+    return plan.array_size(dataclasses.replace(run, steps=1001), kind), plan.method(run.width, kind)
 
 
 def print_variants(kind: plan.DeviceKind, widths: list[int], seconds: float) -> None:
@@ -95,7 +106,7 @@ def print_variants(kind: plan.DeviceKind, widths: list[int], seconds: float) -> 
     print_row(["---"] * (2 + len(variants)))
     for width in widths:
         rates = []
-        size, method = plan.array_size(dataclasses.replace(RECIPE, width=width), kind), plan.method(width, kind)
+        size, method = usual(dataclasses.replace(RECIPE, width=width), kind)
         for settings in variants.values():
             run = dataclasses.replace(RECIPE, width=width, **settings)
             rates += together(fused_rate, processes, kind, run, size, method, seconds)
