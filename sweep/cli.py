@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sweep import commands
-from sweep.errors import InputError
+from sweep.errors import InputError, Terminated
 from sweep.progress import say
 from sweep.search_space import SearchSpace, load
 from sweep.store import Store
@@ -72,10 +72,10 @@ def launch(space: Space, store: StoreFolder = "results", as_json: AsJson = False
         from sweep.launch import launch as train_missing
 
         summary = train_missing(wanted, kept, console)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         done = commands.progress(wanted, kept).done
         say(console, f"Interrupted: {done:,} of {wanted.run_count():,} runs are kept. To go on: the same command.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
     for array, message in summary.failures.items():
         say(console, f"array {array} failed: {message}")
     if summary.failed:

@@ -27,6 +27,7 @@ from rich.console import Console
 
 from sweep import data as data_sets
 from sweep import plan
+from sweep.errors import Terminated
 from sweep.machine import cores
 from sweep.plan import Array, DeviceKind
 from sweep.progress import Meter, say
@@ -164,11 +165,13 @@ def _tune(
 def _stopping(watcher: "_Watcher", scratch: str) -> Iterator[None]:
     """On Ctrl-C, has the arrays in training save a checkpoint before KeyboardInterrupt is raised; twice, it is at once.
 
-    SIGTERM does the same and ends the program. A file is the sign, since no signal reaches a Tune function.
+    SIGTERM does the same, as Terminated. A file is the sign, since no signal reaches a Tune function.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread hears of signals
         return
+
+    received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(number, before[signal.Signals(number)])
@@ -178,13 +181,16 @@ def _stopping(watcher: "_Watcher", scratch: str) -> Iterator[None]:
             (Path(scratch) / f"{each}.stopped").exists() for each in watcher.running
         ):
             time.sleep(0.05)
-        if number == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM)
+        received.append(number)
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except KeyboardInterrupt:  # whatever stood in the handler, Ray hands on this
+        if signal.SIGTERM in received:
+            raise Terminated from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
