@@ -179,9 +179,8 @@ class Im2col(Method):
         runs, side, _, _, outputs = weight.shape
         padding = side // 2
         pictures = F.pad(self.split(x, runs), (0, 0, padding, padding, padding, padding))
-        patches = pictures.unfold(2, side, stride).unfold(
-            3, side, stride
-        )  # [runs, n, height, width, inputs, side, side]
+        # [runs, n, height, width, inputs, side, side]
+        patches = pictures.unfold(2, side, stride).unfold(3, side, stride)
         _, count, height, width = patches.shape[:4]
         rows = patches.permute(0, 1, 2, 3, 5, 6, 4).reshape(runs, count * height * width, -1)
         missing = -rows.shape[2] % ALIGNMENT, -outputs % ALIGNMENT

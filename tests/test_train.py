@@ -37,6 +37,15 @@ def trained(runs: Sequence[Run], data: Data, dtype: torch.dtype = torch.float32)
     return trainer
 
 
+def every_loss(trainer: Trainer) -> list[np.ndarray]:
+    """Trains to the end; the loss `[runs]` of every step."""
+    losses = []
+    for _ in range(trainer.steps):
+        trainer.step()
+        losses.append(trainer.loss_since_last_point())
+    return losses
+
+
 def results(runs: Sequence[Run], data: Data) -> list[Outcome]:
     """Outcomes without the one thing that a clock measures."""
     return [dataclasses.replace(outcome, train_seconds=0.0) for outcome in train(runs, data)]
@@ -51,10 +60,7 @@ def assert_same_bits(one: oracle.State, other: oracle.State) -> None:
 def assert_fused_is_unfused(runs: Sequence[Run], data: Data, method: MethodName | None = None) -> None:
     """Trains in float64 both ways and compares every step's loss, all that was learnt, and the evaluation."""
     trainer = Trainer(runs, data, dtype=torch.float64, method=method)
-    losses = []
-    for _ in range(trainer.steps):
-        trainer.step()
-        losses.append(trainer.loss_since_last_point())
+    losses = every_loss(trainer)
     correct, test_loss = trainer.evaluate(*trainer.data.test)
     close: Any = {"rtol": 1e-9, "atol": 1e-9}
     for slot, run in enumerate(runs):
@@ -229,10 +235,7 @@ def test_two_arms_that_take_turns_on_shared_weights_train_as_two_plain_networks_
     common = dataclasses.replace(SMALL, protocol="shared_weights", bias_init="original", **settings)
     runs = vary(common, bias=[False, True, True, False], seed=[1, 0, 1, 0])
     trainer = Trainer(runs, COLOUR, dtype=torch.float64)
-    losses = []
-    for _ in range(trainer.steps):
-        trainer.step()
-        losses.append(trainer.loss_since_last_point())
+    losses = every_loss(trainer)
     correct, test_loss = trainer.evaluate(*trainer.data.test)
     close: Any = {"rtol": 1e-9, "atol": 1e-9}
     for seed, rows in {0: (1, 3), 1: (2, 0)}.items():
