@@ -14,6 +14,7 @@ from rich.table import Table
 
 from sweep import commands
 from sweep.errors import InputError, Terminated
+from sweep.library import Library, Listing
 from sweep.progress import say
 from sweep.search_space import SearchSpace, load
 from sweep.store import Store
@@ -24,6 +25,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Does this part of the network matter, and from which size on?",
 )
+
+_WIDE = 140
+"""Columns of a table that goes to a file or another program."""
+
+DATA_DIR = Path("~/.cache/sweep")
 
 _debug = False
 
@@ -43,6 +49,15 @@ Space = Annotated[Path, typer.Argument(metavar="SPACE", help="A search space, a 
 StoreFolder = Annotated[str, typer.Option("--store", envvar="SWEEP_STORE", help="The folder of all results.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show tracebacks.")]
+DataDir = Annotated[
+    Path, typer.Option("--data-dir", envvar="SWEEP_DATA_DIR", help="The folder of data sets and their cache.")
+]
+Fonts = Annotated[
+    Path | None,
+    typer.Option(
+        "--fonts", help="Folder of fonts for the data set letters, instead of the system's.", show_default=False
+    ),
+]
 Margin = Annotated[
     float | None,
     typer.Option(
@@ -65,13 +80,21 @@ def common(
 
 
 @app.command()
-def launch(space: Space, store: StoreFolder = "results", as_json: AsJson = False, debug: Debug = False) -> None:
+def launch(
+    space: Space,
+    store: StoreFolder = "results",
+    data_dir: DataDir = DATA_DIR,
+    fonts: Fonts = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
     """Train what is missing of a search space, then write its report."""
-    wanted, kept, console = load(space), _store(store), Console(stderr=True)
+    kept, library, console = _store(store), Library(data_dir.expanduser(), fonts), Console(stderr=True)
+    wanted = commands.located(load(space), library)
     try:
         from sweep.launch import launch as train_missing
 
-        summary = train_missing(wanted, kept, console)
+        summary = train_missing(wanted, kept, library, console)
     except KeyboardInterrupt as interruption:
         done = commands.progress(wanted, kept).done
         say(console, f"Interrupted: {done:,} of {wanted.run_count():,} runs are kept. To go on: the same command.")
@@ -96,17 +119,59 @@ def launch(space: Space, store: StoreFolder = "results", as_json: AsJson = False
 
 
 @app.command()
-def plan(space: Space, store: StoreFolder = "results", as_json: AsJson = False, debug: Debug = False) -> None:
+def plan(
+    space: Space,
+    store: StoreFolder = "results",
+    data_dir: DataDir = DATA_DIR,
+    fonts: Fonts = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
     """Say what a launch would train, and how long it would take."""
-    planned = commands.plan(load(space), _store(store))
+    library, wanted = Library(data_dir.expanduser(), fonts, downloads=False), load(space)
+    planned = commands.plan(wanted, _store(store), library)
+    for dataset in wanted.datasets:
+        if not library.here(dataset):
+            say(Console(stderr=True), f"The data set {dataset} is not on this machine: what needs it is not known.")
     if as_json:
         _print_json(dataclasses.asdict(planned))
         return
     table = Table(show_header=False, box=None)
     for name, value in dataclasses.asdict(planned).items():
-        shown = f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-        table.add_row(name.replace("_", " "), shown)
+        table.add_row(name.replace("_", " "), _shown(value))
     Console().print(table)
+
+
+@app.command()
+def datasets(
+    download: Annotated[
+        str | None, typer.Option("--download", metavar="NAME", help="Get a data set.", show_default=False)
+    ] = None,
+    show: Annotated[
+        str | None,
+        typer.Option(
+            "--show", metavar="NAME", help="Write ten pictures of every class as one PNG.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Of --show: the PNG.", show_default=False)] = None,
+    image_size: Annotated[
+        int | None, typer.Option("--image-size", min=1, max=1024, help="Of --show folder:PATH.", show_default=False)
+    ] = None,
+    data_dir: DataDir = DATA_DIR,
+    fonts: Fonts = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List the data sets, get one, or look at one."""
+    library = Library(data_dir.expanduser(), fonts)
+    if download is not None:
+        got = commands.download(library, download)
+        if not as_json:
+            print(f"{got.name}: {_shown(got.train)} training pictures, in {library.folder}")
+    if show is not None:
+        _print_look(commands.show(library, show, image_size, out), as_json)
+    elif download is None or as_json:
+        _print_listing(commands.datasets(library), as_json)
 
 
 @app.command()
@@ -206,6 +271,42 @@ def _print_verdict(verdict: dict[str, Any] | None, folder: Path) -> None:
         print(threshold["statement"])
     print(f"picture: {folder / 'effect_by_width.png'}")
     print(f"report:  {folder / 'report.md'}")
+
+
+def _print_listing(listing: list[Listing], as_json: bool) -> None:
+    if as_json:
+        _print_json([dataclasses.asdict(each) for each in listing])
+        return
+    table = Table(box=None, pad_edge=False)
+    for head in ("name", "pictures", "classes", "train/validation/test", "here", "licence; source"):
+        table.add_column(head, no_wrap=not head.startswith("licence"))
+    for each in listing:
+        shape = f"{each.channels}x{each.height}x{each.width}"
+        sizes = "/".join("?" if size is None else f"{size:,}" for size in (each.train, each.validation, each.test))
+        here = "yes" if each.here else "no"
+        table.add_row(each.name, shape, str(each.classes), sizes, here, f"{each.licence}; {each.source}")
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
+    print("Besides: folder:PATH (PNG or JPEG files, one subfolder a class), npz:PATH (arrays images and labels).")
+
+
+def _print_look(look: commands.Look, as_json: bool) -> None:
+    if as_json:
+        _print_json(dataclasses.asdict(look))
+        return
+    table = Table("class", "train", "validation", "test", box=None)
+    for name, counts in look.counts.items():
+        table.add_row(name, *(f"{count:,}" for count in counts.values()))
+    Console().print(table)
+    for note in look.notes:
+        print(note)
+    print(f"fingerprint: {look.fingerprint}")
+    print(f"picture: {look.file}")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not known"
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _print_json(value: Any) -> None:

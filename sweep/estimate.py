@@ -1,5 +1,6 @@
 """How long a sweep will take on this machine, from a short measurement of a few of its shapes."""
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -7,7 +8,7 @@ from typing import Final
 import numpy as np
 import torch
 
-from sweep import data as data_sets
+from sweep.library import Library
 from sweep.machine import cores
 from sweep.plan import Array
 from sweep.train import Trainer, exact_arithmetic
@@ -19,27 +20,26 @@ LARGEST: Final = 20_000_000
 """Parameters of the largest array that is tried: drawing more of them would take longer than the measurement."""
 
 
-def seconds(arrays: Sequence[Array], device: str, budget: float = 5.0) -> float | None:
+def seconds(arrays: Sequence[Array], library: Library, device: str, budget: float = 5.0) -> float | None:
     """Seconds that training `arrays` takes with all of this machine, measured for about `budget` seconds.
 
     Time a step is interpolated over a run's forward operations; evaluations count by theirs. That cores share memory
     is left out, so that the estimate is on the low side by some percent. None where every shape is too large to be
-    tried in passing.
+    tried in passing. Raises NotHere where a data set is not at hand.
     """
     small = [array for array in arrays if _parameters(array) <= LARGEST]
     if not arrays or not small:
         return None if arrays else 0.0
-    data = data_sets.load(small[0].cell.dataset)
     ordered = sorted(small, key=lambda array: array.shape.forward_flops())
     chosen = [ordered[round(i * (len(ordered) - 1) / (SHAPES - 1))] for i in range(SHAPES)]
     by_flops = {array.shape.forward_flops(): array for array in chosen}
-    known = sorted((flops, _step_seconds(array, data, device, budget / SHAPES)) for flops, array in by_flops.items())
+    known = sorted((flops, _step_seconds(array, library, device, budget / SHAPES)) for flops, array in by_flops.items())
     flops, times = (np.array(part, dtype=np.float64) for part in zip(*known, strict=True))
-    evaluated = len(data.validation[1]) + len(data.test[1])
     each = []
     for array in arrays:
         wanted = array.shape.forward_flops()
         step = float(np.interp(wanted, flops, times)) * max(1.0, wanted / flops[-1])
+        evaluated = _evaluated(library, array.cell.dataset, array.cell.image_size)
         each.append(len(array) * step * (array.cell.steps + evaluated / (3 * array.cell.batch_size)))
     workers = cores() if device == "cpu" else torch.cuda.device_count()
     return float(max(sum(each) / workers, *each))
@@ -49,9 +49,18 @@ def _parameters(array: Array) -> int:
     return array.parameter_count()
 
 
-def _step_seconds(array: Array, data: data_sets.Data, device: str, budget: float) -> float:
+@functools.lru_cache(maxsize=64)
+def _evaluated(library: Library, dataset: str, image_size: int | None) -> int:
+    """Pictures that a run is evaluated on at its end; splits differ in them by repeats at most."""
+    data = library.load(dataset, 0, image_size)
+    return len(data.validation[1]) + len(data.test[1])
+
+
+def _step_seconds(array: Array, library: Library, device: str, budget: float) -> float:
     """Seconds a run's step takes in this array."""
     torch.set_num_threads(1)
+    cell = array.cell
+    data = library.load(cell.dataset, cell.split, cell.image_size)
     started = time.perf_counter()
     with exact_arithmetic(array.cell.precision):
         trainer = Trainer(array.runs(), data, device=device)

@@ -25,9 +25,10 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from sweep import data as data_sets
 from sweep import plan
-from sweep.errors import Terminated
+from sweep.data import Data
+from sweep.errors import InputError, Terminated
+from sweep.library import Library
 from sweep.machine import cores
 from sweep.plan import Array, DeviceKind
 from sweep.progress import Meter, say
@@ -45,6 +46,9 @@ REPORT_EVERY: Final = 2.0
 STOPPING: Final = 20.0
 """Seconds that arrays in training have to save a checkpoint when a launch is interrupted."""
 
+DataKey = tuple[str, int, int | None]
+"""Data set, split and image size: what arrays with the same pictures share."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
@@ -60,7 +64,7 @@ class Summary:
     failures: dict[str, str]
 
 
-def launch(space: SearchSpace, store: Store, console: Console) -> Summary:
+def launch(space: SearchSpace, store: Store, library: Library, console: Console) -> Summary:
     """Trains the missing runs of `space` on this machine, one array a core or GPU at a time.
 
     Failed arrays are named in the summary and stop no other. KeyboardInterrupt leaves what is done in the store.
@@ -72,7 +76,7 @@ def launch(space: SearchSpace, store: Store, console: Console) -> Summary:
     store.clear_checkpoints(statuses)
     failures: dict[str, str] = {}
     if already < len(run_ids):
-        failures = _train_missing(space, store, statuses, console)
+        failures = _train_missing(space, store, library, statuses, console)
         statuses = store.statuses()
         store.clear_failures(statuses)
     done = [statuses[run_id] for run_id in run_ids if run_id in statuses]
@@ -88,17 +92,40 @@ def launch(space: SearchSpace, store: Store, console: Console) -> Summary:
     )
 
 
-def _train_missing(space: SearchSpace, store: Store, done: Collection[str], console: Console) -> dict[str, str]:
+def _train_missing(
+    space: SearchSpace, store: Store, library: Library, done: Collection[str], console: Console
+) -> dict[str, str]:
     """Trains what is not `done`; returns the message of each array that failed."""
     from sweep.train import local_device
 
     device = local_device()
     todo = sorted(plan.missing(list(plan.arrays(space, device)), done), key=lambda array: -array.work)
     missing = sum(map(len, todo))
-    data = data_sets.load(todo[0].cell.dataset)
+    data = _load(todo, library, console)
     say(console, f"{missing:,} of {space.run_count():,} runs to train, in {len(todo):,} arrays")
     with _ray(device), Meter(missing, sum(array.work for array in todo), console) as meter:
         return _tune(todo, store, data, device, meter)
+
+
+def _load(todo: Sequence[Array], library: Library, console: Console) -> dict[DataKey, Data]:
+    """The data that the arrays are trained on, read or downloaded here, once for all workers."""
+    loaded: dict[DataKey, Data] = {}
+    for array in sorted(todo, key=lambda array: repr(_data_key(array))):
+        key, cell = _data_key(array), array.cell
+        if key not in loaded:
+            loaded[key] = library.load(*key)
+            for note in loaded[key].notes:
+                say(console, f"{cell.dataset}, split {cell.split}: {note}")
+        # The search space was checked against what there is before repeated pictures are left out.
+        there = len(loaded[key].train[1])
+        if max(cell.train_examples or there, cell.batch_size) > there:
+            wanted = f"train_examples {cell.train_examples}, batch_size {cell.batch_size}"
+            raise InputError(f"{wanted}: {cell.dataset} has {there:,} training pictures at split {cell.split}")
+    return loaded
+
+
+def _data_key(array: Array) -> DataKey:
+    return array.cell.dataset, array.cell.split, array.cell.image_size
 
 
 @contextlib.contextmanager
@@ -124,7 +151,7 @@ def _ray(device: DeviceKind) -> Iterator[None]:
 
 
 def _tune(
-    todo: Sequence[Array], store: Store, data: data_sets.Data, device: DeviceKind, meter: Meter
+    todo: Sequence[Array], store: Store, data: dict[DataKey, Data], device: DeviceKind, meter: Meter
 ) -> dict[str, str]:
     """Runs one trial an array, longest first; returns the message of each array that failed."""
     specifications = ray.put({array.array_id: pickle.dumps(array) for array in todo})
@@ -137,7 +164,7 @@ def _tune(
         trainable = functools.partial(
             _trial,
             specifications=specifications,
-            data=ray.put(data),
+            data={key: ray.put(each) for key, each in data.items()},
             root=str(store.root.absolute()),
             device=device,
             scratch=scratch,
@@ -217,14 +244,21 @@ def _list_own(array: Array) -> str:
     return " and ".join(name for name in DEFAULTS if any(cell[name] != cells[0][name] for cell in cells))
 
 
-def _trial(config: dict[str, str], specifications: Any, data: Any, root: str, device: DeviceKind, scratch: str) -> None:
+def _trial(
+    config: dict[str, str],
+    specifications: Any,
+    data: dict[DataKey, Any],
+    root: str,
+    device: DeviceKind,
+    scratch: str,
+) -> None:
     """One array, in a worker: trains it, keeps its rows, and reports how it went."""
     from sweep.checkpoint import Stopped
 
     array, store = _specification(specifications, config["array"]), Store(Path(root))
     tune.report({"array": array.array_id, "share": 0.0})
     try:
-        diverged = _train_array(array, store, _fetched(data), device, Path(scratch) / "stop")
+        diverged = _train_array(array, store, _fetched(data[_data_key(array)]), device, Path(scratch) / "stop")
     except Stopped:
         (Path(scratch) / f"{array.array_id}.stopped").touch()
         time.sleep(STOPPING)  # the driver ends this process
@@ -237,7 +271,7 @@ def _trial(config: dict[str, str], specifications: Any, data: Any, root: str, de
         tune.report({"array": array.array_id, "diverged": diverged})
 
 
-def _train_array(array: Array, store: Store, data: data_sets.Data, device: DeviceKind, stop: Path) -> int:
+def _train_array(array: Array, store: Store, data: Data, device: DeviceKind, stop: Path) -> int:
     import torch
 
     from sweep.checkpoint import Checkpoint
@@ -271,7 +305,7 @@ def _specification(reference: Any, array_id: str) -> Array:
     return array
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _fetched(reference: Any) -> Any:
     """An object of Ray's store, deserialised once a worker rather than once an array."""
     return ray.get(reference)

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from sweep import data
+from sweep.catalogue import Facts
 from sweep.runs import Identities, Program, Run, array_id, program
 from sweep.search_space import SearchSpace
 from sweep.shape import Shape, training_flops
@@ -58,11 +58,15 @@ It bounds how long devices stand idle at the end of a sweep, and what a lost wor
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Array:
-    """Runs that train together, by cell: what the runs of a cell share, and each member's (bias, seed)."""
+    """Runs that train together, by cell: what the runs of a cell share, and each member's (bias, seed).
+
+    `shape` is that of its networks.
+    """
 
     array_id: str
     parts: tuple[tuple[Run, Members], ...]
     run_ids: tuple[str, ...]
+    shape: Shape
 
     def __len__(self) -> int:
         return len(self.run_ids)
@@ -77,11 +81,6 @@ class Array:
     def cell(self) -> Run:
         """What all runs share, with the own numbers of the first cell's."""
         return self.parts[0][0]
-
-    @property
-    def shape(self) -> Shape:
-        """The shape of its networks."""
-        return _shape(self.cell)
 
     @property
     def work(self) -> int:
@@ -110,28 +109,35 @@ class Array:
             if kept:
                 parts.append((cell, kept))
                 left += [known[member] for member in kept]
-        return Array(array_id(left), tuple(parts), tuple(left)) if left else None
+        return Array(array_id(left), tuple(parts), tuple(left), self.shape) if left else None
 
 
 def arrays(space: SearchSpace, device: DeviceKind) -> Iterator[Array]:
-    """The arrays of the whole grid: first those of one cell, as the grid goes, then those that cells share."""
+    """The arrays of the whole grid: first those of one cell, as the grid goes, then those that cells share.
+
+    The facts of all its data sets have to be known.
+    """
     evaluate_every = space.fixed["evaluate_every"]
     blocks = functools.lru_cache(maxsize=64)(_blocks)
-    sizes: dict[Program, int] = {}
+    sizes: dict[Program, tuple[Shape, int]] = {}
     small: dict[tuple[Program, int], list[_Part]] = defaultdict(list)
     for levels, members in space.grid():
         levels["evaluate_every"] = evaluate_every
         cell = Run(**levels)
-        identities, shared = Identities(cell, data.identity(cell.dataset)), program(cell)
-        size = sizes.get(shared) or sizes.setdefault(shared, array_size(cell, device))
+        facts, shared = _facts(space, cell), program(cell)
+        identities = Identities(cell, facts.identity)
+        if shared not in sizes:
+            shape = Shape.of(cell, facts.picture, facts.classes)
+            sizes[shared] = shape, array_size(cell, shape, device)
+        shape, size = sizes[shared]
         for block, chosen in blocks(members, size // 2):
             run_ids = tuple([identities.run_id(bias, seed) for bias, seed in chosen])
             if 2 * len(chosen) <= size:
                 small[shared, block].append(_Part(identities.key, cell, chosen, run_ids))
             else:
-                yield Array(array_id(run_ids), ((cell, chosen),), run_ids)
+                yield Array(array_id(run_ids), ((cell, chosen),), run_ids, shape)
     for (shared, _), parts in small.items():
-        yield from _joined(parts, sizes[shared])
+        yield from _joined(parts, *sizes[shared])
 
 
 def run_ids(space: SearchSpace) -> list[str]:
@@ -139,7 +145,7 @@ def run_ids(space: SearchSpace) -> list[str]:
     found = []
     for levels, members in space.grid():
         cell = Run(**levels)
-        identities = Identities(cell, data.identity(cell.dataset))
+        identities = Identities(cell, _facts(space, cell).identity)
         found += [identities.run_id(bias, seed) for bias, seed in members]
     return found
 
@@ -155,9 +161,8 @@ def method(width: int, device: DeviceKind) -> MethodName:
     return _saturation(width, device).method
 
 
-def array_size(cell: Run, device: DeviceKind) -> int:
+def array_size(cell: Run, shape: Shape, device: DeviceKind) -> int:
     """How many runs of this cell's program fill a device of this kind, as far as memory and time allow; even."""
-    shape = _shape(cell)
     by_memory = MEMORY[device] // array_bytes(cell, shape)
     by_time = LONGEST[device] // _work(cell, shape)
     return max(2, min(_saturation(cell.width, device).runs, by_memory, by_time) // 2 * 2)
@@ -184,7 +189,7 @@ class _Part(NamedTuple):
     run_ids: tuple[str, ...]
 
 
-def _joined(parts: list[_Part], size: int, bit: int = 63) -> Iterator[Array]:
+def _joined(parts: list[_Part], shape: Shape, size: int, bit: int = 63) -> Iterator[Array]:
     """Cells that share a program, joined into arrays of at most `size` runs.
 
     Extendible hashing: what is too much for one array is parted by the next bit of the cells' keys, so that a cell more
@@ -194,12 +199,12 @@ def _joined(parts: list[_Part], size: int, bit: int = 63) -> Iterator[Array]:
     if runs <= size or len(parts) == 1 or bit < 0:
         ordered = sorted(parts, key=lambda part: part.key)
         ids = tuple(run_id for part in ordered for run_id in part.run_ids)
-        yield Array(array_id(ids), tuple((part.cell, part.members) for part in ordered), ids)
+        yield Array(array_id(ids), tuple((part.cell, part.members) for part in ordered), ids, shape)
         return
     for half in (0, 1):
         mine = [part for part in parts if part.key >> bit & 1 == half]
         if mine:
-            yield from _joined(mine, size, bit - 1)
+            yield from _joined(mine, shape, size, bit - 1)
 
 
 @functools.cache
@@ -207,9 +212,10 @@ def _saturation(width: int, device: DeviceKind) -> Saturation:
     return next(row for row in SATURATION[device] if width <= row.width)
 
 
-def _shape(cell: Run) -> Shape:
-    *picture, classes = data.SHAPES[cell.dataset]
-    return Shape.of(cell, (picture[0], picture[1], picture[2]), classes)
+def _facts(space: SearchSpace, cell: Run) -> Facts:
+    facts = space.facts(cell.dataset)
+    assert facts is not None, f"{cell.dataset} has not been looked at"
+    return facts
 
 
 def _work(cell: Run, shape: Shape) -> int:

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
 
 from pydantic import AfterValidator, Field
 
+from sweep.catalogue import CHOICES, PATTERN, kind
+
 TRAINER_VERSION: Final = 1
 """Raised whenever the same settings would train to another result; part of every run's identity."""
 
@@ -28,7 +30,7 @@ def _odd(size: int) -> int:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One network trained once. Every field but `evaluate_every` can change its result and is part of its identity."""
+    """One network trained once. Every field but `evaluate_every` can change its result and shows in its identity."""
 
     bias: Annotated[
         bool,
@@ -73,7 +75,21 @@ class Run:
         Literal["standardized", "centered", "unit"],
         Field(description="standardized: mean 0, deviation 1 over the training set; centered: -0.5 … 0.5; unit: 0 … 1"),
     ] = "standardized"
-    dataset: Annotated[str, Field(min_length=1, description="name of a data set")] = "mnist5k"
+    dataset: Annotated[
+        str,
+        Field(
+            pattern=PATTERN,
+            description="name of a data set; folder:PATH, with one subfolder of pictures a class; npz:PATH, with "
+            "arrays images and labels; a path is relative to the search space's folder",
+            json_schema_extra={"examples": list(CHOICES)},
+        ),
+    ] = "mnist5k"
+    image_size: Annotated[
+        int | None,
+        Field(
+            ge=1, le=1024, description="side in pixels that pictures of folder:PATH are resized to; null: as they are"
+        ),
+    ] = None
     split: Annotated[
         int, Field(ge=0, lt=SEED_LIMIT, description="which stratified split into train, validation and test")
     ] = 0
@@ -111,12 +127,11 @@ class Run:
 SETTINGS: Final = tuple(field.name for field in dataclasses.fields(Run))
 DEFAULTS: Final[dict[str, Any]] = {field.name: field.default for field in dataclasses.fields(Run)}
 TYPES: Final[dict[str, Any]] = get_type_hints(Run, include_extras=True)
-IDENTITY: Final = tuple(name for name in SETTINGS if name != "evaluate_every")
+IDENTITY: Final = tuple(name for name in SETTINGS if name not in ("evaluate_every", "image_size"))
+"""What a run's identity is made of; `image_size` shows in the fingerprint of the pixels."""
+
 CELL: Final = tuple(name for name in IDENTITY if name not in ("bias", "seed"))
 """The settings that the runs of one cell share."""
-
-TRAINED: Final = frozenset(SETTINGS) - {"dataset", "split"}
-"""Settings whose every level trains today; the others are accepted at their default only, and refused by name else."""
 
 OWN: Final = frozenset(
     {
@@ -183,7 +198,9 @@ def array_id(run_ids: Iterable[str]) -> str:
 
 @functools.lru_cache(maxsize=65536, typed=True)  # a grid has few levels and many cells
 def _canonical(name: str, level: Any) -> str:
-    """`"name":level` as JSON; 1 and 1.0, 0.0 and -0.0 are one setting, whoever wrote it."""
+    """`"name":level` as JSON; 1 and 1.0, 0.0 and -0.0 are one setting, and so are one data set's two paths."""
     if name in _FLOATS:
         level = float(level) + 0.0
+    elif name == "dataset":
+        level = kind(level)
     return f'"{name}":{json.dumps(level, allow_nan=False)}'

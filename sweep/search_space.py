@@ -9,7 +9,8 @@ import functools
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self
@@ -22,14 +23,16 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from sweep import data, yaml_lines
+from sweep import catalogue, yaml_lines
+from sweep.catalogue import Facts
 from sweep.errors import InputError
-from sweep.runs import DEFAULTS, IDENTITY, SETTINGS, TRAINED, TYPES
+from sweep.runs import DEFAULTS, IDENTITY, SETTINGS, TYPES
 from sweep.yaml_lines import Document, Location, show
 
 MAX_LEVELS: Final = 10_000
@@ -60,10 +63,12 @@ def _passes(adapter: TypeAdapter[Any], level: Any) -> bool:
 _LEVEL_SCHEMAS: Final = {name: _level_schema(name) for name in SETTINGS}
 
 
-def _trained(name: str, level: Any) -> Any:
-    if name not in TRAINED and level != DEFAULTS[name]:
-        raise _problem(f"{show(level)} is not trained yet; today only {show(DEFAULTS[name])}")
-    return level + 0.0 if isinstance(level, float) else level  # one zero: -0.0 + 0.0 is 0.0
+def _normal(level: Any, info: ValidationInfo) -> Any:
+    """One way of writing a level: one zero (-0.0 + 0.0 is 0.0), and paths from the root of the file system."""
+    if isinstance(level, str) and (path := catalogue.path_of(level)):
+        base = (info.context or {}).get("folder", Path())
+        return f"{catalogue.kind(level)}:{os.path.abspath(base / Path(path).expanduser())}"
+    return level + 0.0 if isinstance(level, float) else level
 
 
 def _distinct(levels: list[Any]) -> list[Any]:
@@ -101,11 +106,7 @@ def _problem(message: str, location: Location = ()) -> PydanticCustomError:
 
 
 def _level(name: str) -> Any:
-    schema = dict(_LEVEL_SCHEMAS[name])
-    if name not in TRAINED:
-        words = schema.get("description", "")
-        schema = {"const": DEFAULTS[name], "description": f"{words} (not trained yet: only this)"}
-    return Annotated[TYPES[name], AfterValidator(functools.partial(_trained, name)), WithJsonSchema(schema)]
+    return Annotated[TYPES[name], AfterValidator(_normal), WithJsonSchema(_LEVEL_SCHEMAS[name])]
 
 
 def _setting(name: str) -> Any:
@@ -180,6 +181,20 @@ CONFLICTS: Final = (
 )
 
 
+class Pinned(BaseModel):
+    """What pictures a sweep was launched with, where the data set's name alone does not say it."""
+
+    model_config = _STRICT
+
+    fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{16}$", description="of the pixels and labels")]
+    picture: Annotated[
+        list[Annotated[int, Field(ge=1)]],
+        Field(min_length=3, max_length=3, description="channels, height and width"),
+    ]
+    classes: Annotated[int, Field(ge=2)]
+    train: Annotated[int, Field(ge=1, description="training pictures of a split")]
+
+
 class Analysis(BaseModel):
     """What was declared before looking at the results."""
 
@@ -237,6 +252,13 @@ class SearchSpace(BaseModel):
         BeforeValidator(functools.partial(_only, None)),
         WithJsonSchema({"const": None, "description": "not built yet: leave it out"}),
     ] = None
+    data: Annotated[
+        dict[Annotated[str, AfterValidator(_normal)], Pinned],
+        Field(
+            description="the pictures that data sets read from files have to be, by data set; "
+            "a launch fills it in, so that a report needs no pictures"
+        ),
+    ] = {}
 
     @functools.cached_property
     def levels(self) -> dict[str, tuple[Any, ...]]:
@@ -251,6 +273,35 @@ class SearchSpace(BaseModel):
         """Every setting that is no axis, defaults filled in."""
         settings = DEFAULTS | self.settings
         return {name: settings[name] for name in SETTINGS if name not in self.levels}
+
+    @functools.cached_property
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets that runs are trained on."""
+        return self.levels.get("dataset") or (self.fixed["dataset"],)
+
+    def facts(self, dataset: str) -> Facts | None:
+        """What planning has to know of a data set: a constant, or what `data` says; None where neither tells."""
+        entry, pinned = catalogue.CATALOGUE.get(dataset), self.data.get(dataset)
+        if entry and entry.facts:
+            return entry.facts
+        if pinned is None:
+            return None
+        channels, height, width = pinned.picture
+        return Facts(pinned.fingerprint, (channels, height, width), pinned.classes, pinned.train)
+
+    def pinned(self, facts: Mapping[str, Facts]) -> Self:
+        """This search space with `data` filled in."""
+        data = {
+            name: Pinned(fingerprint=each.identity, picture=list(each.picture), classes=each.classes, train=each.train)
+            for name, each in facts.items()
+        }
+        pinned = self.model_copy(update={"data": self.data | data})
+        try:
+            pinned._check_counts()
+        except PydanticCustomError as problem:
+            place, words = ((problem.context or {})[part] for part in ("location", "message"))
+            raise InputError(f"{self.name}: {'.'.join(place)}: {words}") from None
+        return pinned
 
     def grid(self) -> Iterator[tuple[dict[str, Any], tuple[tuple[bool, int], ...]]]:
         """Each cell that has runs: all its settings but bias and seed, and its (bias, seed) members.
@@ -280,6 +331,8 @@ class SearchSpace(BaseModel):
         declared = self.analysis.declared
         if declared:
             document["analysis"] = declared
+        if self.data:
+            document["data"] = {name: pinned.model_dump() for name, pinned in self.data.items()}
         note = "".join(
             f"# The {name} was not declared; the default is {getattr(self.analysis, name)}.\n"
             for name in ("margin", "confidence")
@@ -358,14 +411,42 @@ class SearchSpace(BaseModel):
                 raise _problem(
                     f"{words}: {conflict.words}; exclude it where both are axes", self._place(conflict.names[0])
                 )
-        most = max((count for count in levels["train_examples"] if count), default=0)
-        for dataset in levels["dataset"]:
-            there = data.TRAIN_EXAMPLES[dataset]
-            if most > there:
-                words = f"{most:,} is not allowed: {dataset} has {there:,} training pictures"
-                raise _problem(words, self._place("train_examples"))
+        self._check_data()
+        self._check_counts()
         if "shared_weights" in levels["protocol"]:
             self._check_shared_weights(set(levels["protocol"]) == {"shared_weights"})
+
+    def _check_data(self) -> None:
+        if self.fixed["image_size"] is not None:
+            for dataset in self.datasets:
+                if catalogue.kind(dataset) != "folder":
+                    words = f"resizes the pictures of folder:PATH; those of {dataset} are used as they are"
+                    raise _problem(words, ("settings", "image_size"))
+        for dataset in self.data:
+            if dataset not in self.datasets:
+                raise _problem(f"is no data set of this search space: {_list(self.datasets)}", ("data", dataset))
+
+    def _check_counts(self) -> None:
+        """That there are as many training pictures as are asked for, and as a batch takes, as far as that is known."""
+        sizes = [self.levels.get(name) or (self.fixed[name],) for name in ("train_examples", "batch_size")]
+        for dataset in self.datasets:
+            facts = self.facts(dataset)
+            if facts is None:
+                continue
+            there = facts.train
+            for examples, batch in itertools.product(*sizes):
+                if examples and examples > there:
+                    words = f"{examples:,} is not allowed: {dataset} has {there:,} training pictures"
+                    raise _problem(words, self._place("train_examples"))
+                if batch > (examples or there) and self._has(dataset, examples, batch):
+                    words = f"fewer training pictures ({examples or there:,}, of {dataset}) than a batch takes ({batch:,})"
+                    given = [name for name in ("batch_size", "train_examples") if name in {**self.settings, **self.axes}]
+                    raise _problem(words, self._place([*given, "dataset"][0]))
+
+    def _has(self, dataset: str, examples: int | None, batch: int) -> bool:
+        """Whether a cell that is not excluded has these levels."""
+        wanted = (dataset, examples, batch)
+        return any((cell["dataset"], cell["train_examples"], cell["batch_size"]) == wanted for cell, _ in self.grid())
 
     def _check_shared_weights(self, everywhere: bool) -> None:
         if set(self.levels["bias"]) != {True, False}:
@@ -410,7 +491,7 @@ def parse(content: bytes, path: Path) -> SearchSpace:
         keys = _list(SearchSpace.model_fields)
         raise InputError(document.complaint((), f"{show(document.data)} is not allowed: a mapping with {keys}"))
     try:
-        return SearchSpace.model_validate({"name": path.stem} | document.data)
+        return SearchSpace.model_validate({"name": path.stem} | document.data, context={"folder": path.parent})
     except ValidationError as error:
         raise InputError(_complaints(document, error)) from None
 
@@ -456,6 +537,8 @@ def _unknown(location: Location) -> str:
             return f"a setting stands under settings or axes; the keys here are {_list(known)}"
     elif location[0] == "analysis":
         kind, known = "key", list(Analysis.model_fields)
+    elif location[0] == "data":
+        kind, known = "key", list(Pinned.model_fields)
     else:
         kind, known = "setting", list(SETTINGS if location[0] == "settings" else IDENTITY)
         if key in SETTINGS:
@@ -466,7 +549,8 @@ def _unknown(location: Location) -> str:
 
 def _choices(location: Location) -> list[str]:
     name = next((step for step in location if step in SETTINGS), None)
-    return [str(level) for level in _LEVEL_SCHEMAS[str(name)].get("enum", ())] if name else []
+    schema = _LEVEL_SCHEMAS[str(name)] if name else {}
+    return [str(level) for level in schema.get("enum", schema.get("examples", ()))]
 
 
 def _allowed(location: Location) -> str:
@@ -479,6 +563,10 @@ def _allowed(location: Location) -> str:
             return "a list of mappings from axes to levels"
         case ("analysis",):
             return f"a mapping with {_list(Analysis.model_fields)}"
+        case ("data",):
+            return f"a mapping from data sets to mappings with {_list(Pinned.model_fields)}"
+        case ("data", *_):
+            return f"a mapping with {_list(Pinned.model_fields)}, as a launch writes it"
         case ("analysis", field):
             return _describe(Analysis.model_json_schema()["properties"][field])
         case ("axes", "seed"):
@@ -496,6 +584,8 @@ def _describe(schema: dict[str, Any]) -> str:
         return " or ".join(map(_describe, schema["anyOf"]))
     if "enum" in schema:
         return "one of " + ", ".join(map(show, schema["enum"]))
+    if "examples" in schema:
+        return "one of " + ", ".join(schema["examples"])
     noun = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}
     if "minimum" in schema and "maximum" in schema:
         return f"{noun[schema['type']]} from {schema['minimum']} to {schema['maximum']}"

@@ -21,6 +21,9 @@ from sweep.runs import SETTINGS, TRAINER_VERSION, TYPES, Run, settings_of
 
 SCHEMA_VERSION: Final = 1
 
+ADDED: Final = frozenset({"image_size"})
+"""Settings that files of this schema version may lack, since they were written before there were such settings."""
+
 _ARROW: Final = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
@@ -194,9 +197,17 @@ def read_table(path: Path, columns: list[str] | None) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
             _check_schema(path, file.schema_arrow)
-            return file.read(columns)
+            return _completed(file.read(columns), columns)
     except pa.ArrowInvalid as error:
         raise InputError(f"{path}: is no table of this store ({error}); move it away to go on") from error
+
+
+def _completed(table: pa.Table, columns: list[str] | None) -> pa.Table:
+    """The columns in their order; a setting that came later than the file stands there at null, its default then."""
+    for index, wanted in enumerate(RUNS_SCHEMA):
+        if wanted.name in ADDED and columns is None and wanted.name not in table.column_names:
+            table = table.add_column(index, wanted, pa.nulls(len(table), wanted.type))
+    return table
 
 
 def _checkpointed(path: Path) -> list[str] | None:
@@ -223,6 +234,8 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
             "upgrade sweep to read it"
         )
     for wanted in RUNS_SCHEMA:
+        if wanted.name not in schema.names and wanted.name in ADDED:
+            continue
         if wanted.name not in schema.names:
             raise InputError(f"{path}: is no table of this store: no column {wanted.name}; move it away to go on")
         found = schema.field(wanted.name).type

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import platform
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Literal, NamedTuple
@@ -154,31 +155,50 @@ def _train(trainer: "Trainer", tick: Callable[[int], None] | None, checkpoint: C
 class DeviceData:
     """A data set on a device: pictures as uint8 `[n, channels, pixels]`, labels as int64, and their scaling."""
 
-    def __init__(self, data: Data, device: str, train_examples: int | None = None) -> None:
-        def part(pair: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> tuple[torch.Tensor, torch.Tensor]:
-            # torch.tensor copies: arrays out of shared memory are read-only.
-            return torch.tensor(pair[0], device=device).flatten(2), torch.tensor(pair[1], device=device)
-
-        self.validation, self.test = part(data.validation), part(data.test)
+    def __init__(self, data: Data, device: str) -> None:
+        self.train, self.validation, self.test = (
+            (_on_device(pictures, device).flatten(2), _on_device(labels, device))
+            for pictures, labels in (data.train, data.validation, data.test)
+        )
         self.shape, self.classes, self.fingerprint = data.picture_shape, data.classes, data.fingerprint
-        # Training pictures come shuffled by the split's rule, so that the first of them stand for all.
-        used = data.train[0][:train_examples], data.train[1][:train_examples]
-        assert len(used[1]) == (train_examples or len(used[1])), "more training pictures than there are"
-        self.train = part(used)
-        pixels = used[0].astype(np.float64) / 255
-        self.mean, deviation = pixels.mean(axis=(0, 2, 3)), pixels.std(axis=(0, 2, 3))
-        self.deviation = np.where(deviation > 0, deviation, 1)  # a channel that never varies is only centered
+        self._moments: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+
+    def moments(self, examples: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and deviation `[channels]` of the first training pictures, in 0 … 1; exact, by counting bytes."""
+        if examples not in self._moments:
+            channels = self.train[0][:examples].unbind(1)
+            counts = torch.stack([torch.bincount(each.flatten(), minlength=256) for each in channels]).cpu().numpy()
+            share, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
+            mean = share @ values
+            deviation = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
+            # A channel that never varies is only centered.
+            self._moments[examples] = mean, np.where(deviation > 0, deviation, 1)
+        return self._moments[examples]
 
     def scaling(self, run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Factor and offset `[channels]` that turn a byte into the run's input."""
-        ones = np.ones(len(self.mean))
+        ones = np.ones(self.shape[0])
         match run.input_scaling:
             case "unit":
                 return ones / 255, 0 * ones
             case "centered":
                 return ones / 255, -0.5 * ones
             case "standardized":
-                return 1 / (255 * self.deviation), -self.mean / self.deviation
+                mean, deviation = self.moments(run.train_examples or len(self.train[1]))
+                return 1 / (255 * deviation), -mean / deviation
+
+
+@functools.lru_cache(maxsize=4)
+def on_device(data: Data, device: str) -> DeviceData:
+    """`data` on a device: what was asked for last stays there, from one array to the next."""
+    return DeviceData(data, device)
+
+
+def _on_device(array: NDArray[Any], device: str) -> torch.Tensor:
+    """The array as a tensor; on a CPU it shares memory, be that of all workers of the machine."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor does anyone write
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
 
 class Block(NamedTuple):
@@ -208,7 +228,10 @@ class Trainer:
         assert len({program(run) for run in runs}) == 1, "runs of one array share their program"
         first = runs[0]
         self.runs, self.device, self.dtype = tuple(runs), device, dtype
-        self.data = DeviceData(data, device, first.train_examples)
+        self.data = on_device(data, device)
+        # Training pictures come shuffled by the split's rule, so that the first of them stand for all.
+        self.examples = first.train_examples or len(self.data.train[1])
+        assert self.examples <= len(self.data.train[1]), "more training pictures than there are"
         self.shape = Shape.of(first, self.data.shape, self.data.classes)
         self.method = METHODS[method or _method(first, device)](first.precision, device)
         self.steps, self.batch_size = first.steps, first.batch_size
@@ -235,7 +258,7 @@ class Trainer:
         self.seeds = sorted({run.seed for run in self.networks})
         seed_of = {seed: place for place, seed in enumerate(self.seeds)}
         self.seed_of_network = torch.tensor([seed_of[run.seed] for run in self.networks], device=device)
-        self.batches = [Batches(seed, len(self.data.train[1]), self.batch_size) for seed in self.seeds]
+        self.batches = [Batches(seed, self.examples, self.batch_size) for seed in self.seeds]
         self._prepare_dropout(layers[:-1] if self.shape.dropout else [])
 
         count = len(self.networks)

@@ -20,7 +20,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 BAD_SPACES = {
     "misspelt": ("axes: {widht: [1, 2]}", "did you mean 'width'"),
-    "untrained": ("settings: {split: 3}", "not trained yet"),
+    "unknown data": ("settings: {dataset: mnist50}", "did you mean 'mnist5k'"),
     "impossible": ("axes: {width: [0]}", "axes.width"),
     "twice": ("axes: {width: [1]}\naxes: {width: [2]}", "axes"),
     "unparsable": ("axes: {width: [1, 2", "1"),

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep import data
-from sweep.data import batches, load, stratified_split
+from sweep.catalogue import CATALOGUE
+from sweep.data import Pool, batches, divided, load, stratified_split
 from sweep.errors import InputError
 
 MNIST_SPLIT = {"train": 3500, "validation": 500, "test": 1000}
@@ -53,8 +54,7 @@ def test_the_parts_of_mnist5k_share_no_picture() -> None:
 
 def test_mnist5k_is_the_data_that_run_ids_are_given_for() -> None:
     loaded = load("mnist5k")
-    assert loaded.fingerprint == data.identity("mnist5k") == "d3d0083f1c091e7c"
-    assert (*loaded.picture_shape, loaded.classes) == data.SHAPES["mnist5k"] == (1, 28, 28, 10)
+    assert loaded.fingerprint == CATALOGUE["mnist5k"].identity == "d3d0083f1c091e7c"
 
 
 def test_the_split_is_the_same_every_time_and_another_split_is_another() -> None:
@@ -74,11 +74,11 @@ def test_the_first_pictures_of_every_part_stand_for_all_of_it() -> None:
 
 
 def test_pictures_other_than_those_that_run_ids_were_given_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures, labels = data._mnist5k()
-    pictures = pictures.copy()
+    pool = data._mnist5k()
+    pictures = pool.pictures.copy()
     pictures[17, 0, 14, 14] ^= 1
     load.cache_clear()
-    monkeypatch.setattr(data, "_mnist5k", lambda: (pictures, labels))
+    monkeypatch.setattr(data, "_mnist5k", lambda: Pool(pictures, pool.labels, pool.class_names))
     with pytest.raises(InputError, match="fingerprint"):
         load("mnist5k")
 
@@ -91,7 +91,8 @@ def test_a_fingerprint_tells_pixels_labels_and_shape_apart() -> None:
         (pictures[::-1], labels),
         (pictures, labels[::-1]),
     ]
-    assert len({data.fingerprint(*each) for each in given}) == len(given)
+    of_all = {data.fingerprint(*each) for each in given} | {data.fingerprint(pictures, labels, 1)}
+    assert len(of_all) == len(given) + 1
     assert data.fingerprint(pictures[:, :, ::-1][:, :, ::-1], labels) == data.fingerprint(pictures, labels)
 
 
@@ -102,9 +103,71 @@ def test_a_split_takes_every_picture_once_and_of_each_class_its_share(sizes: lis
     total = len(labels)
     parts = stratified_split(labels, total // 10, total // 5, "rule")
     assert sorted(np.concatenate(parts).tolist()) == list(range(total))
+    assert [len(part) for part in parts] == [total - total // 10 - total // 5, total // 10, total // 5]
     for members, share in zip(parts, (0.7, 0.1, 0.2), strict=True):
         counts = np.bincount(labels[members], minlength=len(sizes))
         assert (np.abs(counts - share * np.array(sizes)) <= 2).all()
+
+
+def pool_of(count: int, classes: int = 3, own_test: int = 0) -> Pool:
+    """Pictures of two pixels that count up, all different."""
+    pictures = np.arange(count, dtype="<u2").view(np.uint8).reshape(count, 1, 1, 2)
+    return Pool(pictures, np.arange(count) % classes, tuple("abc"[:classes]), own_test)
+
+
+def numbers(pictures: np.ndarray) -> list[int]:
+    return pictures.reshape(-1).view("<u2").tolist()
+
+
+def test_the_embedded_sets_are_as_the_catalogue_says() -> None:
+    for name in ("mnist5k", "digits"):
+        loaded, entry = load(name), CATALOGUE[name]
+        assert (loaded.picture_shape, loaded.classes) == (entry.picture, entry.classes)
+        sizes = tuple(len(labels) for _, labels in (loaded.train, loaded.validation, loaded.test))
+        assert sizes == (entry.train, entry.validation, entry.test)
+        assert loaded.notes == ()
+
+
+def test_digits_span_the_bytes_and_keep_their_sixteen_steps() -> None:
+    values = np.unique(load("digits").train[0])
+    assert (values.min(), values.max(), len(values)) == (0, 255, 17)
+
+
+def test_a_set_with_its_own_test_pictures_keeps_them_whole_and_in_order_at_split_0_alone() -> None:
+    pool = pool_of(100, own_test=20)
+    kept = divided("set", pool, 0)
+    assert numbers(kept.test[0]) == list(range(80, 100))
+    assert len(kept.validation[1]) == 10 and len(kept.train[1]) == 70
+    other = divided("set", pool, 1)
+    assert len(other.test[1]) == 20 and set(numbers(other.test[0])) != set(range(80, 100))
+    assert sorted(numbers(other.train[0]) + numbers(other.validation[0]) + numbers(other.test[0])) == list(range(100))
+
+
+def test_a_picture_that_stands_twice_is_in_one_part_only_and_the_note_counts_what_was_left_out() -> None:
+    pool = pool_of(200, classes=2)
+    pictures = pool.pictures.copy()
+    pictures[100:] = pictures[:100]
+    kept = divided("set", dataclasses.replace(pool, pictures=pictures), 0)
+    train, validation, test = (set(numbers(part[0])) for part in (kept.train, kept.validation, kept.test))
+    assert not (train & test or train & validation or validation & test)
+    assert train | validation | test == set(range(100))
+    assert len(kept.test[1]) == 40  # what is tested on is never made smaller
+    left = 200 - sum(len(labels) for _, labels in (kept.train, kept.validation, kept.test))
+    [note] = kept.notes
+    in_train, in_validation = 140 - len(kept.train[1]), 20 - len(kept.validation[1])
+    assert left == in_train + in_validation > 0
+    assert note.startswith(f"{in_train} training and {in_validation} validation pictures left out")
+
+
+def test_the_split_of_a_set_read_from_files_depends_on_its_kind_and_number_alone() -> None:
+    pool = pool_of(60)
+    one, again, other = (divided("folder", pool, split).test[0].tobytes() for split in (3, 3, 4))
+    assert one == again != other
+
+
+def test_too_few_pictures_to_split_are_refused() -> None:
+    with pytest.raises(InputError, match="too few: no validation picture"):
+        divided("npz", pool_of(4, classes=2), 0)
 
 
 # The order

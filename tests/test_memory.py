@@ -9,12 +9,14 @@ PROGRAM = """
 import dataclasses, json, resource, sys
 import torch
 from sweep import data, plan
+from sweep.shape import Shape
 from sweep.runs import Run
 from sweep.train import train
 
 torch.set_num_threads(1)
 run = Run(**json.loads(sys.argv[1]))
-runs = [dataclasses.replace(run, seed=n // 2, bias=n % 2 == 0) for n in range(plan.array_size(run, "cpu"))]
+size = plan.array_size(run, Shape.of(run, (1, 28, 28), 10), "cpu")
+runs = [dataclasses.replace(run, seed=n // 2, bias=n % 2 == 0) for n in range(size)]
 train(runs, data.load("mnist5k"))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """

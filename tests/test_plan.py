@@ -7,10 +7,19 @@ from sweep import plan
 from sweep.plan import Array
 from sweep.runs import Run, array_id, program, run_id
 from sweep.search_space import SearchSpace, parse
+from sweep.shape import Shape
 
 
 def space(text: str) -> SearchSpace:
     return parse(text.encode(), Path("test.yaml"))
+
+
+def shape(cell: Run) -> Shape:
+    return Shape.of(cell, (1, 28, 28), 10)
+
+
+def size_of(cell: Run, device: plan.DeviceKind = "cpu") -> int:
+    return plan.array_size(cell, shape(cell), device)
 
 
 def arrays(text: str, device: plan.DeviceKind = "cpu") -> list[Array]:
@@ -24,7 +33,7 @@ def test_every_run_of_the_grid_is_in_exactly_one_array_under_its_own_id() -> Non
     planned = arrays(WIDTHS % 40)
     ids = [each for array in planned for each in array.run_ids]
     assert len(ids) == len(set(ids)) == 2 * 2 * 40 * 2
-    identity = plan.data.identity("mnist5k")
+    identity = "d3d0083f1c091e7c"
     for array in planned:
         assert array.run_ids == tuple(run_id(run, identity) for run in array.runs())
         assert array.array_id == array_id(array.run_ids)
@@ -57,7 +66,7 @@ def test_cells_with_few_seeds_share_arrays_and_fill_the_device() -> None:
     rates = [i / 1000 for i in range(1, 201)]
     text = f"axes: {{width: [4], learning_rate: {rates}, weight_init: [he, uniform], seed: 1}}"
     planned = arrays(text)
-    size = plan.array_size(Run(width=4), "cpu")
+    size = size_of(Run(width=4))
     assert max(map(len, planned)) <= size
     assert sum(map(len, planned)) == 800
     # What one more bit parts is between half full and full, give or take the luck of a hash.
@@ -65,7 +74,7 @@ def test_cells_with_few_seeds_share_arrays_and_fill_the_device() -> None:
 
 
 def test_a_cell_that_fills_half_a_device_is_joined_with_no_other() -> None:
-    size = plan.array_size(Run(width=4), "cpu")
+    size = size_of(Run(width=4))
     planned = arrays(f"axes: {{width: [4], learning_rate: [0.1, 0.2], seed: {size // 4 + 1}}}")
     assert [len(array.parts) for array in planned] == [1, 1]
 
@@ -95,7 +104,7 @@ def test_adding_seeds_and_levels_leaves_whole_arrays_as_they_are() -> None:
 
 
 def test_blocks_count_absolute_seed_numbers_not_positions_in_the_list() -> None:
-    size = plan.array_size(Run(width=4), "cpu") // 2
+    size = size_of(Run(width=4)) // 2
     seeds = list(range(size - 2, size + 2))
     blocks = [seeds_of(array) for array in arrays(f"axes: {{width: [4], seed: {seeds}}}")]
     assert blocks == [seeds[:2], seeds[2:]]
@@ -104,26 +113,25 @@ def test_blocks_count_absolute_seed_numbers_not_positions_in_the_list() -> None:
 def test_arrays_are_no_larger_than_what_fills_the_device() -> None:
     for device in plan.SATURATION:
         for array in arrays("axes: {width: [1, 2, 4, 8, 16, 64], seed: 100}", device):
-            assert len(array) <= plan.array_size(array.cell, device)
+            assert len(array) <= size_of(array.cell, device)
 
 
 @pytest.mark.parametrize("device", plan.SATURATION)
 def test_every_width_that_a_search_space_allows_has_a_method_and_an_array_size(device: plan.DeviceKind) -> None:
     for width in (1, 2, 3, 16, 17, 1024):
-        assert plan.array_size(Run(width=width), device) >= 2
+        assert size_of(Run(width=width), device) >= 2
         assert plan.method(width, device) in ("grouped", "im2col", "triton")
 
 
 @pytest.mark.parametrize("device", plan.SATURATION)
 def test_an_array_is_bounded_by_memory_and_by_time(device: plan.DeviceKind) -> None:
-    usual = plan.array_size(Run(width=4), device)
+    usual = size_of(Run(width=4), device)
     large = Run(width=4, depth=16, pooling="none", batch_size=4096)
-    assert 2 <= plan.array_size(large, device) < usual
-    shape = Array("", ((large, ()),), ()).shape
-    fits = plan.array_size(large, device) * plan.array_bytes(large, shape) <= plan.MEMORY[device]
-    assert fits or plan.array_size(large, device) == 2
-    assert 2 <= plan.array_size(Run(width=4, steps=10**6), device) < usual
-    assert plan.array_size(Run(width=4, optimizer="adamw"), device) <= usual
+    assert 2 <= size_of(large, device) < usual
+    fits = size_of(large, device) * plan.array_bytes(large, shape(large)) <= plan.MEMORY[device]
+    assert fits or size_of(large, device) == 2
+    assert 2 <= size_of(Run(width=4, steps=10**6), device) < usual
+    assert size_of(Run(width=4, optimizer="adamw"), device) <= usual
 
 
 def test_what_is_missing_leaves_out_stored_arrays_and_reduces_partly_stored_ones() -> None:
@@ -140,7 +148,7 @@ def test_what_is_missing_leaves_out_stored_arrays_and_reduces_partly_stored_ones
 def test_what_is_missing_of_an_array_that_cells_share_keeps_each_run_with_its_id() -> None:
     [array] = arrays("axes: {width: [4], learning_rate: [0.1, 0.2, 0.3], seed: 2}")
     assert len(array.parts) == 3
-    identity = plan.data.identity("mnist5k")
+    identity = "d3d0083f1c091e7c"
     done = {array.run_ids[0], *array.run_ids[4:8], array.run_ids[-1]}
     left = array.without(done)
     assert left is not None and set(left.run_ids) == set(array.run_ids) - done

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from sweep import data
 from sweep.runs import CELL, DEFAULTS, IDENTITY, SETTINGS, Identities, Run, array_id, run_id, settings_of
 
 ROOT = Path(__file__).parent.parent
-MNIST = data.identity("mnist5k")
+MNIST = "d3d0083f1c091e7c"
 
 PINNED = {
     "b66f3a18d52a5cbbafb3": Run(),
@@ -36,6 +35,7 @@ OTHER_LEVELS: dict[str, Any] = {
     "bias_init": "original",
     "input_scaling": "unit",
     "dataset": "digits",
+    "image_size": 8,
     "split": 1,
     "train_examples": 100,
     "optimizer": "adamw",
@@ -70,10 +70,10 @@ def test_a_run_keeps_its_id_for_ever(pinned: str) -> None:
 @pytest.mark.parametrize("hash_seed", ["0", "12345"])
 def test_another_process_gives_the_same_ids(hash_seed: str) -> None:
     code = (
-        "from sweep import data; from sweep.runs import Run, run_id; "
+        "from sweep.runs import Run, run_id; "
         "runs = [Run(), Run(bias=False, width=64, batch_norm=True), "
         "Run(learning_rate=0.1, input_scaling='unit', seed=7)]; "
-        "print(*(run_id(run, data.identity('mnist5k')) for run in runs))"
+        "print(*(run_id(run, 'd3d0083f1c091e7c') for run in runs))"
     )
     assert python(code, PYTHONHASHSEED=hash_seed).split() == list(PINNED)
 
@@ -109,9 +109,16 @@ def test_every_setting_has_another_level_to_be_tried_here() -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_every_setting_but_evaluate_every_changes_the_id(setting: str) -> None:
+def test_every_setting_changes_the_id_but_those_that_change_nothing_or_the_pixels(setting: str) -> None:
     changed = dataclasses.replace(Run(), **{setting: OTHER_LEVELS[setting]})
-    assert (run_id(changed, MNIST) == run_id(Run(), MNIST)) == (setting == "evaluate_every")
+    assert (run_id(changed, MNIST) == run_id(Run(), MNIST)) == (setting in ("evaluate_every", "image_size"))
+
+
+def test_the_same_pixels_give_the_same_id_wherever_they_lie() -> None:
+    one, other = Run(dataset="folder:/a"), Run(dataset="folder:/elsewhere/b")
+    assert run_id(one, "0123456789abcdef") == run_id(other, "0123456789abcdef")
+    assert run_id(one, "0123456789abcdef") != run_id(other, "fedcba9876543210")
+    assert run_id(one, "0123456789abcdef") != run_id(Run(dataset="npz:/a"), "0123456789abcdef")
 
 
 def test_no_two_of_many_runs_have_one_id() -> None:
@@ -155,7 +162,7 @@ def test_an_array_s_id_does_not_depend_on_the_order_of_its_runs() -> None:
 
 
 def test_the_identity_and_the_cell_leave_out_what_they_should() -> None:
-    assert set(SETTINGS) - set(IDENTITY) == {"evaluate_every"}
+    assert set(SETTINGS) - set(IDENTITY) == {"evaluate_every", "image_size"}
     assert set(IDENTITY) - set(CELL) == {"bias", "seed"}
 
 

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from sweep import search_space, yaml_lines
 from sweep.errors import InputError
-from sweep.runs import DEFAULTS, IDENTITY, SETTINGS, TRAINED, Run
+from sweep.runs import DEFAULTS, IDENTITY, SETTINGS, Run
 from sweep.search_space import SearchSpace, load, parse
 
 SPACES = Path(__file__).parent.parent / "search_spaces"
+PINNED = "{fingerprint: 0123456789abcdef, picture: [1, 28, 28], classes: 10, train: 100}"
 
 
 def space(text: str) -> SearchSpace:
@@ -262,13 +263,45 @@ REFUSED = {
     ),
     "axes as a list": ("axes: [width]", 1, "axes: ['width'] is not allowed: a mapping"),
     "empty settings": ("settings:\naxes: {}", 1, "settings: null is not allowed: a mapping"),
-    "untrained setting": ("settings: {split: 1}", 1, "split: 1 is not trained yet; today only 0"),
-    "untrained data": (
-        "settings: {dataset: notmnist}",
+    "a split below the first": ("settings: {split: -1}", 1, "settings.split: -1 is not allowed: an integer at least 0"),
+    "unknown data": (
+        "settings: {dataset: notminst}",
         1,
-        "'notmnist' is not trained yet; today only 'mnist5k'",
+        "settings.dataset: 'notminst' is not allowed: one of mnist5k, digits, letters, notmnist, mnist, fashion_mnist, "
+        "kmnist, emnist_letters, svhn, cifar10, cifar100, folder:PATH, npz:PATH; did you mean 'notmnist'?",
     ),
-    "untrained level": ("axes: {split: [0, 1]}", 1, "axes.split[1]: 1 is not trained yet; today only 0"),
+    "data without its path": ("axes: {dataset: [digits, 'folder:']}", 1, "axes.dataset[1]: 'folder:' is not allowed"),
+    "resized pictures that are no folder's": (
+        "settings: {image_size: 8}",
+        1,
+        "settings.image_size: resizes the pictures of folder:PATH; those of mnist5k are used as they are",
+    ),
+    "image size as an axis": ("axes: {image_size: [8]}", 1, "is no part of what a run is, and so never varies"),
+    "fewer pictures than a batch": (
+        "settings: {dataset: digits}\naxes: {batch_size: [16, 1259]}",
+        2,
+        "axes.batch_size: fewer training pictures (1,258, of digits) than a batch takes (1,259)",
+    ),
+    "fewer chosen pictures than a batch": (
+        "settings: {train_examples: 15}",
+        1,
+        "settings.train_examples: fewer training pictures (15, of mnist5k) than a batch takes (16)",
+    ),
+    "pinned data that is not there": (
+        f"data: {{notmnist: {PINNED}}}",
+        1,
+        "data.notmnist: is no data set of this search space: mnist5k",
+    ),
+    "a misspelt pin": (
+        f"settings: {{dataset: notmnist}}\ndata: {{notmnist: {PINNED.replace('train', 'trian')}}}",
+        2,
+        "data.notmnist.trian: unknown key; did you mean 'train'?",
+    ),
+    "a fingerprint that is none": (
+        f"settings: {{dataset: notmnist}}\ndata: {{notmnist: {PINNED.replace('0123', 'xyz')}}}",
+        2,
+        "data.notmnist.fingerprint: 'xyz456789abcdef' is not allowed: a mapping with",
+    ),
     "more pictures than there are": (
         "settings: {train_examples: 3501}",
         1,
@@ -487,7 +520,7 @@ def test_the_schema_is_a_schema_that_names_every_setting_and_allows_nothing_else
         assert part["additionalProperties"] is False
     for name, setting in parts["Settings"]["properties"].items():
         assert setting["default"] == DEFAULTS[name]
-        assert ("const" in setting) == (name not in TRAINED)
+        assert "const" not in setting
 
 
 SHIPPED = sorted(SPACES.rglob("*.yaml"))
@@ -513,7 +546,8 @@ def test_a_shipped_search_space_loads_and_fits_the_schema(path: Path) -> None:
         "axes: {evaluate_every: [1]}",
         "settings: {width: 0}",
         "settings: {kernel_size: 4}",
-        "settings: {split: 1}",
+        "settings: {split: -1}",
+        "settings: {dataset: notminst}",
         "analysis: {confidence: 0.5}",
         "analysis: {looks: 2}",
         "tracking: mlflow",
@@ -549,7 +583,7 @@ def test_what_would_make_no_sense_together_may_be_excluded(text: str) -> None:
     assert space(text).run_count() > 0
 
 
-def test_every_level_of_every_setting_but_the_data_is_trained() -> None:
+def test_settings_of_every_kind_are_accepted_together() -> None:
     text = "settings: {activation: gelu, pooling: max, dropout: 0.5, optimizer: adamw, weight_decay: 0.1, depth: 16}"
     assert space(text).run_count() == 2
     text = "settings: {schedule: cosine, precision: bfloat16, momentum: 0.9, bias_layers: all, width: 1024, hidden: 0}"

@@ -52,6 +52,16 @@ def test_rows_come_back_as_written_with_every_column_of_the_contract(store: Stor
     assert rows["finished_at"].dt.tz is not None
 
 
+def test_a_file_from_before_a_setting_was_there_is_read_with_its_default(store: Store) -> None:
+    store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
+    path = store.root / "runs" / f"{'a' * 20}.parquet"
+    pq.write_table(pq.read_table(path).drop_columns("image_size"), path)
+    rows = store.rows(IDS)
+    assert rows.column_names == RUNS_SCHEMA.names
+    assert rows["image_size"].to_pylist() == [None] * 4
+    assert len(store.statuses()) == 4
+
+
 def test_files_carry_the_schema_version_and_how_many_pictures_a_curve_point_used(store: Store) -> None:
     store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     rows = pq.read_schema(store.root / "runs" / f"{'a' * 20}.parquet")
