@@ -49,7 +49,7 @@ def reading(where: object, what: str) -> Iterator[None]:
     except PermissionError as error:
         raise InputError(f"{where}: cannot be read ({error.strerror})") from error
     except Exception as error:  # decoders raise nearly everything
-        words = str(error) or type(error).__name__
+        words = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{where}: is damaged, or is not {what} ({words})") from error
 
 
@@ -268,12 +268,15 @@ def tar_members(path: Path) -> Iterator[tuple[PurePosixPath, Callable[[], bytes]
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             stream = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
-            archive = stack.enter_context(tarfile.open(fileobj=_Limited(stream, path), mode="r|"))
+            limited = _Limited(stream, path)
+            archive = stack.enter_context(tarfile.open(fileobj=limited, mode="r|"))
         total = 0
         while True:
             with guard():
                 member = archive.next()
                 if member is None:
+                    while limited.read(2**20):
+                        pass  # gzip's checksum stands at its end
                     return
                 name = PurePosixPath(member.name)
                 _check_member(path, member, name)

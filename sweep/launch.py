@@ -72,11 +72,13 @@ def launch(space: SearchSpace, store: Store, library: Library, console: Console)
     started = time.monotonic()
     run_ids, statuses = plan.run_ids(space), store.statuses()
     already = sum(run_id in statuses for run_id in run_ids)
+    missing = _Missing.of(space, statuses, library, console) if already < len(run_ids) else None
+    # What is wrong with the pictures has been said by now: nothing is written for a launch that cannot start.
     store.save_sweep(space.name, space.resolved())
     store.clear_checkpoints(statuses)
     failures: dict[str, str] = {}
-    if already < len(run_ids):
-        failures = _train_missing(space, store, library, statuses, console)
+    if missing:
+        failures = _train(missing, space, store, console)
         statuses = store.statuses()
         store.clear_failures(statuses)
     done = [statuses[run_id] for run_id in run_ids if run_id in statuses]
@@ -92,19 +94,30 @@ def launch(space: SearchSpace, store: Store, library: Library, console: Console)
     )
 
 
-def _train_missing(
-    space: SearchSpace, store: Store, library: Library, done: Collection[str], console: Console
-) -> dict[str, str]:
-    """Trains what is not `done`; returns the message of each array that failed."""
-    from sweep.train import local_device
+@dataclasses.dataclass(frozen=True)
+class _Missing:
+    """The arrays to train, longest first, on which device, and the pictures that they are trained on."""
 
-    device = local_device()
-    todo = sorted(plan.missing(list(plan.arrays(space, device)), done), key=lambda array: -array.work)
-    missing = sum(map(len, todo))
-    data = _load(todo, library, console)
-    say(console, f"{missing:,} of {space.run_count():,} runs to train, in {len(todo):,} arrays")
-    with _ray(device), Meter(missing, sum(array.work for array in todo), console) as meter:
-        return _tune(todo, store, data, device, meter)
+    arrays: list[Array]
+    device: DeviceKind
+    data: dict[DataKey, Data]
+
+    @classmethod
+    def of(cls, space: SearchSpace, done: Collection[str], library: Library, console: Console) -> "_Missing":
+        """What is not `done`; its pictures are read, or downloaded, here."""
+        from sweep.train import local_device
+
+        device = local_device()
+        todo = sorted(plan.missing(list(plan.arrays(space, device)), done), key=lambda array: -array.work)
+        return cls(todo, device, _load(todo, library, console))
+
+
+def _train(missing: _Missing, space: SearchSpace, store: Store, console: Console) -> dict[str, str]:
+    """Trains what is missing; returns the message of each array that failed."""
+    runs, work = sum(map(len, missing.arrays)), sum(array.work for array in missing.arrays)
+    say(console, f"{runs:,} of {space.run_count():,} runs to train, in {len(missing.arrays):,} arrays")
+    with _ray(missing.device), Meter(runs, work, console) as meter:
+        return _tune(missing.arrays, store, missing.data, missing.device, meter)
 
 
 def _load(todo: Sequence[Array], library: Library, console: Console) -> dict[DataKey, Data]:

@@ -439,8 +439,12 @@ class SearchSpace(BaseModel):
                     words = f"{examples:,} is not allowed: {dataset} has {there:,} training pictures"
                     raise _problem(words, self._place("train_examples"))
                 if batch > (examples or there) and self._has(dataset, examples, batch):
-                    words = f"fewer training pictures ({examples or there:,}, of {dataset}) than a batch takes ({batch:,})"
-                    given = [name for name in ("batch_size", "train_examples") if name in {**self.settings, **self.axes}]
+                    words = (
+                        f"fewer training pictures ({examples or there:,}, of {dataset}) than a batch takes ({batch:,})"
+                    )
+                    given = [
+                        name for name in ("batch_size", "train_examples") if name in {**self.settings, **self.axes}
+                    ]
                     raise _problem(words, self._place([*given, "dataset"][0]))
 
     def _has(self, dataset: str, examples: int | None, batch: int) -> bool:

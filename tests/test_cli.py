@@ -1,8 +1,12 @@
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from real_formats import letter_files, png, trust, write_cifar, write_folder, write_tar
 
 from sweep import cli
 
@@ -76,6 +80,185 @@ def test_a_bad_call_is_one_message_and_status_2(
     assert out == ""
     assert said in err
     assert list(tmp_path.iterdir()) == []
+
+
+BAD_DATA: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "a folder with an empty class": (
+        lambda folder: write_folder(folder / "tree", {"a/1.png": png(np.zeros((4, 4), np.uint8)), "b/x": b""}),
+        "folder:tree",
+        "class 'b' has no readable picture",
+    ),
+    "arrays with NaN": (
+        lambda folder: np.savez(folder / "x.npz", images=np.full((40, 4, 4), np.nan), labels=np.arange(40) % 2),
+        "npz:x.npz",
+        "are NaN",
+    ),
+    "an archive that leads out of itself": (
+        lambda folder: write_tar(folder / "data" / "notMNIST_small.tar.gz", [("../evil.png", b"x")]),
+        "notmnist",
+        "leads out of it",
+    ),
+    "an altered archive": (lambda folder: write_cifar(folder / "data"), "cifar10", "truncated or altered"),
+    "a folder that is not there": (lambda folder: None, "folder:none", "there is no folder"),
+    "fewer pictures than a batch": (
+        lambda folder: np.savez(folder / "x.npz", images=np.zeros((20, 4, 4)), labels=np.arange(20) % 2),
+        "npz:x.npz",
+        "than a batch takes (16)",
+    ),
+    "fewer different pictures than a batch": (
+        lambda folder: np.savez(folder / "x.npz", images=np.zeros((60, 4, 4)), labels=np.arange(60) % 2),
+        "npz:x.npz",
+        "too few: no training picture",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "dataset", "said"), BAD_DATA.values(), ids=BAD_DATA)
+def test_bad_data_is_one_message_status_2_and_leaves_neither_store_nor_cache(
+    make: Callable[[Path], object],
+    dataset: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make(tmp_path)
+    space, store, data = tmp_path / "space.yaml", tmp_path / "results", tmp_path / "data"
+    space.write_text(f"settings: {{dataset: '{dataset}', steps: 1, width: 1}}")
+    assert run(monkeypatch, "launch", space, "--store", store, "--data-dir", data) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and said in err
+    assert not store.exists()
+    if dataset != "npz:x.npz":
+        assert not (data / "cache").exists()
+    assert not (tmp_path / "evil.png").exists()
+
+
+@pytest.mark.parametrize("dataset", ["notmnist", "letters", "cifar10", "svhn"])
+def test_a_plan_needs_no_pictures_and_says_what_it_does_not_know(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space, places = tmp_path / "space.yaml", ["--data-dir", tmp_path / "data", "--fonts", tmp_path]
+    space.write_text(f"settings: {{dataset: {dataset}}}\naxes: {{width: [1, 2], seed: 3}}")
+    assert run(monkeypatch, "plan", space, "--store", tmp_path / "results", *places, "--json") == 0
+    out, err = capsys.readouterr()
+    planned = json.loads(out)
+    assert (planned["in_store"], planned["estimated_seconds"]) == (None, None)
+    assert (planned["runs"], planned["to_train"], planned["arrays"]) == (12, 12, 2)
+    assert planned["parameters"] > 0 and planned["flops"] > 0
+    assert f"{dataset} is not on this machine" in err
+    assert list(tmp_path.iterdir()) == [space]
+
+
+def test_a_plan_of_a_folder_that_is_not_there_knows_its_runs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("settings: {dataset: 'folder:none'}\naxes: {width: [1, 2], seed: 3}")
+    assert (
+        run(monkeypatch, "plan", space, "--store", tmp_path / "results", "--data-dir", tmp_path / "data", "--json") == 0
+    )
+    planned = json.loads(capsys.readouterr().out)
+    unknown = {name for name, value in planned.items() if value is None}
+    assert unknown == {"arrays", "in_store", "parameters", "flops", "estimated_seconds"}
+    assert run(monkeypatch, "plan", space, "--store", tmp_path / "results", "--data-dir", tmp_path / "data") == 0
+    assert "not known" in capsys.readouterr().out
+
+
+def test_a_plan_of_pictures_that_are_here_knows_everything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space = tmp_path / "space.yaml"
+    write_tar(tmp_path / "data" / "notMNIST_small.tar.gz", letter_files().items())
+    space.write_text("settings: {dataset: notmnist, steps: 5}\naxes: {width: [1, 2], seed: 3}")
+    assert (
+        run(monkeypatch, "plan", space, "--store", tmp_path / "results", "--data-dir", tmp_path / "data", "--json") == 0
+    )
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["in_store"] == 0 and planned["estimated_seconds"] > 0
+
+
+def test_the_data_sets_are_listed_for_people_and_for_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SWEEP_DATA_DIR", str(tmp_path))
+    assert run(monkeypatch, "datasets") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.split()[:5] == ["mnist5k", "1x28x28", "10", "3,500/500/1,000", "yes"] for line in lines)
+    assert any(line.split()[:5] == ["svhn", "3x32x32", "10", "68,257/5,000/26,032", "no"] for line in lines)
+    assert run(monkeypatch, "datasets", "--json") == 0
+    listed = {each["name"]: each for each in json.loads(capsys.readouterr().out)}
+    assert listed["digits"]["here"] and not listed["notmnist"]["here"] and listed["notmnist"]["train"] is None
+    keys = {
+        "name",
+        "channels",
+        "height",
+        "width",
+        "classes",
+        "train",
+        "validation",
+        "test",
+        "here",
+        "licence",
+        "source",
+    }
+    assert all(each.keys() == keys for each in listed.values())
+
+
+def test_a_data_set_is_shown_as_a_sheet_of_ten_pictures_a_class_with_its_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tar(tmp_path / "notMNIST_small.tar.gz", letter_files().items())
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "datasets", "--show", "notmnist", "--data-dir", tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "2 unreadable files skipped: A/broken.png, F/broken.png" in out
+    assert any(line.split() == ["A", "21", "3", "6"] for line in out.splitlines())
+    with Image.open(tmp_path / "notmnist-pictures.png") as sheet:
+        pixels = np.asarray(sheet.convert("L"))
+    assert sheet.size[1] == 10 * 60 + 4
+    # Brightness grows with the class in these files: so does that of the rows.
+    brightness = [pixels[4 + 60 * row : 60 + 60 * row, -500:].mean() for row in range(10)]
+    assert brightness == sorted(brightness)
+    look = tmp_path / "digits.png"
+    assert run(monkeypatch, "datasets", "--show", "digits", "--out", look, "--json", "--data-dir", tmp_path) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["file"] == str(look) and look.exists()
+    assert sum(parts["test"] for parts in shown["counts"].values()) == 359
+
+
+BAD_LOOKS = {
+    "an unknown set": (["--show", "mnist5"], "did you mean 'mnist5k'"),
+    "a download of an unknown set": (["--download", "imagenet"], "known are mnist5k"),
+    "a download of a folder": (["--download", "folder:x"], "only named data sets"),
+    "a sheet that is no PNG": (["--show", "digits", "--out", "x.jpg"], "must end in .png"),
+    "a sheet in no folder": (["--show", "digits", "--out", "none/x.png"], "there is no folder none"),
+    "pictures that are not here": (["--show", "folder:none"], "there is no folder"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), BAD_LOOKS.values(), ids=BAD_LOOKS)
+def test_a_bad_look_at_data_is_one_message_and_status_2(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "datasets", *arguments, "--data-dir", "data") == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_reads_and_keeps_what_it_got(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_cifar(tmp_path)
+    trust(monkeypatch, tmp_path)
+    assert run(monkeypatch, "datasets", "--download", "cifar10", "--data-dir", tmp_path) == 0
+    assert capsys.readouterr().out.startswith("cifar10: ")
+    assert (tmp_path / "cache" / "cifar10.safetensors").exists()
 
 
 def test_a_store_that_is_a_file_is_refused(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from real_formats import pictures, png, write_cifar, write_folder
 
 SWEEP = [sys.executable, "-m", "sweep"]
 SPACE = """
@@ -301,6 +304,78 @@ def test_a_lost_worker_is_replaced_and_nothing_but_its_arrays_is_trained_again(
     pd.testing.assert_frame_equal(
         without_times_and_places(rows_of(store)), without_times_and_places(undisturbed), check_exact=True
     )
+
+
+TRUSTING = """
+import sys, pytest
+from pathlib import Path
+from real_formats import trust
+
+with pytest.MonkeyPatch.context() as patch:
+    trust(patch, Path(sys.argv[1]))
+    del sys.argv[1]
+    from sweep.cli import main
+    main()
+"""
+
+
+def test_one_sweep_trains_on_several_data_sets_and_splits_and_is_reported_where_they_are_not(tmp_path: Path) -> None:
+    """CIFAR's archive, a folder of pictures and arrays, all read in the driver and handed to the workers."""
+    data, store, space = tmp_path / "data", tmp_path / "results", tmp_path / "mixed.yaml"
+    write_cifar(data)
+    images, labels = pictures(100, 2, (6, 6))
+    files = {f"{label}/{n}.png": png(image) for n, (image, label) in enumerate(zip(images, labels, strict=True))}
+    write_folder(tmp_path / "tree", files)
+    np.savez(tmp_path / "x.npz", images=images[:, ::-1], labels=labels)
+    space.write_text(
+        "{settings: {width: 2, steps: 4, batch_size: 8},"
+        " axes: {dataset: [cifar10, 'folder:tree', 'npz:x.npz'], split: [0, 1], seed: 2}}"
+    )
+    trusting = [sys.executable, "-c", TRUSTING, str(data), "launch", str(space), "--store", str(store)]
+    done = subprocess.run(
+        [*trusting, "--data-dir", str(data), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["runs"], summary["trained"], summary["failed"]) == (24, 24, 0)
+    rows = pd.concat([pd.read_parquet(path) for path in (store / "runs").glob("*.parquet")])
+    folder, arrays = f"folder:{tmp_path / 'tree'}", f"npz:{tmp_path / 'x.npz'}"
+    assert rows.groupby("dataset").size().to_dict() == {"cifar10": 8, folder: 8, arrays: 8}
+    assert rows.groupby("dataset")["dataset_fingerprint"].nunique().to_dict() == {"cifar10": 1, folder: 1, arrays: 1}
+    assert rows["dataset_fingerprint"].nunique() == 3
+    # The pictures are gone: what is in the store is still known, and known to be all.
+    for path in (data, tmp_path / "tree"):
+        shutil.rmtree(path)
+    (tmp_path / "x.npz").unlink()
+    [status] = json.loads(sweep("status", "mixed", "--json", store=store).stdout)
+    assert (status["done"], status["missing"]) == (24, 0)
+    verdict = json.loads(sweep("report", "mixed", "--json", store=store).stdout)
+    assert verdict["factors"] == ["dataset", "split"] and verdict["pairs"] == 12
+    assert "there is no folder" in sweep("launch", space, "--data-dir", tmp_path, store=store, status=2).stderr
+
+
+def test_the_same_pictures_elsewhere_are_the_same_runs(tmp_path: Path) -> None:
+    images, labels = pictures(60, 2, (6, 6))
+    store = tmp_path / "results"
+    for place in ("here", "there"):
+        folder = tmp_path / place
+        folder.mkdir()
+        np.savez(folder / "x.npz", images=images, labels=labels)
+        (folder / "same.yaml").write_text("{settings: {dataset: 'npz:x.npz', width: 1, steps: 2}, axes: {seed: 2}}")
+        done = json.loads(sweep("launch", folder / "same.yaml", "--json", store=store).stdout)
+        assert (done["trained"], done["already"]) == ((4, 0) if place == "here" else (0, 4))
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("axes: {dataset: ['npz:here/x.npz', 'npz:there/x.npz']}")
+    assert "hold the same pictures; name one of them" in sweep("launch", twice, store=store, status=2).stderr
+    changed = tmp_path / "there" / "x.npz"
+    np.savez(changed, images=images[::-1], labels=labels[::-1])
+    pinned = tmp_path / "there" / "pinned.yaml"
+    pinned.write_text((store / "sweeps" / "same.yaml").read_text())
+    assert "but same names" in sweep("launch", pinned, store=store, status=2).stderr
 
 
 def training(pid: int) -> list[int]:

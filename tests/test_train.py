@@ -1,6 +1,7 @@
 """Fused equals unfused, and nothing that shares an array with a run can be seen in its result."""
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,17 @@ from sweep import methods
 from sweep.data import Data, load
 from sweep.plan import MethodName
 from sweep.runs import Run
-from sweep.train import CURVE_COST, EVALUATION_NUMBERS, ORDER_BLOCK, Outcome, Trainer, _halves, curve_examples, train
+from sweep.train import (
+    CURVE_COST,
+    EVALUATION_NUMBERS,
+    ORDER_BLOCK,
+    Outcome,
+    Trainer,
+    _halves,
+    curve_examples,
+    on_device,
+    train,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 bounded = settings(deadline=None, derandomize=True)
@@ -644,3 +655,31 @@ def test_ticks_come_at_every_point_and_after_every_block_of_batches() -> None:
     run = dataclasses.replace(SMALL, width=1, depth=1, steps=300, evaluate_every=200)
     train([run], GREY, tick=ticks.append)
     assert ticks == [128, 200, 256, 300]
+
+
+# The data on a device
+
+
+def test_a_data_set_stays_on_its_device_from_one_array_to_the_next_and_is_not_copied_on_a_cpu() -> None:
+    data = load("mnist5k")
+    one, other = Trainer([Run(width=1, steps=1)], data), Trainer([Run(width=2, steps=1, train_examples=50)], data)
+    assert one.data is other.data
+    assert one.data.train[0].data_ptr() == data.train[0].ctypes.data
+
+
+def test_pictures_out_of_shared_memory_need_not_be_writable() -> None:
+    parts = [(pictures.copy(), labels.copy()) for pictures, labels in (GREY.train, GREY.validation, GREY.test)]
+    for array in itertools.chain(*parts):
+        array.flags.writeable = False
+    frozen = dataclasses.replace(GREY, train=parts[0], validation=parts[1], test=parts[2])
+    runs = vary(SMALL, seed=[0, 1])
+    assert results(runs, frozen) == results(runs, GREY)
+
+
+@pytest.mark.parametrize("examples", [None, 7])
+def test_standardizing_uses_the_exact_moments_of_the_training_pictures_in_use(examples: int | None) -> None:
+    data = GREY
+    scaled = data.train[0][:examples] / 255
+    mean, deviation = on_device(data, "cpu").moments(examples or len(data.train[1]))
+    np.testing.assert_allclose(mean, scaled.mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(deviation, scaled.std(axis=(0, 2, 3)), rtol=1e-12)

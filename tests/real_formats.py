@@ -1,0 +1,156 @@
+"""Small files in the formats of the public data sets, written as those who published them did."""
+
+import gzip
+import hashlib
+import io
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+
+def pictures(count: int, classes: int, shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Random pictures `[count, *shape]`, no two alike, with labels that take turns; a class shows in the mean."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    noise = generator.integers(0, 56, (count, *shape))
+    bright = labels.reshape(-1, *[1] * len(shape)) * (200 // classes)
+    return (noise + bright).astype(np.uint8), labels.astype(np.int64)
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array of bytes as a gzipped IDX file."""
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return gzip.compress(head + array.astype(np.uint8).tobytes())
+
+
+def write_mnist(folder: Path, name: str = "MNIST", train: int = 100, test: int = 40) -> list[Path]:
+    """The four files of MNIST below a data folder, in the order in which they are read."""
+    paths = []
+    for prefix, count in (("train", train), ("t10k", test)):
+        images, labels = pictures(count, 10, (28, 28), seed=count)
+        for content, array in (("images-idx3", images), ("labels-idx1", labels)):
+            paths.append(folder / name / "raw" / f"{prefix}-{content}-ubyte.gz")
+            paths[-1].parent.mkdir(parents=True, exist_ok=True)
+            paths[-1].write_bytes(idx(array))
+    return paths
+
+
+def write_emnist(folder: Path, train: int = 104, test: int = 52) -> Path:
+    """EMNIST's archive of archives, letters only; pictures lie on their side, labels start at 1."""
+    path = folder / "EMNIST" / "raw" / "gzip.zip"
+    path.parent.mkdir(parents=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for part, count in (("train", train), ("test", test)):
+            images, labels = pictures(count, 26, (28, 28), seed=count)
+            archive.writestr(f"gzip/emnist-letters-{part}-images-idx3-ubyte.gz", idx(images.transpose(0, 2, 1)))
+            archive.writestr(f"gzip/emnist-letters-{part}-labels-idx1-ubyte.gz", idx(labels + 1))
+    return path
+
+
+def write_svhn(folder: Path, train: int = 60, test: int = 30) -> list[Path]:
+    """SVHN's two .mat files: pictures last, labels 1 to 10."""
+    paths = [folder / "train_32x32.mat", folder / "test_32x32.mat"]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, count in zip(paths, (train, test), strict=True):
+        images, labels = pictures(count, 10, (32, 32, 3), seed=count)
+        scipy.io.savemat(path, {"X": images.transpose(1, 2, 3, 0), "y": np.where(labels == 0, 10, labels)[:, None]})
+    return paths
+
+
+def cifar_files(classes: int = 10, each: int = 40, protocol: int = 2) -> dict[str, bytes]:
+    """The files of CIFAR-10 (or -100) by name, pickled."""
+    fine = classes > 10
+    names = [f"class {label}" for label in range(classes)]
+    batches = ["train"] if fine else [f"data_batch_{number}" for number in range(1, 6)]
+    found = {}
+    for number, name in enumerate([*batches, "test" if fine else "test_batch"]):
+        images, labels = pictures(each, classes, (3, 32, 32), seed=number)
+        batch = {"data": images.reshape(each, -1), "fine_labels" if fine else "labels": labels.tolist()}
+        found[name] = pickle.dumps(batch, protocol)
+    found["meta" if fine else "batches.meta"] = pickle.dumps(
+        {"fine_label_names" if fine else "label_names": names}, protocol
+    )
+    return found
+
+
+def write_tar(path: Path, members: Iterable[tuple[str | tarfile.TarInfo, bytes]]) -> Path:
+    """A .tar.gz of these names and contents."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for member, content in members:
+            info = tarfile.TarInfo(member) if isinstance(member, str) else member
+            if isinstance(member, str):
+                info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def write_cifar(folder: Path, classes: int = 10, **options: Any) -> Path:
+    """CIFAR's archive."""
+    inside, name = ("cifar-10-batches-py", "cifar-10-python") if classes == 10 else ("cifar-100-python",) * 2
+    members = cifar_files(classes, **options)
+    return write_tar(folder / f"{name}.tar.gz", ((f"{inside}/{name}", content) for name, content in members.items()))
+
+
+def png(array: np.ndarray, kind: str = "PNG") -> bytes:
+    """A picture `[height, width]` or `[height, width, 3]` as a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def letter_files(each: int = 30) -> dict[str, bytes]:
+    """Pictures of A to J as notMNIST names them, two of them unreadable."""
+    images, labels = pictures(10 * each, 10, (28, 28), seed=each)
+    found = {
+        f"notMNIST_small/{'ABCDEFGHIJ'[label]}/{number:04}.png": png(image)
+        for number, (image, label) in enumerate(zip(images, labels, strict=True))
+    }
+    return found | {"notMNIST_small/A/broken.png": b"", "notMNIST_small/F/broken.png": b"\x89PNG nothing"}
+
+
+def write_folder(root: Path, files: dict[str, bytes]) -> Path:
+    """Files by name below `root`."""
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def trust(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Has torchvision's checksums be those of the files below `folder`."""
+    from torchvision import datasets
+
+    def md5(path: Path) -> str:
+        return hashlib.md5(path.read_bytes()).hexdigest()
+
+    for cls in (datasets.MNIST, datasets.FashionMNIST, datasets.KMNIST):
+        files = [(folder / cls.__name__ / "raw" / name, name) for name, _ in cls.resources]
+        if all(path.exists() for path, _ in files):
+            monkeypatch.setattr(cls, "resources", [(name, md5(path)) for path, name in files])
+    emnist = folder / "EMNIST" / "raw" / "gzip.zip"
+    if emnist.exists():
+        monkeypatch.setattr(datasets.EMNIST, "md5", md5(emnist))
+    for cls in (datasets.CIFAR10, datasets.CIFAR100):
+        if (folder / cls.filename).exists():
+            monkeypatch.setattr(cls, "tgz_md5", md5(folder / cls.filename))
+        if (folder / cls.base_folder).exists():
+            for part in ("train_list", "test_list"):
+                files = [(name, md5(folder / cls.base_folder / name)) for name, _ in getattr(cls, part)]
+                monkeypatch.setattr(cls, part, files)
+            checksum = md5(folder / cls.base_folder / cls.meta["filename"])
+            monkeypatch.setattr(cls, "meta", {**cls.meta, "md5": checksum})
+    parts = dict(datasets.SVHN.split_list)
+    for part in ("train", "test"):
+        url, name, _ = parts[part]
+        if (folder / name).exists():
+            parts[part] = [url, name, md5(folder / name)]
+    monkeypatch.setattr(datasets.SVHN, "split_list", parts)

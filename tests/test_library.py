@@ -1,0 +1,370 @@
+"""The data sets of this machine: found, checked, read once, downloaded from a real server."""
+
+import functools
+import hashlib
+import http.server
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from real_formats import (
+    cifar_files,
+    letter_files,
+    pictures,
+    png,
+    trust,
+    write_cifar,
+    write_emnist,
+    write_folder,
+    write_mnist,
+    write_svhn,
+    write_tar,
+)
+
+from sweep import download, formats, library
+from sweep.catalogue import CATALOGUE
+from sweep.download import NotHere
+from sweep.errors import InputError
+from sweep.library import Library
+
+PUBLIC = {
+    "mnist": lambda folder: write_mnist(folder),
+    "fashion_mnist": lambda folder: write_mnist(folder, "FashionMNIST"),
+    "kmnist": lambda folder: write_mnist(folder, "KMNIST"),
+    "emnist_letters": write_emnist,
+    "svhn": write_svhn,
+    "cifar10": write_cifar,
+    "cifar100": lambda folder: write_cifar(folder, 100, each=200),
+    "notmnist": lambda folder: write_tar(folder / "notMNIST_small.tar.gz", letter_files().items()),
+}
+
+
+@pytest.fixture(params=PUBLIC)
+def public(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+    """A public data set, and a data folder with small files of its format."""
+    folder = tmp_path / "data"
+    PUBLIC[request.param](folder)
+    trust(monkeypatch, folder)
+    return request.param, folder
+
+
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notes every reader that is called from now on."""
+    called: list[str] = []
+    for name in ("mnist", "emnist_letters", "svhn", "cifar_archive", "cifar", "picture_archive", "picture_folder"):
+
+        def noted(*arguments: object, name: str = name, real: object = getattr(formats, name)) -> object:
+            called.append(name)
+            return real(*arguments)  # type: ignore[operator]
+
+        monkeypatch.setattr(formats, name, noted)
+    return called
+
+
+# The catalogue
+
+
+def test_identities_of_public_sets_stand_for_torchvision_s_checksums() -> None:
+    for name, entry in CATALOGUE.items():
+        if entry.own_test:
+            checksums = " ".join(str(resource.md5) for resource in download.resources(name))
+            assert entry.identity == hashlib.sha256(checksums.encode()).hexdigest()[:16], name
+
+
+def test_files_lie_where_torchvision_puts_them(tmp_path: Path) -> None:
+    from torchvision import datasets
+
+    for name, cls in {
+        "mnist": datasets.MNIST,
+        "fashion_mnist": datasets.FashionMNIST,
+        "kmnist": datasets.KMNIST,
+    }.items():
+        raw = [f"{cls.__name__}/raw/{file}" for file, _ in cls.resources]
+        assert list(download.FILES[name]) == raw
+    assert download.FILES["emnist_letters"] == (f"EMNIST/raw/{os.path.basename(datasets.EMNIST.url)}",)
+    assert download.FILES["svhn"] == tuple(datasets.SVHN.split_list[part][1] for part in ("train", "test"))
+    for name, cls in {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}.items():
+        assert download.FILES[name] == (cls.filename,) and download.UNPACKED[name] == cls.base_folder
+
+
+def test_published_sizes_add_up() -> None:
+    published = {"mnist": (60_000, 10_000), "emnist_letters": (124_800, 20_800), "svhn": (73_257, 26_032)}
+    published |= dict.fromkeys(("fashion_mnist", "kmnist"), (60_000, 10_000))
+    published |= dict.fromkeys(("cifar10", "cifar100"), (50_000, 10_000))
+    for name, (train, test) in published.items():
+        entry = CATALOGUE[name]
+        assert entry.train is not None and entry.validation is not None
+        assert (entry.train + entry.validation, entry.test) == (train, test)
+
+
+# Reading, once
+
+
+def test_a_public_set_is_read_once_and_kept_until_its_files_change(
+    public: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, folder = public
+    called = reads(monkeypatch)
+    first = Library(folder, downloads=False).load(name)
+    assert first.picture_shape == CATALOGUE[name].picture and first.classes == CATALOGUE[name].classes
+    assert called
+    called.clear()
+    again = Library(folder, downloads=False).load(name)
+    assert called == [] and again.fingerprint == first.fingerprint and again.notes == first.notes
+    for part in ("train", "validation", "test"):
+        for one, other in zip(getattr(first, part), getattr(again, part), strict=True):
+            np.testing.assert_array_equal(one, other)
+    file = folder / download.FILES[name][0]
+    os.utime(file, ns=(1, 1))
+    Library(folder, downloads=False).load(name)
+    assert called
+
+
+def test_what_was_read_once_serves_without_its_files(public: tuple[str, Path]) -> None:
+    name, folder = public
+    first = Library(folder, downloads=False).load(name)
+    for file in download.FILES[name]:
+        (folder / file).unlink()
+    alone = Library(folder, downloads=False)
+    assert alone.here(name) and alone.load(name).fingerprint == first.fingerprint
+
+
+def test_a_truncated_or_altered_file_is_refused_with_both_checksums_and_nothing_is_cached(
+    public: tuple[str, Path],
+) -> None:
+    name, folder = public
+    file = folder / download.FILES[name][-1]
+    whole = file.read_bytes()
+    for damaged in (whole[:-7], whole[:-9] + b"x" + whole[-8:]):
+        file.write_bytes(damaged)
+        with pytest.raises(InputError) as refused:
+            Library(folder, downloads=False).load(name)
+        assert str(file) in str(refused.value)
+        if name != "notmnist":
+            md5 = hashlib.md5(damaged).hexdigest()
+            assert f"truncated or altered (MD5 {md5}, wanted {hashlib.md5(whole).hexdigest()})" in str(refused.value)
+    assert not (folder / "cache").exists()
+
+
+def test_a_damaged_cache_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PUBLIC["notmnist"](tmp_path)
+    first = Library(tmp_path).load("notmnist")
+    [kept] = (tmp_path / "cache").iterdir()
+    content = kept.read_bytes()
+    called = reads(monkeypatch)
+    flipped = content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+    for damaged in (content[:100], content[:-1000], flipped, b""):
+        kept.write_bytes(damaged)
+        assert Library(tmp_path).load("notmnist").fingerprint == first.fingerprint
+        assert called.pop() == "picture_archive" and kept.read_bytes() == content
+
+
+def test_a_cache_that_cannot_be_written_is_no_hindrance(tmp_path: Path) -> None:
+    PUBLIC["notmnist"](tmp_path)
+    (tmp_path / "cache").write_text("in the way")
+    assert len(Library(tmp_path).load("notmnist").test[1]) == 60
+
+
+def test_notmnist_s_unpacked_folder_serves_as_well_as_its_archive(tmp_path: Path) -> None:
+    PUBLIC["notmnist"](tmp_path / "packed")
+    write_folder(tmp_path / "unpacked", letter_files())
+    packed, unpacked = (Library(tmp_path / name, downloads=False) for name in ("packed", "unpacked"))
+    assert unpacked.here("notmnist")
+    assert packed.load("notmnist").fingerprint == unpacked.load("notmnist").fingerprint
+
+
+def test_cifar_s_unpacked_folder_serves_where_every_file_has_its_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = {f"cifar-10-batches-py/{name}": content for name, content in cifar_files().items()}
+    write_folder(tmp_path / "unpacked", inside)
+    write_cifar(tmp_path / "packed")
+    trust(monkeypatch, tmp_path / "unpacked")
+    trust(monkeypatch, tmp_path / "packed")
+    shelf = Library(tmp_path / "unpacked", downloads=False)
+    assert shelf.here("cifar10")
+    assert shelf.load("cifar10").fingerprint == Library(tmp_path / "packed").load("cifar10").fingerprint
+    changed = tmp_path / "unpacked" / "cifar-10-batches-py" / "data_batch_3"
+    changed.write_bytes(changed.read_bytes() + b"x")
+    with pytest.raises(InputError, match="data_batch_3 is truncated or altered"):
+        Library(tmp_path / "unpacked", downloads=False).load("cifar10")
+    changed.unlink()
+    with pytest.raises(InputError, match=r"there is no .*data_batch_3"):
+        Library(tmp_path / "unpacked", downloads=False).load("cifar10")
+
+
+def test_no_picture_of_notmnist_is_in_two_parts_and_repeats_are_counted(tmp_path: Path) -> None:
+    files = letter_files()
+    files |= {name.replace("/0", "/copy0"): content for name, content in files.items() if "/0" in name}
+    write_tar(tmp_path / "notMNIST_small.tar.gz", files.items())
+    loaded = Library(tmp_path).load("notmnist")
+    parts = [{picture.tobytes() for picture in part[0]} for part in (loaded.train, loaded.validation, loaded.test)]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    assert len(set.union(*parts)) == 300
+    assert any("pictures left out: the same pixels stand in a part that is held out" in note for note in loaded.notes)
+
+
+# Folders and arrays
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    images, labels = pictures(60, 3, (6, 6))
+    files = {f"{'abc'[label]}/{n}.png": png(image) for n, (image, label) in enumerate(zip(images, labels, strict=True))}
+    return write_folder(tmp_path / "tree", files)
+
+
+def test_a_folder_s_facts_are_of_its_pixels_and_come_from_the_cache_until_it_changes(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = tmp_path / "data"
+    first = Library(shelf).facts(f"folder:{tree}")
+    assert (first.picture, first.classes, first.train) == ((1, 6, 6), 3, 42)
+    called = reads(monkeypatch)
+    assert Library(shelf).facts(f"folder:{tree}") == first and called == []
+    moved = tree.rename(tmp_path / "moved")
+    assert Library(shelf).facts(f"folder:{moved}").identity == first.identity
+    (moved / "a" / "new.png").write_bytes(png(np.zeros((6, 6), np.uint8)))
+    assert Library(shelf).facts(f"folder:{moved}").identity != first.identity
+
+
+def test_another_size_is_another_identity_and_another_place_in_the_cache(tree: Path, tmp_path: Path) -> None:
+    shelf = Library(tmp_path / "data")
+    small, large = (shelf.facts(f"folder:{tree}", size) for size in (4, 12))
+    assert small.picture == (1, 4, 4) and large.picture == (1, 12, 12) and small.identity != large.identity
+    assert shelf.load(f"folder:{tree}", 0, 4).picture_shape == (1, 4, 4)
+    assert len(list((tmp_path / "data" / "cache").iterdir())) == 2
+
+
+def test_arrays_and_the_folder_with_the_same_pictures_have_the_same_pixels(tree: Path, tmp_path: Path) -> None:
+    shelf = Library(tmp_path / "data")
+    pool = shelf.pool(f"folder:{tree}")
+    np.savez(tmp_path / "x.npz", images=pool.pictures[:, 0], labels=pool.labels)
+    assert shelf.pool(f"npz:{tmp_path / 'x.npz'}").fingerprint == pool.fingerprint
+
+
+@pytest.mark.parametrize("dataset", ["folder:/nowhere", "npz:/nowhere.npz", "notmnist", "mnist", "cifar10"])
+def test_what_is_not_here_is_said_to_be_not_here(dataset: str, tmp_path: Path) -> None:
+    shelf = Library(tmp_path / "data", downloads=False)
+    assert not shelf.here(dataset)
+    with pytest.raises(NotHere, match=f"data set '{dataset}'"):
+        shelf.load(dataset)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    with pytest.raises(InputError, match=r"--data-dir .*: is a file"):
+        Library(tmp_path / "data")
+
+
+def test_the_listing_names_every_set_with_what_is_known_of_it(tmp_path: Path) -> None:
+    PUBLIC["notmnist"](tmp_path)
+    PUBLIC["mnist"](tmp_path)
+    listed = {each.name: each for each in Library(tmp_path, fonts=tmp_path).listing()}
+    assert list(listed) == list(CATALOGUE)
+    here = {name for name, each in listed.items() if each.here}
+    assert here == {"mnist5k", "digits", "mnist", "notmnist"}
+    assert (listed["notmnist"].train, listed["notmnist"].test) == (None, None)
+    Library(tmp_path).load("notmnist")
+    after = {each.name: each for each in Library(tmp_path).listing()}["notmnist"]
+    assert (after.train, after.validation, after.test) == (210, 30, 60)
+
+
+# Downloads
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An HTTP server of the files below a folder."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    served = tmp_path / "served"
+    served.mkdir()
+    handler = functools.partial(Quiet, directory=str(served))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/", served
+        running.shutdown()
+
+
+def test_missing_files_are_downloaded_from_the_first_mirror_that_serves_and_checked(
+    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torchvision import datasets
+
+    address, served = server
+    write_mnist(served)
+    trust(monkeypatch, served)
+    mirrors = [f"{address}nothing/", f"{address}MNIST/raw/"]
+    monkeypatch.setattr(datasets.MNIST, "mirrors", mirrors)
+    folder = tmp_path / "data"
+    loaded = Library(folder).load("mnist")
+    assert len(loaded.test[1]) == 40
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.gz")) == sorted(download.FILES["mnist"])
+    assert "100%" in capsys.readouterr().err  # a progress bar
+    for name in download.FILES["mnist"]:
+        (served / name).unlink()
+    assert Library(folder).load("mnist").fingerprint == loaded.fingerprint
+
+
+def test_a_download_with_another_checksum_is_not_kept(
+    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import datasets
+
+    address, served = server
+    path = write_cifar(served)
+    trust(monkeypatch, served)
+    monkeypatch.setattr(datasets.CIFAR10, "url", f"{address}cifar-10-python.tar.gz")
+    path.write_bytes(path.read_bytes()[:-100])
+    folder = tmp_path / "data"
+    with pytest.raises(NotHere) as refused:
+        Library(folder).load("cifar10")
+    said = str(refused.value)
+    assert "what came has another checksum" in said and address in said
+    assert f"put it at {folder / 'cifar-10-python.tar.gz'} (MD5 {datasets.CIFAR10.tgz_md5})" in said
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+def test_offline_with_nothing_cached_says_what_was_tried_and_where_to_put_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import datasets
+
+    # A port that nothing listens on.
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/one/", "http://127.0.0.1:9/two/"])
+    with pytest.raises(NotHere) as refused:
+        Library(tmp_path).load("mnist")
+    said, (name, md5) = str(refused.value), datasets.MNIST.resources[0]
+    assert said.count(f"http://127.0.0.1:9/one/{name}: ") == said.count(f"http://127.0.0.1:9/two/{name}: ") == 1
+    assert "refused" in said and f"put it at {tmp_path / 'MNIST' / 'raw' / name} (MD5 {md5})" in said
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    from torchvision import datasets
+
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        monkeypatch.setattr(datasets.CIFAR10, "url", f"{address}x.tar.gz")
+        with pytest.raises(NotHere, match="timed out"):
+            Library(tmp_path).load("cifar10")
+    assert socket.getdefaulttimeout() is None
+
+
+def test_the_cache_s_version_is_part_of_what_makes_it_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    PUBLIC["notmnist"](tmp_path)
+    Library(tmp_path).load("notmnist")
+    called = reads(monkeypatch)
+    monkeypatch.setattr(library, "CACHE_VERSION", library.CACHE_VERSION + 1)
+    Library(tmp_path).load("notmnist")
+    assert called == ["picture_archive"]
