@@ -1,17 +1,18 @@
-"""An array in training on disk: one safetensors file whose header holds what is no tensor, as JSON."""
+"""An array in training, kept: one safetensors file whose header holds what is no tensor, as JSON."""
 
 import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
-from sweep.files import replacing
+from sweep.places import Place
+from sweep.store import CHECKPOINT as SUFFIX
+from sweep.store import checkpoint_header as header_of
 
 EVERY: Final = 60.0
 """Seconds of training between two checkpoints."""
@@ -39,13 +40,16 @@ class Checkpoint:
 
     def __init__(
         self,
-        path: Path,
+        place: Place,
+        name: str,
         *,
         about: Mapping[str, Any] | None = None,
         every: float = EVERY,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.path, self.about, self.every, self.stopping = path, dict(about or {}), every, stopping
+        self.place, self.name, self.about = place, name, dict(about or {})
+        self.every, self.stopping = every, stopping
+        self.parts: list[Checkpoint] = []
         self.last = time.monotonic()
 
     def due(self) -> bool:
@@ -55,9 +59,7 @@ class Checkpoint:
     def save(self, state: State) -> None:
         """Keeps `state` in place of what was kept before; raises Stopped when training is to stop."""
         header = {"sweep": json.dumps({"version": VERSION, **self.about, **state.numbers})}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in state.tensors.items()}, temporary, metadata=header)
+        self.place.write(self.name, save({name: each.contiguous() for name, each in state.tensors.items()}, header))
         self.last = time.monotonic()
         if self.stopping():
             raise Stopped
@@ -65,20 +67,22 @@ class Checkpoint:
     def load(self) -> State | None:
         """What was kept; None where there is nothing, or nothing that can be read."""
         try:
-            with safe_open(self.path, framework="pt") as file:
-                numbers = json.loads((file.metadata() or {}).get("sweep", "{}"))
-                if numbers.pop("version", None) != VERSION:
-                    return None
-                return State({name: file.get_tensor(name) for name in file.keys()}, numbers)
-        except (OSError, SafetensorError, json.JSONDecodeError):
+            content = self.place.read(self.name)
+            numbers = header_of(content)
+            if numbers.pop("version", None) != VERSION:
+                return None
+            return State(load(content), numbers)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
 
     def part(self, number: int) -> "Checkpoint":
         """That of a part of the array, which is split where memory is short."""
-        path = self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}")
-        return Checkpoint(path, about=self.about, every=self.every, stopping=self.stopping)
+        name = f"{self.name.removesuffix(SUFFIX)}-{number}{SUFFIX}"
+        self.parts.append(Checkpoint(self.place, name, about=self.about, every=self.every, stopping=self.stopping))
+        return self.parts[-1]
 
     def remove(self) -> None:
         """Forgets it, and those of its parts: the array is done."""
-        for path in self.path.parent.glob(f"{self.path.stem}*{self.path.suffix}"):
-            path.unlink(missing_ok=True)
+        self.place.remove(self.name)
+        for part in self.parts:
+            part.remove()

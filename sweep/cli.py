@@ -89,7 +89,7 @@ def launch(
     debug: Debug = False,
 ) -> None:
     """Train what is missing of a search space, then write its report."""
-    kept, library, console = _store(store), Library(data_dir.expanduser(), fonts), Console(stderr=True)
+    kept, library, console = Store(store, once=True), Library(data_dir.expanduser(), fonts), Console(stderr=True)
     wanted = commands.located(load(space), library)
     try:
         from sweep.launch import launch as train_missing
@@ -102,16 +102,15 @@ def launch(
     for array, message in summary.failures.items():
         say(console, f"array {array} failed: {message}")
     if summary.failed:
-        where = kept.root / "failures"
+        where = kept.place.path("failures")
         say(console, f"{summary.failed:,} runs failed; {where} tells more. To try again: the same command.")
     if not as_json:
         _print_summary(summary)
-    folder = kept.report_folder(wanted.name)
-    verdict = _report_after_launch(wanted, kept, folder, console)
+    folder, verdict = _report_after_launch(wanted, kept, console)
     if as_json:
         fields = dataclasses.asdict(summary)
         fields.pop("failures")
-        _print_json(fields | {"report": str(folder) if verdict else None})
+        _print_json(fields | {"report": folder})
     else:
         _print_verdict(verdict, folder)
     if summary.failed:
@@ -129,7 +128,7 @@ def plan(
 ) -> None:
     """Say what a launch would train, and how long it would take."""
     library, wanted = Library(data_dir.expanduser(), fonts, downloads=False), load(space)
-    planned = commands.plan(wanted, _store(store), library)
+    planned = commands.plan(wanted, Store(store), library)
     for dataset in wanted.datasets:
         if not library.here(dataset):
             say(Console(stderr=True), f"The data set {dataset} is not on this machine: what needs it is not known.")
@@ -182,7 +181,7 @@ def status(
     debug: Debug = False,
 ) -> None:
     """Show how far each sweep of the store has come."""
-    sweeps = [dataclasses.asdict(each) for each in commands.status(_store(store), name)]
+    sweeps = [dataclasses.asdict(each) for each in commands.status(Store(store), name)]
     if as_json:
         _print_json(sweeps)
     elif not sweeps:
@@ -207,7 +206,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Analyse a sweep, or a table of runs from elsewhere."""
-    folder, verdict = commands.report(what, _store(store), out, margin, confidence)
+    folder, verdict = commands.report(what, Store(store), out, margin, confidence)
     if as_json:
         _print_json(verdict)
     else:
@@ -223,7 +222,7 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write the rows of a sweep as one table."""
-    rows = commands.export(name, _store(store), to)
+    rows = commands.export(name, Store(store), to)
     if as_json:
         _print_json({"name": name, "rows": rows, "file": str(to)})
     else:
@@ -245,12 +244,14 @@ def main() -> None:
         sys.exit(2 if mine else 1)
 
 
-def _report_after_launch(space: SearchSpace, store: Store, folder: Path, console: Console) -> dict[str, Any] | None:
+def _report_after_launch(
+    space: SearchSpace, store: Store, console: Console
+) -> tuple[str, dict[str, Any]] | tuple[None, None]:
     try:
-        return commands.report_sweep(space, store, folder)
+        return commands.report_sweep(space, store)
     except (InputError, OSError) as error:
         say(console, f"No report: {error}")
-        return None
+        return None, None
 
 
 def _print_summary(summary: Any) -> None:
@@ -262,15 +263,15 @@ def _print_summary(summary: Any) -> None:
         print(f"{summary.already:,} already there, {summary.failed:,} failed, {summary.diverged:,} diverged.")
 
 
-def _print_verdict(verdict: dict[str, Any] | None, folder: Path) -> None:
+def _print_verdict(verdict: dict[str, Any] | None, folder: str | None) -> None:
     if not verdict:
         return
     if verdict["missing_runs"]:
         print(f"Incomplete: {verdict['missing_runs']:,} runs of this sweep have no row yet.")
     for threshold in verdict["thresholds"]:
         print(threshold["statement"])
-    print(f"picture: {folder / 'effect_by_width.png'}")
-    print(f"report:  {folder / 'report.md'}")
+    print(f"picture: {folder}/effect_by_width.png")
+    print(f"report:  {folder}/report.md")
 
 
 def _print_listing(listing: list[Listing], as_json: bool) -> None:
@@ -311,9 +312,3 @@ def _shown(value: Any) -> str:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, allow_nan=False))
-
-
-def _store(given: str) -> Store:
-    if "://" in given:
-        raise InputError(f"--store {given}: object stores are not built yet; give a folder")
-    return Store(Path(given))

@@ -1,9 +1,12 @@
 """The commands that train nothing: plan, status, report and export."""
 
+import contextlib
 import dataclasses
 import difflib
 import re
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from sweep.errors import InputError
 from sweep.files import replacing
 from sweep.library import Library, Listing
 from sweep.plan import Array, DeviceKind
-from sweep.search_space import SearchSpace, load
+from sweep.search_space import SearchSpace, parse
 from sweep.shape import training_flops
 from sweep.store import Store
 
@@ -178,9 +181,10 @@ def _check_name(name: str) -> None:
 
 def status(store: Store, name: str | None = None) -> list[Status]:
     """Every sweep of the store, or the one of this name."""
-    files = store.sweeps() if name is None else {name: store.sweep(name)}
+    names = store.sweeps() if name is None else [name]
+    spaces = [_launched(store, each) for each in names]
     statuses, failed = store.statuses(), _failed(store)
-    return [_status(load(file), statuses, failed) for file in files.values()]
+    return [_status(space, statuses, failed) for space in spaces]
 
 
 def progress(space: SearchSpace, store: Store) -> Status:
@@ -190,40 +194,63 @@ def progress(space: SearchSpace, store: Store) -> Status:
 
 def report(
     what: str, store: Store, out: Path | None, margin: float | None, confidence: float | None
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[str, dict[str, Any]]:
     """Analyses a sweep of the store by name, or a table by its path; returns the folder and `verdict.json`."""
     from analysis import report as reports
 
     file = Path(what)
     if what in store.sweeps():
-        folder = out or store.report_folder(what)
-        return folder, report_sweep(load(store.sweep(what)), store, folder, margin, confidence)
+        return report_sweep(_launched(store, what), store, out, margin, confidence)
     if file.suffix not in (".parquet", ".csv"):
         store.sweep(what)  # says which there are
     folder = out or file.with_name(f"{file.stem}-report")
     rows = reports.load_table(file)
-    return folder, reports.write(rows, folder, name=file.stem, margin=margin, confidence=confidence)
+    return str(folder), reports.write(rows, folder, name=file.stem, margin=margin, confidence=confidence)
 
 
 def report_sweep(
-    space: SearchSpace, store: Store, folder: Path, margin: float | None = None, confidence: float | None = None
-) -> dict[str, Any]:
-    """Writes the report of a sweep's rows into `folder` and returns what `verdict.json` holds."""
+    space: SearchSpace,
+    store: Store,
+    out: Path | None = None,
+    margin: float | None = None,
+    confidence: float | None = None,
+) -> tuple[str, dict[str, Any]]:
+    """Writes the report of a sweep's rows into `out` or the store; returns where, and what `verdict.json` holds."""
     from analysis import report as reports
 
     run_ids = plans.run_ids(space)
     rows = store.rows(run_ids).to_pandas()
     if rows.empty:
-        raise InputError(f"sweep {space.name!r} has no row in {store.root} yet: sweep launch trains it")
-    return reports.write(
-        rows,
-        folder,
-        name=space.name,
-        margin=margin,
-        confidence=confidence,
-        declared=space.analysis.declared,
-        missing_runs=len(run_ids) - len(rows),
-    )
+        raise InputError(f"sweep {space.name!r} has no row in {store.address} yet: sweep launch trains it")
+    with _report_folder(space.name, store, out) as (folder, address):
+        verdict = reports.write(
+            rows,
+            folder,
+            name=space.name,
+            margin=margin,
+            confidence=confidence,
+            declared=space.analysis.declared,
+            missing_runs=len(run_ids) - len(rows),
+        )
+    return address, verdict
+
+
+@contextlib.contextmanager
+def _report_folder(name: str, store: Store, out: Path | None) -> Iterator[tuple[Path, str]]:
+    """A local folder to write a report into, and the address that it will have."""
+    inside = store.report_folder(name)
+    if out is not None or store.place.local is not None:
+        folder = out or store.root / inside
+        yield folder, str(folder)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch), store.place.path(inside)
+        store.place.upload(Path(scratch), inside)
+
+
+def _launched(store: Store, name: str) -> SearchSpace:
+    """The search space of a sweep, as it was launched."""
+    return parse(store.sweep(name), Path(store.place.path(f"sweeps/{name}.yaml")))
 
 
 def export(name: str, store: Store, to: Path) -> int:
@@ -232,7 +259,7 @@ def export(name: str, store: Store, to: Path) -> int:
         raise InputError(f"--to {to}: the name must end in .parquet or .csv")
     if to.is_dir() or not to.parent.is_dir():
         raise InputError(f"--to {to}: {'is a folder' if to.is_dir() else f'there is no folder {to.parent}'}")
-    rows = store.rows(plans.run_ids(load(store.sweep(name))))
+    rows = store.rows(plans.run_ids(_launched(store, name)))
     with replacing(to) as temporary:
         if to.suffix == ".parquet":
             pq.write_table(rows, temporary)

@@ -1,19 +1,24 @@
 """How results reach the disk: under a temporary name, then renamed, so that nobody reads half a file."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from sweep.machine import is_alive, this_host
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends, and is removed if it fails.
 
-    The temporary name starts with a dot and keeps the suffix; the content is on the disk before the name is.
+    The temporary name starts with a dot, names its owner, and keeps the suffix; the content is on the disk before the
+    name is.
     """
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    owner = f"{this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    temporary = path.with_name(f".{path.stem}.{owner}{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -21,3 +26,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def owner_is_dead(temporary: Path) -> bool:
+    """Whether a temporary file belongs to a process of this host that is no more."""
+    found = re.fullmatch(r"\..+\.([0-9a-f]{12})-(\d+)-[0-9a-f]{8}", temporary.name.removesuffix(temporary.suffix))
+    return found is not None and found[1] == this_host() and not is_alive(int(found[2]))

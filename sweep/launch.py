@@ -25,7 +25,7 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from sweep import plan
+from sweep import leases, plan
 from sweep.data import Data
 from sweep.errors import InputError, Terminated
 from sweep.library import Library
@@ -46,6 +46,9 @@ REPORT_EVERY: Final = 2.0
 STOPPING: Final = 20.0
 """Seconds that arrays in training have to save a checkpoint when a launch is interrupted."""
 
+WAIT: Final = 1.0
+"""Seconds between two looks whether another launch has finished an array."""
+
 DataKey = tuple[str, int, int | None]
 """Data set, split and image size: what arrays with the same pictures share."""
 
@@ -64,10 +67,11 @@ class Summary:
     failures: dict[str, str]
 
 
-def launch(space: SearchSpace, store: Store, library: Library, console: Console) -> Summary:
+def launch(space: SearchSpace, store: Store, library: Library, console: Console, retries: int = RETRIES) -> Summary:
     """Trains the missing runs of `space` on this machine, one array a core or GPU at a time.
 
-    Failed arrays are named in the summary and stop no other. KeyboardInterrupt leaves what is done in the store.
+    Arrays that another launch on this store is training are left for last, and waited for. Failed arrays are named in
+    the summary and stop no other. KeyboardInterrupt leaves what is done in the store.
     """
     started = time.monotonic()
     run_ids, statuses = plan.run_ids(space), store.statuses()
@@ -75,22 +79,24 @@ def launch(space: SearchSpace, store: Store, library: Library, console: Console)
     missing = _Missing.of(space, statuses, library, console) if already < len(run_ids) else None
     # What is wrong with the pictures has been said by now: nothing is written for a launch that cannot start.
     store.save_sweep(space.name, space.resolved())
-    store.clear_checkpoints(statuses)
-    failures: dict[str, str] = {}
+    store.tidy(statuses)
+    watcher = _Watcher(missing.arrays if missing else [])
     if missing:
-        failures = _train(missing, space, store, console)
-        statuses = store.statuses()
+        _train(missing, space, store, watcher, retries, console)
+        trained = [array.array_id for array in missing.arrays]
+        statuses |= store.statuses(trained)
+        store.learn(trained)
         store.clear_failures(statuses)
     done = [statuses[run_id] for run_id in run_ids if run_id in statuses]
     return Summary(
         name=space.name,
         runs=len(run_ids),
-        trained=len(done) - already,
-        already=already,
+        trained=watcher.trained,
+        already=len(done) - watcher.trained,
         failed=len(run_ids) - len(done),
         diverged=done.count("diverged"),
         seconds=time.monotonic() - started,
-        failures=failures,
+        failures=watcher.named_failures(),
     )
 
 
@@ -112,12 +118,19 @@ class _Missing:
         return cls(todo, device, _load(todo, library, console))
 
 
-def _train(missing: _Missing, space: SearchSpace, store: Store, console: Console) -> dict[str, str]:
-    """Trains what is missing; returns the message of each array that failed."""
+def _train(
+    missing: _Missing, space: SearchSpace, store: Store, watcher: "_Watcher", retries: int, console: Console
+) -> None:
+    """Trains what is missing, first what nobody else is training; `watcher` hears how it goes."""
     runs, work = sum(map(len, missing.arrays)), sum(array.work for array in missing.arrays)
     say(console, f"{runs:,} of {space.run_count():,} runs to train, in {len(missing.arrays):,} arrays")
-    with _ray(missing.device), Meter(runs, work, console) as meter:
-        return _tune(missing.arrays, store, missing.data, missing.device, meter)
+    with _ray(missing.device), Meter(runs, work, console) as watcher.meter:
+        references = {key: ray.put(each) for key, each in missing.data.items()}
+        _tune(missing.arrays, store, references, missing.device, watcher, retries, patient=False)
+        while watcher.put_off:
+            say(console, f"{len(watcher.put_off):,} arrays are being trained by another launch: waiting for them")
+            left, watcher.put_off = [watcher.arrays[array_id] for array_id in watcher.put_off], []
+            _tune(left, store, references, missing.device, watcher, retries, patient=True)
 
 
 def _load(todo: Sequence[Array], library: Library, console: Console) -> dict[DataKey, Data]:
@@ -164,11 +177,16 @@ def _ray(device: DeviceKind) -> Iterator[None]:
 
 
 def _tune(
-    todo: Sequence[Array], store: Store, data: dict[DataKey, Data], device: DeviceKind, meter: Meter
-) -> dict[str, str]:
-    """Runs one trial an array, longest first; returns the message of each array that failed."""
+    todo: Sequence[Array],
+    store: Store,
+    data: dict[DataKey, Any],
+    device: DeviceKind,
+    watcher: "_Watcher",
+    retries: int,
+    patient: bool,
+) -> None:
+    """Runs one trial an array, in their order; `patient` ones wait where another launch is training their array."""
     specifications = ray.put({array.array_id: pickle.dumps(array) for array in todo})
-    watcher = _Watcher({array.array_id: array for array in todo}, meter)
     # Workers may still write there when a launch is interrupted.
     with (
         tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as scratch,
@@ -177,10 +195,11 @@ def _tune(
         trainable = functools.partial(
             _trial,
             specifications=specifications,
-            data={key: ray.put(each) for key, each in data.items()},
-            root=str(store.root.absolute()),
+            data=data,
+            address=store.address,
             device=device,
             scratch=scratch,
+            patient=patient,
         )
         trainable.__name__ = "array"  # type: ignore[attr-defined]
         tune.Tuner(
@@ -192,13 +211,11 @@ def _tune(
                 storage_path=scratch,
                 verbose=0,
                 callbacks=[watcher],
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                failure_config=tune.FailureConfig(max_failures=retries),
             ),
         ).fit()
     for array_id, message in watcher.lost.items():
         _note_failure(store, watcher.arrays[array_id], message)
-    failures = watcher.failures | watcher.lost
-    return {f"{array_id} ({_words(watcher.arrays[array_id])})": message for array_id, message in failures.items()}
 
 
 @contextlib.contextmanager
@@ -261,27 +278,44 @@ def _trial(
     config: dict[str, str],
     specifications: Any,
     data: dict[DataKey, Any],
-    root: str,
+    address: str,
     device: DeviceKind,
     scratch: str,
+    patient: bool,
 ) -> None:
-    """One array, in a worker: trains it, keeps its rows, and reports how it went."""
+    """One array, in a worker: trains it unless somebody else does, keeps its rows, and reports how it went."""
     from sweep.checkpoint import Stopped
 
-    array, store = _specification(specifications, config["array"]), Store(Path(root))
+    array, store, stop = _specification(specifications, config["array"]), Store(address), Path(scratch) / "stop"
     tune.report({"array": array.array_id, "share": 0.0})
-    try:
-        diverged = _train_array(array, store, _fetched(data[_data_key(array)]), device, Path(scratch) / "stop")
-    except Stopped:
-        (Path(scratch) / f"{array.array_id}.stopped").touch()
+    while patient and leases.held_elsewhere(store.place, array.array_id) and not stop.exists():
+        time.sleep(WAIT)
+    with leases.taken(store.place, array.array_id) as mine:
+        try:
+            if not mine:
+                result: dict[str, Any] = {"put_off": True}
+            elif store.has_rows(array.array_id):
+                result = {"by_another": True}
+            else:
+                result = {"trained": _train_array(array, store, _fetched(data[_data_key(array)]), device, stop)}
+        except Stopped:
+            (Path(scratch) / f"{array.array_id}.stopped").touch()
+            result = {}
+        except Exception as error:
+            if _may_pass(error):
+                raise  # Tune tries again, on another node if there is one
+            # The same array on the same machine would fail again.
+            message = f"{type(error).__name__}: {error}"
+            _note_failure(store, array, message, traceback.format_exc())
+            result = {"failed": message}
+    if not result:
         time.sleep(STOPPING)  # the driver ends this process
-    except Exception as error:
-        # The same array on the same machine would fail again: Tune's retries are for lost workers.
-        message = f"{type(error).__name__}: {error}"
-        _note_failure(store, array, message, traceback.format_exc())
-        tune.report({"array": array.array_id, "failed": message})
-    else:
-        tune.report({"array": array.array_id, "diverged": diverged})
+    tune.report({"array": array.array_id, **result})
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether what went wrong lies with the machine or the store, not with the array."""
+    return isinstance(error, OSError) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
 
 
 def _train_array(array: Array, store: Store, data: Data, device: DeviceKind, stop: Path) -> int:
@@ -300,7 +334,9 @@ def _train_array(array: Array, store: Store, data: Data, device: DeviceKind, sto
             last = time.monotonic()
             tune.report({"array": array.array_id, "share": step / array.cell.steps})
 
-    checkpoint = Checkpoint(store.checkpoint(array.array_id), about={"run_ids": array.run_ids}, stopping=stop.exists)
+    checkpoint = Checkpoint(
+        store.place, store.checkpoint(array.array_id), about={"run_ids": array.run_ids}, stopping=stop.exists
+    )
     outcomes = train(array.runs(), data, device=device, tick=tick, checkpoint=checkpoint)
     by = Provenance(
         device=device_name(device),
@@ -325,17 +361,26 @@ def _fetched(reference: Any) -> Any:
 
 
 class _Watcher(tune.Callback):  # type: ignore[misc]
-    """Hears of every trial in the driver: moves the meter, gathers failures."""
+    """Hears of every trial in the driver: moves the meter, counts what was trained, gathers failures."""
 
-    def __init__(self, arrays: dict[str, Array], meter: Meter) -> None:
-        self.arrays, self.meter = arrays, meter
-        self.failures: dict[str, str] = {}
+    meter: Meter
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        self.arrays = {array.array_id: array for array in arrays}
         self.running: set[str] = set()
+        self.put_off: list[str] = []
+        self.failures: dict[str, str] = {}
         self.lost: dict[str, str] = {}
+        self.trained = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles its callbacks for a restoration that we never ask for; a terminal cannot be pickled.
         return tune.Callback, ()
+
+    def named_failures(self) -> dict[str, str]:
+        """What went wrong by array, which is named with its settings."""
+        both = self.failures | self.lost
+        return {f"{array_id} ({_words(self.arrays[array_id])})": message for array_id, message in both.items()}
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
         array = self.arrays[trial.config["array"]]
@@ -344,13 +389,19 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
             self.meter.partly(array.array_id, result["share"] * array.work)
             return
         self.running.discard(array.array_id)
+        if "put_off" in result:
+            self.put_off.append(array.array_id)
+            return
         if "failed" in result:
             self.failures[array.array_id] = result["failed"]
+        self.trained += len(array) if "trained" in result else 0
         self.meter.finished(array.array_id, len(array), array.work, failed="failed" in result)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         array = self.arrays[trial.config["array"]]
         self.running.discard(array.array_id)
         words = str(trial.get_error() or "unknown").strip().splitlines()
-        self.lost[array.array_id] = f"its worker was lost {RETRIES + 1} times: {words[0]}"
+        raised = any("Traceback" in line for line in words)
+        happened = f"failed: {words[-1]}" if raised else f"its worker was lost: {words[0]}"
+        self.lost[array.array_id] = f"tried {trial.num_failures} times, {happened}"
         self.meter.finished(array.array_id, len(array), array.work, failed=True)

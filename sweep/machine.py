@@ -1,6 +1,9 @@
 """What this machine may use."""
 
+import functools
+import hashlib
 import os
+import socket
 from pathlib import Path
 
 
@@ -12,3 +15,38 @@ def cores() -> int:
         return max(1, min(allowed, int(quota) // int(period)))
     except (OSError, ValueError):  # no container, or "max": no quota
         return allowed
+
+
+@functools.cache
+def this_host() -> str:
+    """12 hexadecimal digits that stand for this host since it was last started."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        boot = ""
+    return hashlib.sha256(f"{socket.gethostname()}\0{boot}".encode()).hexdigest()[:12]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process with this number runs on this host; a zombie does not."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's
+    return _fields(pid)[:1] != ["Z"]
+
+
+def started_at(pid: int) -> str | None:
+    """When a process started, in the words of its system: tells it from a later one of the same number."""
+    fields = _fields(pid)
+    return fields[19] if len(fields) > 19 else None
+
+
+def _fields(pid: int) -> list[str]:
+    """What /proc says of a process, from its state on; nothing where there is no /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []

@@ -4,11 +4,13 @@ Rows are facts: a run's row never changes, and a sweep is a query over them. Whe
 trained it at once), the earliest row counts.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
-from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import pyarrow as pa
@@ -16,10 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sweep.errors import InputError
-from sweep.files import replacing
+from sweep.places import Place
 from sweep.runs import SETTINGS, TRAINER_VERSION, TYPES, Run, settings_of
 
 SCHEMA_VERSION: Final = 1
+
+READERS: Final = 8
+"""Files that are read at once."""
+
+CHECKPOINT: Final = ".safetensors"
+"""How the names of checkpoints end."""
 
 ADDED: Final = frozenset({"image_size"})
 """Settings that files of this schema version may lack, since they were written before there were such settings."""
@@ -81,12 +89,24 @@ class Provenance:
 
 
 class Store:
-    """A folder of rows; made at the first write."""
+    """Rows by run, below a folder or a prefix of an object store (`sweep.places.Place`); made at the first write.
 
-    def __init__(self, root: Path) -> None:
-        if root.exists() and not root.is_dir():
-            raise InputError(f"--store {root}: is a file; a store is a folder")
-        self.root = root
+    With `once`, each kind of file is listed a single time: what is there later is what this store has written itself,
+    or has been told of by `learn`.
+    """
+
+    def __init__(self, address: Path | str, once: bool = False) -> None:
+        self.place = Place(address)
+        if self.place.local is not None and self.place.local.exists() and not self.place.local.is_dir():
+            raise InputError(f"--store {address}: is a file; a store is a folder")
+        self.address, self.once = self.place.address, once
+        self._listed: dict[str, list[str]] = {}
+
+    @property
+    def root(self) -> Path:
+        """The folder of a local store."""
+        assert self.place.local is not None, "an object store has no folder"
+        return self.place.local
 
     def write(
         self, array_id: str, runs: Sequence[Run], run_ids: Sequence[str], outcomes: Sequence[Any], by: Provenance
@@ -112,9 +132,27 @@ class Store:
         self._write_table("curves", array_id, pa.Table.from_pylist(points, curves))
         self._write_table("runs", array_id, pa.Table.from_pylist(rows, RUNS_SCHEMA))
 
-    def statuses(self) -> dict[str, str]:
-        """Status (`ok`, `diverged`) by run id, the earliest where a run stands twice."""
-        tables = list(self._tables(["run_id", "status", "finished_at"]))
+    def learn(self, array_ids: Iterable[str]) -> None:
+        """Takes note of the rows of arrays that were trained since the rows were listed."""
+        if "runs" in self._listed:
+            known = set(self._listed["runs"])
+            self._listed["runs"] += [name for each in array_ids if (name := _rows_of(each)) not in known]
+
+    def has_rows(self, array_id: str) -> bool:
+        """Whether there is a file of this very array's rows."""
+        try:
+            self.place.read(_rows_of(array_id), 4)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def statuses(self, array_ids: Iterable[str] | None = None) -> dict[str, str]:
+        """Status (`ok`, `diverged`) by run id, the earliest where a run stands twice.
+
+        With `array_ids`, of these arrays' runs alone, as far as they have rows.
+        """
+        names = None if array_ids is None else [_rows_of(each) for each in array_ids if self.has_rows(each)]
+        tables = list(self._tables(["run_id", "status", "finished_at"], names))
         if not tables:
             return {}
         table = pa.concat_tables(tables).sort_by([("finished_at", "descending")])
@@ -136,70 +174,110 @@ class Store:
 
     def save_sweep(self, name: str, text: str) -> None:
         """Keeps the resolved search space of a sweep."""
-        _write(self.root / "sweeps" / f"{name}.yaml", text.encode())
+        self.place.write(f"sweeps/{name}.yaml", text.encode())
 
-    def sweeps(self) -> dict[str, Path]:
-        """The files of the sweeps that were launched here, by name."""
-        return {path.stem: path for path in self._files("sweeps", "yaml")}
+    def sweeps(self) -> list[str]:
+        """The names of the sweeps that were launched here."""
+        return [PurePosixPath(name).stem for name in self._names("sweeps", ".yaml")]
 
-    def sweep(self, name: str) -> Path:
-        """The file of one sweep; InputError names those that there are."""
+    def sweep(self, name: str) -> bytes:
+        """The search space of one sweep, as launched; InputError names those that there are."""
         known = self.sweeps()
         if name not in known:
             there = ", ".join(known) or "none"
-            raise InputError(f"no sweep {name!r} in the store {self.root}; there are: {there}")
-        return known[name]
+            raise InputError(f"no sweep {name!r} in the store {self.address}; there are: {there}")
+        return self.place.read(f"sweeps/{name}.yaml")
 
     def save_failure(self, array_id: str, failure: dict[str, Any]) -> None:
         """Keeps the last error of an array."""
-        _write(self.root / "failures" / f"{array_id}.json", json.dumps(failure, indent=2, allow_nan=False).encode())
+        self.place.write(f"failures/{array_id}.json", json.dumps(failure, indent=2, allow_nan=False).encode())
 
     def clear_failures(self, done: Collection[str]) -> None:
         """Forgets the errors of arrays whose runs are all done by now."""
         for array_id, failure in self.failures().items():
             if all(run_id in done for run_id in failure["run_ids"]):
-                (self.root / "failures" / f"{array_id}.json").unlink(missing_ok=True)
+                self.place.remove(f"failures/{array_id}.json")
 
     def failures(self) -> dict[str, dict[str, Any]]:
         """The last error of every array that failed since it last succeeded: `error`, `run_ids`, `traceback`."""
-        return {path.stem: json.loads(path.read_bytes()) for path in self._files("failures", "json")}
+        found = {}
+        for name in self.place.files("failures", ".json"):
+            with contextlib.suppress(FileNotFoundError):  # cleared by another launch meanwhile
+                found[PurePosixPath(name).stem] = json.loads(self.place.read(name))
+        return found
 
-    def checkpoint(self, array_id: str) -> Path:
-        """Where an array in training keeps how far it has come."""
-        return self.root / "checkpoints" / f"{array_id}.safetensors"
+    def checkpoint(self, array_id: str) -> str:
+        """The name of what keeps how far an array in training has come."""
+        return f"checkpoints/{array_id}{CHECKPOINT}"
 
-    def clear_checkpoints(self, done: Collection[str]) -> None:
-        """Forgets the checkpoints of arrays whose runs are all done by now, and files that are no checkpoints."""
-        for path in self._files("checkpoints", "safetensors"):
-            runs = _checkpointed(path)
+    def tidy(self, done: Collection[str]) -> None:
+        """Removes checkpoints of arrays whose runs are all done, files that are none, and temporaries of the dead."""
+        for folder in ("runs", "curves", "checkpoints", "sweeps", "failures"):
+            self.place.clear_temporaries(folder)
+        for name in self.place.files("checkpoints", CHECKPOINT):
+            runs = self._checkpointed(name)
             if runs is not None and all(run_id in done for run_id in runs):
-                path.unlink(missing_ok=True)
+                self.place.remove(name)
 
-    def report_folder(self, name: str) -> Path:
-        """Where the report of a sweep is kept."""
-        return self.root / "reports" / name
+    def report_folder(self, name: str) -> str:
+        """Where the report of a sweep is kept, below the store."""
+        return f"reports/{name}"
 
-    def _tables(self, columns: list[str] | None) -> Iterable[pa.Table]:
-        return (read_table(path, columns) for path in self._files("runs", "parquet"))
+    def _checkpointed(self, name: str) -> list[str] | None:
+        """The runs of a checkpoint, none if it is no checkpoint, None where the file cannot be read."""
+        try:
+            length = int.from_bytes(self.place.read(name, 8), "little")
+            return list(checkpoint_header(self.place.read(name, 8 + min(length, 2**28)))["run_ids"])
+        except OSError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            return []
 
-    def _files(self, kind: str, suffix: str) -> list[Path]:
-        # Temporary names start with a dot, so that no half-written file is ever read.
-        return sorted((self.root / kind).glob(f"[!.]*.{suffix}"))
+    def _tables(self, columns: list[str] | None, names: list[str] | None = None) -> Iterator[pa.Table]:
+        """The files of rows, or those of these names; several are read at once, since an object store answers late."""
+        names = self._names("runs", ".parquet") if names is None else names
+        with ThreadPoolExecutor(READERS) as pool:
+            for start in range(0, len(names), 64):
+                yield from pool.map(lambda name: self._table(name, columns), names[start : start + 64])
+
+    def _table(self, name: str, columns: list[str] | None) -> pa.Table:
+        if self.place.local is not None:
+            return read_table(self.place.local / name, columns)
+        return read_table(pa.BufferReader(self.place.read(name)), columns, self.place.path(name))
+
+    def _names(self, kind: str, suffix: str) -> list[str]:
+        if kind in self._listed:
+            return self._listed[kind]
+        names = self.place.files(kind, suffix)
+        if self.once:
+            self._listed[kind] = names
+        return names
 
     def _write_table(self, kind: str, array_id: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        _write(self.root / kind / f"{array_id}.parquet", sink.getvalue())
+        self.place.write(f"{kind}/{array_id}.parquet", sink.getvalue())
 
 
-def read_table(path: Path, columns: list[str] | None) -> pa.Table:
+def checkpoint_header(content: bytes) -> dict[str, Any]:
+    """What JSON the header of a checkpoint holds. Safetensors: eight bytes of length, then JSON."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return dict(json.loads(header["__metadata__"]["sweep"]))
+
+
+def _rows_of(array_id: str) -> str:
+    return f"runs/{array_id}.parquet"
+
+
+def read_table(source: Path | pa.BufferReader, columns: list[str] | None, name: str | None = None) -> pa.Table:
     """One file of the store; InputError when it is damaged or of a newer version than this program knows."""
+    where = name or source
     try:
-        with pq.ParquetFile(path) as file:
-            _check_schema(path, file.schema_arrow)
+        with pq.ParquetFile(source) as file:
+            _check_schema(where, file.schema_arrow)
             return _completed(file.read(columns), columns)
     except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: is no table of this store ({error}); move it away to go on") from error
+        raise InputError(f"{where}: is no table of this store ({error}); move it away to go on") from error
 
 
 def _completed(table: pa.Table, columns: list[str] | None) -> pa.Table:
@@ -210,23 +288,7 @@ def _completed(table: pa.Table, columns: list[str] | None) -> pa.Table:
     return table
 
 
-def _checkpointed(path: Path) -> list[str] | None:
-    """The runs of a checkpoint, none if it is no checkpoint, None where the file cannot be read.
-
-    Safetensors: eight bytes of length, then JSON.
-    """
-    try:
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, path.stat().st_size)))
-        return list(json.loads(header["__metadata__"]["sweep"])["run_ids"])
-    except OSError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        return []
-
-
-def _check_schema(path: Path, schema: pa.Schema) -> None:
+def _check_schema(path: object, schema: pa.Schema) -> None:
     version = int((schema.metadata or {}).get(b"schema_version", b"0"))
     if version > SCHEMA_VERSION:
         raise InputError(
@@ -248,9 +310,3 @@ def _check_schema(path: Path, schema: pa.Schema) -> None:
 
 def _fields(outcome: Any) -> dict[str, Any]:
     return {field.name: getattr(outcome, field.name) for field in dataclasses.fields(outcome) if field.name != "curve"}
-
-
-def _write(path: Path, content: bytes | pa.Buffer) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)

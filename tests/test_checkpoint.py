@@ -4,12 +4,14 @@ import dataclasses
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import oracle
 import pytest
 import torch
 
 from sweep.checkpoint import Checkpoint, State, Stopped
+from sweep.places import Place
 from sweep.runs import Run
 from sweep.train import ORDER_BLOCK, Outcome, Trainer, train
 
@@ -36,6 +38,10 @@ def plain(outcomes: list[Outcome]) -> list[Outcome]:
     return [dataclasses.replace(outcome, train_seconds=0.0) for outcome in outcomes]
 
 
+def kept_at(path: Path, **options: Any) -> Checkpoint:
+    return Checkpoint(Place(path.parent), path.name, **options)
+
+
 def stopped_after(steps: int, runs: list[Run], path: Path) -> None:
     """Trains `steps` steps and is stopped."""
     asked = 0
@@ -46,7 +52,7 @@ def stopped_after(steps: int, runs: list[Run], path: Path) -> None:
         return asked >= steps
 
     with pytest.raises(Stopped):
-        train(runs, GREY, checkpoint=Checkpoint(path, stopping=stopping))
+        train(runs, GREY, checkpoint=kept_at(path, stopping=stopping))
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -57,10 +63,10 @@ def test_a_training_that_was_stopped_and_taken_up_ends_bit_for_bit_as_one_that_w
     runs, path = pairs(PROGRAMS[program]), tmp_path / "checkpoints" / "a.safetensors"
     done = runs[0].steps - left
     stopped_after(done, runs, path)
-    kept = Checkpoint(path).load()
+    kept = kept_at(path).load()
     assert kept is not None and kept.numbers["done"] == done
     seen: list[int] = []
-    assert plain(train(runs, GREY, checkpoint=Checkpoint(path), tick=seen.append)) == plain(train(runs, GREY))
+    assert plain(train(runs, GREY, checkpoint=kept_at(path), tick=seen.append)) == plain(train(runs, GREY))
     assert min(seen) > done, "trained again what was kept"
 
 
@@ -72,10 +78,10 @@ def test_a_checkpoint_is_written_by_time_and_not_at_every_step(tmp_path: Path) -
             written.append(state.numbers["done"])
             super().save(state)
 
-    train(pairs(SMALL), GREY, checkpoint=Watched(tmp_path / "a.safetensors", every=0))
+    train(pairs(SMALL), GREY, checkpoint=Watched(Place(tmp_path), "a.safetensors", every=0))
     assert written == list(range(1, SMALL.steps))
     written.clear()
-    train(pairs(SMALL), GREY, checkpoint=Watched(tmp_path / "b.safetensors", every=3600))
+    train(pairs(SMALL), GREY, checkpoint=Watched(Place(tmp_path), "b.safetensors", every=3600))
     assert written == []
 
 
@@ -83,8 +89,8 @@ def test_the_time_before_an_interruption_counts(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     trainer = Trainer(pairs(SMALL), GREY)
     trainer.step()
-    Checkpoint(path).save(trainer.state(1000.0))
-    [first, *_] = train(pairs(SMALL), GREY, checkpoint=Checkpoint(path))
+    kept_at(path).save(trainer.state(1000.0))
+    [first, *_] = train(pairs(SMALL), GREY, checkpoint=kept_at(path))
     assert 250 < first.train_seconds < 260
 
 
@@ -92,7 +98,7 @@ def test_a_checkpoint_of_other_runs_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     stopped_after(5, pairs(SMALL), path)
     others = pairs(dataclasses.replace(SMALL, learning_rate=0.1))
-    assert plain(train(others, GREY, checkpoint=Checkpoint(path))) == plain(train(others, GREY))
+    assert plain(train(others, GREY, checkpoint=kept_at(path))) == plain(train(others, GREY))
 
 
 @pytest.mark.parametrize("damage", ["nothing there", "cut off", "no such file format", "another version"])
@@ -110,8 +116,8 @@ def test_a_checkpoint_that_cannot_be_read_starts_the_array_anew(damage: str, tmp
         case "another version":
             path.write_bytes(content.replace(b'\\"version\\": 1', b'\\"version\\": 9'))
             assert path.read_bytes() != content
-    assert Checkpoint(path).load() is None
-    assert plain(train(pairs(SMALL), GREY, checkpoint=Checkpoint(path))) == plain(train(pairs(SMALL), GREY))
+    assert kept_at(path).load() is None
+    assert plain(train(pairs(SMALL), GREY, checkpoint=kept_at(path))) == plain(train(pairs(SMALL), GREY))
 
 
 def test_the_parts_of_an_array_that_was_split_have_checkpoints_of_their_own(
@@ -133,28 +139,29 @@ def test_the_parts_of_an_array_that_was_split_have_checkpoints_of_their_own(
     monkeypatch.setattr(Trainer, "step", short)
     path, seen = tmp_path / "a.safetensors", []
     with pytest.raises(Stopped):
-        train(pairs(SMALL), GREY, checkpoint=Checkpoint(path, stopping=stopping))
+        train(pairs(SMALL), GREY, checkpoint=kept_at(path, stopping=stopping))
     assert [file.name for file in tmp_path.iterdir()] == ["a-0.safetensors"]
-    split = plain(train(pairs(SMALL), GREY, checkpoint=Checkpoint(path), tick=seen.append))
+    checkpoint = kept_at(path)
+    split = plain(train(pairs(SMALL), GREY, checkpoint=checkpoint, tick=seen.append))
     assert seen == sorted(seen) and seen[-1] == SMALL.steps and seen[0] > 2
     for one, other in zip(whole, split, strict=True):
         assert one.test_loss == pytest.approx(other.test_loss, rel=1e-4)
-    Checkpoint(path).remove()
+    checkpoint.remove()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_says_what_it_is_and_holds_no_code(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     trainer = Trainer(pairs(SMALL), GREY)
-    Checkpoint(path, about={"run_ids": ["one", "other"]}).save(trainer.state(0.0))
+    kept_at(path, about={"run_ids": ["one", "other"]}).save(trainer.state(0.0))
     content = path.read_bytes()
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
     assert json.loads(header["__metadata__"]["sweep"])["run_ids"] == ["one", "other"]
     assert header["conv0.weight"]["shape"] == [4, 3, 3, 1, 3]
-    kept = Checkpoint(path).load()
+    kept = kept_at(path).load()
     assert kept is not None
     torch.testing.assert_close(kept.tensors["conv0.weight"], trainer.parameters["conv0.weight"].detach())
     assert list(tmp_path.iterdir()) == [path], "a temporary file was left"
-    Checkpoint(path).remove()
+    kept_at(path).remove()
     assert not path.exists()

@@ -93,24 +93,21 @@ def test_an_unfinished_temporary_file_is_never_read(store: Store) -> None:
         (store.root / name).parent.mkdir(exist_ok=True)
         (store.root / name).write_bytes(b"half a fi")
     assert store.statuses().keys() == set(IDS[:2])
-    assert store.sweeps() == {}
+    assert store.sweeps() == []
     assert store.failures() == {}
 
 
 def test_checkpoints_of_what_is_done_and_files_that_are_none_are_cleared(store: Store) -> None:
-    folder = store.checkpoint("x").parent
-    folder.mkdir(parents=True)
-
     def write(name: str, run_ids: list[str]) -> None:
         header = json.dumps({"__metadata__": {"sweep": json.dumps({"run_ids": run_ids})}}).encode()
-        store.checkpoint(name).write_bytes(len(header).to_bytes(8, "little") + header)
+        store.place.write(store.checkpoint(name), len(header).to_bytes(8, "little") + header)
 
     write("done", ["a", "b"])
     write("half", ["a", "c"])
     for name, content in {"empty": b"", "garbage": b"\xff" * 100, "other": b"\x02" + bytes(7) + b"{}"}.items():
-        store.checkpoint(name).write_bytes(content)
-    store.clear_checkpoints({"a", "b"})
-    assert [path.stem for path in folder.iterdir()] == ["half"]
+        store.place.write(store.checkpoint(name), content)
+    store.tidy({"a", "b"})
+    assert [path.stem for path in (store.root / "checkpoints").iterdir()] == ["half"]
 
 
 def test_a_write_that_fails_leaves_nothing_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +155,7 @@ def test_a_table_of_a_newer_version_is_refused_with_the_way_out(store: Store) ->
 
 def test_an_empty_or_missing_store_has_no_rows_but_all_columns(store: Store) -> None:
     assert store.statuses() == {}
-    assert store.sweeps() == {}
+    assert store.sweeps() == []
     rows = store.rows(IDS)
     assert len(rows) == 0
     assert rows.schema == RUNS_SCHEMA
@@ -172,7 +169,7 @@ def test_a_store_that_is_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_sweeps_are_found_by_name_and_unknown_ones_name_the_known(store: Store) -> None:
     store.save_sweep("width", "name: width\n")
-    assert store.sweep("width").read_text() == "name: width\n"
+    assert store.sweep("width") == b"name: width\n"
     with pytest.raises(InputError, match=r"no sweep 'depth'.*there are: width"):
         store.sweep("depth")
 

@@ -1,0 +1,70 @@
+"""Who is training which array, so that two launches on one store share the work. A lost lease loses nothing."""
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from sweep.machine import is_alive, started_at, this_host
+from sweep.places import Place
+
+HEARTBEAT: Final = 5.0
+"""Seconds between two signs of life of a lease."""
+
+EXPIRY: Final = 30.0
+"""Seconds after which a lease without a sign of life counts no more."""
+
+
+@contextlib.contextmanager
+def taken(place: Place, array_id: str) -> Iterator[bool]:
+    """Holds the lease of an array while the block runs; False, and nothing is held, where somebody else has it.
+
+    Two who ask at the same moment may both get it: they train the same rows, under the same name.
+    """
+    if held_elsewhere(place, array_id):
+        yield False
+        return
+    stop = threading.Event()
+    _write(place, array_id)
+    heart = threading.Thread(target=_beat, args=(place, array_id, stop), daemon=True)
+    heart.start()
+    try:
+        yield True
+    finally:
+        stop.set()
+        heart.join()
+        with contextlib.suppress(OSError):
+            place.remove(_name(array_id))
+
+
+def held_elsewhere(place: Place, array_id: str) -> bool:
+    """Whether another living process has the lease of an array; a dead one on this host loses it at once."""
+    try:
+        lease: dict[str, Any] = json.loads(place.read(_name(array_id)))
+        host, pid, expires = str(lease["host"]), int(lease["pid"]), float(lease["expires"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if host != this_host():
+        return expires > time.time()
+    mine = pid == os.getpid()
+    alive = is_alive(pid) and lease.get("started") == started_at(pid)
+    return alive and not mine and expires > time.time()
+
+
+def _beat(place: Place, array_id: str, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT):
+        _write(place, array_id)
+
+
+def _write(place: Place, array_id: str) -> None:
+    pid = os.getpid()
+    lease = {"host": this_host(), "pid": pid, "started": started_at(pid), "expires": time.time() + EXPIRY}
+    with contextlib.suppress(OSError):  # without a lease, work may be done twice, and is done
+        place.write(_name(array_id), json.dumps(lease).encode())
+
+
+def _name(array_id: str) -> str:
+    return f"leases/{array_id}.json"

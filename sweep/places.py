@@ -1,0 +1,214 @@
+"""Where files lie: below a local folder, or below a prefix of an object store, through one small set of operations."""
+
+import contextlib
+import errno
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+from pyarrow import fs
+
+from sweep.errors import InputError
+from sweep.files import owner_is_dead, replacing
+
+PATIENCE: Final = 150.0
+"""Seconds that an operation is tried again for, when what is wrong may pass."""
+
+PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between one try and the next; the last goes on."""
+
+SCHEMES: Final = ("s3", "gs")
+
+_PASSING: Final = frozenset(
+    {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN}
+    | {errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET, errno.ECONNREFUSED, errno.EINTR}
+)
+"""Errors of a local (say, mounted) file system that may pass by themselves."""
+
+_LASTING: Final = (
+    *("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH"),
+    *("INVALID_CLIENT_TOKEN_ID", "UNRECOGNIZED_CLIENT"),
+    *("HTTP status 301", "HTTP status 400", "HTTP status 401", "HTTP status 403"),
+)
+"""Words of an object store's errors that no waiting mends."""
+
+T = TypeVar("T")
+
+
+class Place:
+    """Files by name, such as `runs/abc.parquet`, below a folder, `file://…`, `s3://bucket/prefix` or `gs://…`.
+
+    A file is written whole or not at all. An operation that fails for a reason that may pass is tried again for
+    `PATIENCE` seconds; raises OSError when it still fails. A local folder is made by `create` alone: one that goes
+    away for a while is waited for, and not made anew in its stead.
+    """
+
+    def __init__(self, address: str | Path) -> None:
+        self.address, self.local = _canonical(str(address))
+        self.created = self.local is None or self.local.is_dir()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Place, (self.address,)
+
+    def create(self) -> None:
+        """Makes the folder, if it is local and not there."""
+        if self.local is not None and not self.created:
+            self.local.mkdir(parents=True, exist_ok=True)
+            self.created = True
+
+    def path(self, name: str) -> str:
+        """The address of a file, for people."""
+        return f"{self.address}/{name}"
+
+    def read(self, name: str, size: int | None = None) -> bytes:
+        """The content of a file, or its first `size` bytes; FileNotFoundError where there is none."""
+
+        def local(path: Path) -> bytes:
+            with open(path, "rb") as file:
+                return file.read(-1 if size is None else size)
+
+        def remote() -> bytes:
+            if size is None:
+                with self._filesystem.open_input_stream(self._remote(name)) as stream:
+                    return bytes(stream.read())
+            with self._filesystem.open_input_file(self._remote(name)) as file:
+                return bytes(file.read_at(min(size, file.size()), 0))
+
+        return self._patiently(remote if self.local is None else functools.partial(local, self.local / name))
+
+    def write(self, name: str, content: bytes | memoryview) -> None:
+        """Puts a file in place of what was there before."""
+        self.create()
+        if self.local is not None:
+            self._patiently(functools.partial(self._write_local, self.local / name, content))
+            return
+
+        def remote() -> None:
+            # One PUT: what is written at once stands there when the stream is closed, or not at all.
+            stream = self._filesystem.open_output_stream(self._remote(name))
+            stream.write(content)
+            stream.close()
+
+        self._patiently(remote)
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.local is not None:
+                self._patiently((self.local / name).unlink)
+            else:
+                self._patiently(functools.partial(self._filesystem.delete_file, self._remote(name)))
+
+    def files(self, folder: str, suffix: str) -> list[str]:
+        """The names, in order, of a folder's files that end so; not the temporary ones, whose names start with a dot."""
+        found = self._patiently(functools.partial(self._listed, folder))
+        return sorted(f"{folder}/{name}" for name in found if name.endswith(suffix) and not name.startswith("."))
+
+    def clear_temporaries(self, folder: str) -> None:
+        """Removes what writers of this host left behind that have died in the middle of a write."""
+        if self.local is not None:
+            for path in _there(self.local / folder):
+                if path.name.startswith(".") and owner_is_dead(path):
+                    path.unlink(missing_ok=True)
+
+    def upload(self, folder: Path, name: str) -> None:
+        """Puts the files of a local folder below `name`."""
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            self.write(f"{name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+    def _listed(self, folder: str) -> list[str]:
+        if self.local is not None:
+            if self.created and not self.local.is_dir():
+                raise _gone(self.local)
+            return [path.name for path in _there(self.local / folder)]
+        selector = fs.FileSelector(self._remote(folder), allow_not_found=True, recursive=False)
+        found = self._filesystem.get_file_info(selector)
+        return [info.base_name for info in found if info.type == fs.FileType.File]
+
+    def _write_local(self, path: Path, content: bytes | memoryview) -> None:
+        assert self.local is not None
+        if not self.local.is_dir():
+            raise _gone(self.local)
+        folder = self.local
+        for part in path.parent.relative_to(self.local).parts:
+            folder = folder / part
+            folder.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+
+    def _remote(self, name: str) -> str:
+        parts = urlsplit(self.address)
+        return "/".join(part for part in (parts.netloc, parts.path.strip("/"), name) if part)
+
+    @functools.cached_property
+    def _filesystem(self) -> Any:
+        parts = urlsplit(self.address)
+        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        return _s3(options) if parts.scheme == "s3" else fs.GcsFileSystem(**options)
+
+    def _patiently(self, operation: Callable[[], T]) -> T:
+        last = time.monotonic() + PATIENCE
+        for pause in _pauses():
+            try:
+                return operation()
+            except OSError as error:
+                if not self._passing(error) or time.monotonic() + pause > last:
+                    raise
+            time.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    def _passing(self, error: OSError) -> bool:
+        if self.local is not None:
+            gone = isinstance(error, FileNotFoundError) and self.created and not self.local.is_dir()
+            return gone or error.errno in _PASSING
+        if isinstance(error, FileNotFoundError | PermissionError):
+            return False
+        return not any(word in str(error) for word in _LASTING)
+
+
+def _canonical(address: str) -> tuple[str, Path | None]:
+    """An address in one form, and the folder if it is a local one."""
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        path = Path(address).absolute()
+        return str(path), path
+    if scheme == "file":
+        path = Path(rest if rest.startswith("/") else f"/{rest.partition('/')[2]}")
+        return str(path), path
+    if scheme not in SCHEMES:
+        raise InputError(f"--store {address}: unknown kind {scheme!r}; allowed are a folder, file://, s3:// and gs://")
+    if not rest.partition("?")[0].strip("/"):
+        raise InputError(f"--store {address}: names no bucket")
+    return address.rstrip("/"), None
+
+
+def _s3(options: dict[str, str]) -> Any:
+    """Credentials and region as AWS's tools find them; the endpoint out of AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and "endpoint_override" not in options:
+        parts = urlsplit(endpoint)
+        options = {"scheme": parts.scheme, "endpoint_override": parts.netloc} | options
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if region:
+        options = {"region": region} | options
+    # Delayed: a small file is one PUT, with nothing before it.
+    return fs.S3FileSystem(connect_timeout=5, request_timeout=20, allow_delayed_open=True, **options)
+
+
+def _pauses() -> Iterator[float]:
+    yield from PAUSES
+    while True:
+        yield PAUSES[-1]
+
+
+def _there(folder: Path) -> Iterator[Path]:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        yield from [Path(entry.path) for entry in entries if entry.is_file()]
+
+
+def _gone(folder: Path) -> OSError:
+    return FileNotFoundError(errno.ENOENT, "the store is gone", str(folder))
