@@ -104,7 +104,7 @@ class Place:
                 self._patiently(functools.partial(self._filesystem.delete_file, self._remote(name)))
 
     def files(self, folder: str, suffix: str) -> list[str]:
-        """The names, in order, of a folder's files that end so; not the temporary ones, whose names start with a dot."""
+        """The names, in order, of the files in a folder that end so; not temporary ones, which start with a dot."""
         found = self._patiently(functools.partial(self._listed, folder))
         return sorted(f"{folder}/{name}" for name in found if name.endswith(suffix) and not name.startswith("."))
 
@@ -127,7 +127,13 @@ class Place:
             return [path.name for path in _there(self.local / folder)]
         selector = fs.FileSelector(self._remote(folder), allow_not_found=True, recursive=False)
         found = self._filesystem.get_file_info(selector)
+        if not found and not self._has_bucket():
+            raise InputError(f"--store {self.address}: there is no such bucket, or it cannot be seen from here")
         return [info.base_name for info in found if info.type == fs.FileType.File]
+
+    def _has_bucket(self) -> bool:
+        [bucket] = self._filesystem.get_file_info([urlsplit(self.address).netloc])
+        return bool(bucket.type == fs.FileType.Directory)
 
     def _write_local(self, path: Path, content: bytes | memoryview) -> None:
         assert self.local is not None
