@@ -155,6 +155,10 @@ def show(library: Library, name: str, image_size: int | None, to: Path | None) -
 
     _check_name(name)
     path = to or Path(f"{Path(catalogue.path_of(name) or name).stem}-pictures.png")
+    if image_size is not None and catalogue.kind(name) != "folder":
+        raise InputError(
+            f"--image-size {image_size}: resizes the pictures of folder:PATH; those of {name} stay as they are"
+        )
     if path.suffix.lower() != ".png":
         raise InputError(f"--out {path}: the name must end in .png")
     if path.is_dir() or not path.absolute().parent.is_dir():
@@ -164,7 +168,7 @@ def show(library: Library, name: str, image_size: int | None, to: Path | None) -
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     counts = {
         class_name: {part: int((labels == label).sum()) for part, (_, labels) in parts.items()}
-        for label, class_name in enumerate(data.class_names)
+        for label, class_name in enumerate(data.pool.class_names)
     }
     return Look(name, data.fingerprint, counts, data.notes, str(path))
 
@@ -180,7 +184,7 @@ def status(store: Store, name: str | None = None) -> list[Status]:
     """Every sweep of the store, or the one of this name."""
     files = store.sweeps() if name is None else {name: store.sweep(name)}
     statuses, failed = store.statuses(), _failed(store)
-    return [_status(load(file), statuses, failed) for file in files.values()]
+    return [_status(load(file, launched=True), statuses, failed) for file in files.values()]
 
 
 def progress(space: SearchSpace, store: Store) -> Status:
@@ -197,7 +201,7 @@ def report(
     file = Path(what)
     if what in store.sweeps():
         folder = out or store.report_folder(what)
-        return folder, report_sweep(load(store.sweep(what)), store, folder, margin, confidence)
+        return folder, report_sweep(load(store.sweep(what), launched=True), store, folder, margin, confidence)
     if file.suffix not in (".parquet", ".csv"):
         store.sweep(what)  # says which there are
     folder = out or file.with_name(f"{file.stem}-report")
@@ -212,7 +216,7 @@ def report_sweep(
     from analysis import report as reports
 
     run_ids = plans.run_ids(space)
-    rows = store.rows(run_ids).to_pandas()
+    rows = _rows(space, store, run_ids).to_pandas()
     if rows.empty:
         raise InputError(f"sweep {space.name!r} has no row in {store.root} yet: sweep launch trains it")
     return reports.write(
@@ -232,7 +236,8 @@ def export(name: str, store: Store, to: Path) -> int:
         raise InputError(f"--to {to}: the name must end in .parquet or .csv")
     if to.is_dir() or not to.parent.is_dir():
         raise InputError(f"--to {to}: {'is a folder' if to.is_dir() else f'there is no folder {to.parent}'}")
-    rows = store.rows(plans.run_ids(load(store.sweep(name))))
+    space = load(store.sweep(name), launched=True)
+    rows = _rows(space, store, plans.run_ids(space))
     with replacing(to) as temporary:
         if to.suffix == ".parquet":
             pq.write_table(rows, temporary)
@@ -241,6 +246,18 @@ def export(name: str, store: Store, to: Path) -> int:
             index = rows.schema.get_field_index("test_correct")
             csv.write_csv(rows.set_column(index, "test_correct", pa.array(bits, pa.string())), temporary)
     return len(rows)
+
+
+def _rows(space: SearchSpace, store: Store, run_ids: list[str]) -> pa.Table:
+    """The rows of a sweep, data sets under the paths that it knows: other sweeps may have trained the same pixels."""
+    rows = store.rows(run_ids)
+    paths = {(catalogue.kind(name), pinned.fingerprint): name for name, pinned in space.data.items()}
+    named = zip(rows["dataset"].to_pylist(), rows["dataset_fingerprint"].to_pylist(), strict=True)
+    names = [paths.get((catalogue.kind(name), fingerprint), name) for name, fingerprint in named]
+    for column, values in {"dataset": names, "image_size": [space.fixed["image_size"]] * len(rows)}.items():
+        index = rows.schema.get_field_index(column)
+        rows = rows.set_column(index, rows.schema.field(index), pa.array(values, rows.schema.field(index).type))
+    return rows
 
 
 def _failed(store: Store) -> set[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from sweep.catalogue import Facts
+from sweep.errors import InputError
 from sweep.runs import Identities, Program, Run, array_id, program
 from sweep.search_space import SearchSpace
 from sweep.shape import Shape, training_flops
@@ -214,7 +215,10 @@ def _saturation(width: int, device: DeviceKind) -> Saturation:
 
 def _facts(space: SearchSpace, cell: Run) -> Facts:
     facts = space.facts(cell.dataset)
-    assert facts is not None, f"{cell.dataset} has not been looked at"
+    if facts is None:
+        raise InputError(
+            f"{space.name}: nothing is known of the pictures of {cell.dataset}: no {cell.dataset} under data"
+        )
     return facts
 
 

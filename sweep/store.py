@@ -19,10 +19,11 @@ from sweep.errors import InputError
 from sweep.files import replacing
 from sweep.runs import SETTINGS, TRAINER_VERSION, TYPES, Run, settings_of
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""2: with `image_size`."""
 
 ADDED: Final = frozenset({"image_size"})
-"""Settings that files of this schema version may lack, since they were written before there were such settings."""
+"""Settings that files of an earlier schema version may lack."""
 
 _ARROW: Final = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 

@@ -276,7 +276,7 @@ REFUSED = {
         1,
         "settings.image_size: resizes the pictures of folder:PATH; those of mnist5k are used as they are",
     ),
-    "image size as an axis": ("axes: {image_size: [8]}", 1, "is no part of what a run is, and so never varies"),
+    "image size as an axis": ("axes: {image_size: [8]}", 1, "is no axis: it stands under settings; a sweep for each"),
     "fewer pictures than a batch": (
         "settings: {dataset: digits}\naxes: {batch_size: [16, 1259]}",
         2,

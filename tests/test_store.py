@@ -55,7 +55,8 @@ def test_rows_come_back_as_written_with_every_column_of_the_contract(store: Stor
 def test_a_file_from_before_a_setting_was_there_is_read_with_its_default(store: Store) -> None:
     store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     path = store.root / "runs" / f"{'a' * 20}.parquet"
-    pq.write_table(pq.read_table(path).drop_columns("image_size"), path)
+    older = pq.read_table(path).drop_columns("image_size").replace_schema_metadata({"schema_version": "1"})
+    pq.write_table(older, path)
     rows = store.rows(IDS)
     assert rows.column_names == RUNS_SCHEMA.names
     assert rows["image_size"].to_pylist() == [None] * 4
@@ -66,7 +67,7 @@ def test_files_carry_the_schema_version_and_how_many_pictures_a_curve_point_used
     store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     rows = pq.read_schema(store.root / "runs" / f"{'a' * 20}.parquet")
     curves = pq.read_schema(store.root / "curves" / f"{'a' * 20}.parquet")
-    assert rows.metadata[b"schema_version"] == curves.metadata[b"schema_version"] == b"1"
+    assert rows.metadata[b"schema_version"] == curves.metadata[b"schema_version"] == b"2"
     assert curves.metadata[b"validation_examples"] == b"43"
     assert rows.names == RUNS_SCHEMA.names
     assert curves.names == CURVES_SCHEMA.names == ["run_id", "step", "train_loss", "validation_accuracy"]
@@ -151,8 +152,8 @@ def test_a_table_of_a_newer_version_is_refused_with_the_way_out(store: Store) ->
     store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     path = store.root / "runs" / f"{'a' * 20}.parquet"
     table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({"schema_version": "2"}), path)
-    with pytest.raises(InputError, match=r"newer sweep \(schema version 2.*upgrade"):
+    pq.write_table(table.replace_schema_metadata({"schema_version": "3"}), path)
+    with pytest.raises(InputError, match=r"newer sweep \(schema version 3.*upgrade"):
         store.rows(IDS)
 
 
