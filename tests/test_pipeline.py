@@ -365,9 +365,16 @@ def test_the_same_pictures_elsewhere_are_the_same_runs(tmp_path: Path) -> None:
         folder = tmp_path / place
         folder.mkdir()
         np.savez(folder / "x.npz", images=images, labels=labels)
-        (folder / "same.yaml").write_text("{settings: {dataset: 'npz:x.npz', width: 1, steps: 2}, axes: {seed: 2}}")
+        seeds = 2 if place == "here" else 3
+        space = f"{{settings: {{dataset: 'npz:x.npz', width: 1, steps: 2}}, axes: {{seed: {seeds}}}}}"
+        (folder / "same.yaml").write_text(space)
         done = json.loads(sweep("launch", folder / "same.yaml", "--json", store=store).stdout)
-        assert (done["trained"], done["already"]) == ((4, 0) if place == "here" else (0, 4))
+        assert (done["trained"], done["already"]) == ((4, 0) if place == "here" else (2, 4))
+    # Two of the rows know the pictures by another path; to the sweep they are one data set.
+    verdict = json.loads(sweep("report", "same", "--json", store=store).stdout)
+    assert verdict["factors"] == [] and [cell["pairs"] for cell in verdict["cells"]] == [3]
+    sweep("export", "same", "--to", tmp_path / "same.csv", store=store)
+    assert set(pd.read_csv(tmp_path / "same.csv")["dataset"]) == {f"npz:{tmp_path / 'there' / 'x.npz'}"}
     twice = tmp_path / "twice.yaml"
     twice.write_text("axes: {dataset: ['npz:here/x.npz', 'npz:there/x.npz']}")
     assert "hold the same pictures; name one of them" in sweep("launch", twice, store=store, status=2).stderr

@@ -287,6 +287,21 @@ REFUSED = {
         1,
         "settings.train_examples: fewer training pictures (15, of mnist5k) than a batch takes (16)",
     ),
+    "pictures that pooling makes nothing of": (
+        f"settings: {{dataset: notmnist, pooling: max}}\ndata: {{notmnist: {PINNED.replace('28, 28', '3, 9')}}}",
+        1,
+        "settings.pooling: pooling max at depth 2 needs pictures of 4 x 4 or more; those of notmnist are 3 x 9",
+    ),
+    "a pin of pictures that are fixed": (
+        f"data: {{mnist5k: {PINNED}}}",
+        1,
+        "data.mnist5k: its pictures are fixed by the program",
+    ),
+    "a pinned picture of two sides": (
+        f"settings: {{dataset: notmnist}}\ndata: {{notmnist: {PINNED.replace('1, 28, 28', '28, 28')}}}",
+        2,
+        "data.notmnist.picture: [28, 28] is not allowed: a mapping with fingerprint",
+    ),
     "pinned data that is not there": (
         f"data: {{notmnist: {PINNED}}}",
         1,
@@ -577,10 +592,20 @@ def test_the_width_question_is_asked_as_stated() -> None:
         "{axes: {depth: [1, 2], bias_layers: [conv, later_conv]}, exclude: [{depth: 1, bias_layers: later_conv}]}",
         "{axes: {protocol: [paired, shared_weights], seed: 3}, exclude: [{protocol: paired, bias: true, seed: 2}]}",
         "settings: {train_examples: 3500, protocol: shared_weights}",
+        "{axes: {dataset: [digits, mnist5k], train_examples: [99, 3000]},"
+        " exclude: [{dataset: digits, train_examples: 3000}]}",
+        "{axes: {train_examples: [8, 32], batch_size: [8, 16]}, exclude: [{train_examples: 8, batch_size: 16}]}",
     ],
 )
 def test_what_would_make_no_sense_together_may_be_excluded(text: str) -> None:
     assert space(text).run_count() > 0
+
+
+def test_what_was_launched_once_is_read_whatever_is_allowed_by_now() -> None:
+    text = b"settings: {train_examples: 10}"
+    assert parse(text, Path("x.yaml"), launched=True).fixed["train_examples"] == 10
+    with pytest.raises(InputError, match="than a batch takes"):
+        parse(text, Path("x.yaml"))
 
 
 def test_settings_of_every_kind_are_accepted_together() -> None:
