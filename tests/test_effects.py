@@ -14,8 +14,9 @@ from sweep.errors import InputError
 
 KEYS = [
     *("pairs", "effect", "low", "high", "equivalence_low", "equivalence_high", "detected", "verdict"),
-    *("direction", "reason", "sensitive", "verdict_familywise", "pairs_needed", "accuracy_bias"),
-    *("accuracy_no_bias", "rho", "diverged_bias", "diverged_no_bias"),
+    *("direction", "reason", "sensitive", "bootstrap_low", "bootstrap_high", "verdict_familywise", "pairs_needed"),
+    *("accuracy_bias", "accuracy_no_bias", "rho", "gain", "only_bias", "only_no_bias", "test_pictures"),
+    *("seed_spread", "picture_spread", "diverged_bias", "diverged_no_bias"),
 ]
 
 
