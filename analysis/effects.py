@@ -87,7 +87,10 @@ def matched(rows: pd.DataFrame) -> pd.DataFrame:
         places[arm][group[own]] = order[own]
     table = rows[[*names, "seed"]].iloc[first].reset_index(drop=True)
     table["cell"] = cell[first]
-    return beside(rows, table, places["bias"], places["no_bias"])
+    table = beside(rows, table, places["bias"], places["no_bias"])
+    if table["effect"].isna().all():
+        _refuse_no_pairs(rows)
+    return table
 
 
 def beside(rows: pd.DataFrame, table: pd.DataFrame, with_bias: Counts, without: Counts) -> pd.DataFrame:
@@ -100,8 +103,6 @@ def beside(rows: pd.DataFrame, table: pd.DataFrame, with_bias: Counts, without: 
     # Accuracies are counts over counts: what stands behind the twelfth decimal is rounding, and would let an
     # effect of exactly the margin lie above it.
     table["effect"] = (100 * (table["accuracy_bias"] - table["accuracy_no_bias"])).round(12)
-    if table["effect"].isna().all():
-        _refuse_no_pairs(rows)
     return table
 
 

@@ -111,7 +111,7 @@ def _flags(name: str, column: pd.Series) -> pd.Series:
 def _accuracy(column: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce").astype("float64")
     _refuse("test_accuracy", column, numbers.isna(), "a share of right answers, 0 to 1, is needed in every row")
-    percent = numbers.between(0, 100).all() and (numbers > 1).any()
+    percent = numbers.between(0, 100).all() and (numbers > 2).any()
     hint = "; the column looks as if given in 0-100 instead of 0-1: divide it by 100" if percent else ""
     _refuse("test_accuracy", column, ~numbers.between(0, 1), "allowed is 0 to 1" + hint)
     return numbers

@@ -1,6 +1,7 @@
 """The commands that train nothing: plan, status, report and export."""
 
 import dataclasses
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -102,22 +103,50 @@ def report(
 def report_sweep(
     space: SearchSpace, store: Store, folder: Path, margin: float | None = None, confidence: float | None = None
 ) -> dict[str, Any]:
-    """Writes the report of a sweep's rows into `folder` and returns what `verdict.json` holds."""
+    """Writes the report of a sweep's rows into `folder` and returns what `verdict.json` holds.
+
+    Wherever the report goes, seeing rows that no earlier report of the sweep had is a look, and the store remembers it.
+    """
     from analysis import report as reports
 
     run_ids = plans.run_ids(space)
-    rows = store.rows(run_ids).to_pandas()
-    if rows.empty:
+    found = store.read(run_ids)
+    if not len(found.rows):
         raise InputError(f"sweep {space.name!r} has no row in {store.root} yet: sweep launch trains it")
+    there = found.rows["run_id"].to_pylist()
+    earlier = store.looks(space.name)
+    new = set(there).difference(*(look["new_run_ids"] for look in earlier))
+    number = len(earlier) + bool(new)
+
+    def record(verdict: dict[str, Any]) -> None:
+        if new:
+            store.save_look(space.name, number, _look(verdict, [run_id for run_id in there if run_id in new]))
+
     return reports.write(
-        rows,
+        found.rows.to_pandas(),
         folder,
         name=space.name,
         margin=margin,
         confidence=confidence,
         declared=space.analysis.declared,
-        missing_runs=len(run_ids) - len(rows),
+        missing_runs=len(run_ids) - len(there),
+        repeated_runs=found.repeated,
+        disagreeing_runs=found.disagreeing,
+        looks_taken=number,
+        store=str(store.root),
+        record=record,
     )
+
+
+def _look(verdict: dict[str, Any], new_run_ids: list[str]) -> dict[str, Any]:
+    """What is kept of a look: when, at what levels, the pairs and the verdict of every cell, the rows that were new."""
+    kept = (*verdict["factors"], "pairs", "verdict")
+    return {
+        "taken_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **{key: verdict[key] for key in ("margin", "confidence", "looks", "runs", "pairs")},
+        "cells": [{name: cell[name] for name in kept} for cell in verdict["cells"]],
+        "new_run_ids": new_run_ids,
+    }
 
 
 def export(name: str, store: Store, to: Path) -> int:

@@ -29,38 +29,6 @@ def rows() -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def test_a_verdict_holds_counts_cells_thresholds_and_what_the_reader_must_know(rows: pd.DataFrame) -> None:
-    rows.loc[rows.index[-1], "status"] = "diverged"
-    verdict = report.analyse(rows.iloc[1:], **OPTIONS)
-    cells, brackets = verdict.pop("cells"), verdict.pop("thresholds")
-    assert verdict == {
-        "name": "study",
-        "margin": 0.5,
-        "confidence": 0.95,
-        "margin_declared": 0.5,
-        "confidence_declared": 0.95,
-        "margin_given": False,
-        "confidence_given": False,
-        "unplanned_look": None,
-        "runs": 47,
-        "missing_runs": 0,
-        "tuned_cells": None,
-        "pairs": 23,
-        "missing_pairs": 1,
-        "diverged_bias": 0,
-        "diverged_no_bias": 1,
-        "factors": ["width"],
-        "ignored_columns": [],
-        "alarms": [],
-    }
-    assert [(cell["width"], cell["pairs"], cell["verdict"]) for cell in cells] == [
-        (1, 7, "matters"),
-        (4, 8, "undecided"),
-        (16, 8, "equivalent"),
-    ]
-    assert [(one["matters_up_to"], one["equivalent_from"]) for one in brackets] == [(1, 16)]
-
-
 def test_writing_leaves_five_files_whose_verdict_is_the_one_returned(rows: pd.DataFrame, tmp_path: Path) -> None:
     out = tmp_path / "deep" / "report"
     verdict = report.write(rows, out, **OPTIONS)
