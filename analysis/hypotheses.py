@@ -1,7 +1,7 @@
 """The claims that the question came with, each a contrast of signed effects within every seed, then t over seeds."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ REFERENCES: Final = {
     "dropout": (0.0,),
 }
 """The level, the first that is there, which a setting's other levels are compared with."""
+Levels: TypeAlias = NDArray[np.object_]
 WIDTH_OR_DEPTH: Final = "width_or_depth"
 NEGATIVE_CONTROL: Final = "negative_control"
 CONV_BIASES: Final = ("conv", "first_conv", "later_conv")
@@ -61,11 +62,11 @@ def _contrasts(grid: Grid, shared: Record) -> Iterator[Contrast]:
     aside = ", cells without batch norm" if "batch_norm" in grid.names else ""
     for name, (claim, unit) in SLOPES.items():
         if name in grid.names:
-            weights = _weights(grid, (name,), plain, lambda frame: _slope(frame.iloc[:, 0]))
+            weights = _weights(grid, (name,), plain, _slope)
             words = f"slope of the effect over log2 {name}{aside}"
             yield Contrast(name, claim, words, f"points {unit}", weights, "below")
     if "batch_norm" in grid.names:
-        weights = _weights(grid, ("batch_norm",), np.ones(len(levels), bool), lambda frame: _gap(~frame["batch_norm"]))
+        weights = _weights(grid, ("batch_norm",), np.ones(len(levels), bool), lambda norm: _gap(~norm.astype(bool)))
         claim = "batch normalization makes the bias redundant: it helps more without"
         words = "effect without batch norm less effect with it"
         yield Contrast("batch_norm", claim, words, "points", weights, "above")
@@ -79,7 +80,7 @@ def _contrasts(grid: Grid, shared: Record) -> Iterator[Contrast]:
         yield from _hides(grid, name, references, plain, aside)
     if "bias_init" in grid.names and {"zeros", "original"} <= set(levels["bias_init"]):
         chosen = plain & levels["bias_init"].isin(["zeros", "original"]).to_numpy()
-        weights = _weights(grid, ("bias_init",), chosen, lambda frame: _gap(frame["bias_init"] == "original"))
+        weights = _weights(grid, ("bias_init",), chosen, lambda start: _gap(start == "original"))
         claim = "starting biases at 1, as the question did, is a treatment of its own"
         words = f"effect with bias_init original less effect with zeros{aside}"
         yield Contrast("bias_init", claim, words, "points", weights, "differs")
@@ -111,14 +112,14 @@ def _input_mean(grid: Grid, plain: NDArray[np.bool_], aside: str) -> Iterator[Co
     both = "later_conv" in set(levels["bias_layers"])
     chosen = plain & levels["bias_layers"].isin(["first_conv", "later_conv"] if both else ["first_conv"]).to_numpy()
 
-    def interaction(frame: pd.DataFrame) -> Floats:
-        first, shifted = frame["bias_layers"] == "first_conv", frame["input_scaling"] != "standardized"
-        weights = np.zeros(len(frame))
+    def interaction(layer: Levels, scaling: Levels) -> Floats:
+        first, shifted = layer == "first_conv", scaling != "standardized"
+        weights = np.zeros(len(layer))
         for layers, sign in ((first, 1), (~first, -1)) if both else ((first, 1),):
             for inputs, way in ((shifted, 1), (~shifted, -1)):
-                members = (layers & inputs).to_numpy()
+                members = layers & inputs
                 if not members.any():
-                    return np.zeros(len(frame))
+                    return np.zeros(len(layer))
                 weights[members] = sign * way / members.sum()
         return weights
 
@@ -135,44 +136,42 @@ def _hides(
     reference = next((one for one in references if name in grid.names and one in set(grid.levels[name])), None)
     if reference is None:
         return
-    weights = _weights(grid, (name,), plain, lambda frame: _gap(frame[name] == reference))
+    weights = _weights(grid, (name,), plain, lambda levels: _gap(levels == reference))
     others = {"pooling": "pooling hides the bias", "activation": "other activations hide the bias"}
     claim = f"{others.get(name, f'{name} hides the bias')}: it helps more with {name} {reference}"
     words = f"effect with {name} {reference} less mean effect of its other levels{aside}"
     yield Contrast(name, claim, words, "points", weights, "above")
 
 
-def _weights(
-    grid: Grid, own: tuple[str, ...], chosen: NDArray[np.bool_], within: Callable[[pd.DataFrame], Floats]
-) -> Floats:
-    """`within` gives the weights of cells that differ in `own` alone, of which it gets the levels; what other settings
-    divide is averaged.
+def _weights(grid: Grid, own: tuple[str, ...], chosen: NDArray[np.bool_], within: Callable[..., Floats]) -> Floats:
+    """`within` gives the weights of cells that differ in `own` alone, from their levels; all such groups are averaged.
 
     Groups where the contrast cannot be taken (all weights 0) have no part.
     """
     weights, groups = np.zeros(len(grid.levels)), 0
-    levels = grid.levels[chosen]
     by = [name for name in grid.names if name not in own]
-    parts = [part for _, part in levels.groupby(by, dropna=False)] if by else [levels]
-    for part in parts:
-        found = within(part[list(own)])
+    places = np.flatnonzero(chosen)
+    levels = [grid.levels[name].to_numpy(dtype=object) for name in own]
+    number = np.asarray(grid.levels.iloc[places].groupby(by, dropna=False).ngroup()) if by else np.zeros(len(places))
+    order = np.argsort(number, kind="stable")
+    for part in np.split(places[order], np.flatnonzero(np.diff(number[order])) + 1):
+        found = within(*(level[part] for level in levels))
         if found.any():
-            weights[part.index] = found
+            weights[part] = found
             groups += 1
     return weights / max(groups, 1)
 
 
-def _gap(first: pd.Series) -> Floats:
-    """Mean of the first less mean of the others; zeros where either is missing."""
-    inside = first.to_numpy(dtype=bool)
+def _gap(inside: NDArray[np.bool_]) -> Floats:
+    """Mean of those inside less mean of the others; zeros where either is missing."""
     if inside.all() or not inside.any():
         return np.zeros(len(inside))
     return np.asarray(np.where(inside, 1 / inside.sum(), -1 / (~inside).sum()), dtype=np.float64)
 
 
-def _slope(levels: pd.Series) -> Floats:
+def _slope(levels: Levels) -> Floats:
     """Weights of the least squares slope over the logarithm to base 2; zeros for a single level."""
-    places: Floats = np.log2(levels.to_numpy(dtype=np.float64))
+    places: Floats = np.log2(levels.astype(np.float64))
     off = places - places.mean()
     squares = float((off**2).sum())
     return np.asarray(off / squares) if squares > 0 else np.zeros(len(off))
