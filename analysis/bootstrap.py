@@ -30,7 +30,7 @@ def intervals(effects: Floats, cell: Counts, cells: int, confidences: tuple[floa
     for n in np.unique(counts[counts >= FEWEST_PAIRS]):
         members = np.flatnonzero(counts == n)
         weights = _weights(int(n))
-        for some in np.array_split(members, -(-len(members) * RESAMPLES // _BLOCK)):
+        for some in np.array_split(members, min(len(members), -(-len(members) * RESAMPLES // _BLOCK))):
             sample = effects[starts[some][:, None] + np.arange(n)]
             for (low, high), (found_low, found_high) in zip(ends, _bca(sample, weights, confidences), strict=True):
                 low[some], high[some] = found_low, found_high
