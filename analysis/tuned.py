@@ -1,7 +1,7 @@
 """Each arm at its own best learning rate: chosen for every seed by the other seeds, judged as ever.
 
 Choosing by the seed's own validation accuracy would favour the arm with more rates to choose from. Where several rates
-are equally good, pairs of one cell share the luck of the choice and intervals are too narrow, as the calibration tells.
+are equally good, pairs of one cell share the luck of the choice and intervals are too narrow: the calibration has it.
 """
 
 from typing import Any, Final
