@@ -3,8 +3,9 @@
 import dataclasses
 import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
@@ -15,6 +16,9 @@ from sweep.files import replacing
 from sweep.search_space import SearchSpace, load
 from sweep.shape import training_flops
 from sweep.store import Store
+
+MOST_CURVES: Final = 20_000
+"""Runs whose learning curves are read for a report."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +129,7 @@ def report_sweep(
     return reports.write(
         found.rows.to_pandas(),
         folder,
+        curves=_curves(space, store, dict(zip(there, found.array_ids, strict=True))),
         name=space.name,
         margin=margin,
         confidence=confidence,
@@ -136,6 +141,14 @@ def report_sweep(
         store=str(store.root),
         record=record,
     )
+
+
+def _curves(space: SearchSpace, store: Store, array_ids: dict[str, str]) -> pd.DataFrame | None:
+    """The learning curves of the runs that have a row; where they are too many to draw, of every so manieth cell."""
+    stride = -(-space.run_count() // MOST_CURVES)
+    wanted = [run_id for run_id in plans.run_ids(space, every=stride) if run_id in array_ids]
+    curves = store.curves(wanted, [array_ids[run_id] for run_id in wanted]).to_pandas()
+    return None if curves.empty else curves
 
 
 def _look(verdict: dict[str, Any], new_run_ids: list[str]) -> dict[str, Any]:
