@@ -29,6 +29,7 @@ def analyse(
     repeated_runs: int | None = None,
     disagreeing_runs: int | None = None,
     looks_taken: int | None = None,
+    looks_declared_before: int | None = None,
     store: str | None = None,
     record: Callable[[Record], None] | None = None,
 ) -> Record:
@@ -38,9 +39,9 @@ def analyse(
     `declared` (what was fixed before looking: `margin`, `confidence`, `looks`, `tune`), else from `DEFAULTS`, one look
     and no tuning. Intervals and verdicts are at `looks["confidence_each"]`, which spends alpha evenly over the declared
     looks. `missing_runs` are runs of the sweep that have no row, `repeated_runs` those that stand in the store twice,
-    `disagreeing_runs` those of them whose results differ; `looks_taken` is which look this is, None where nobody
-    counts. `record` is called with the answer before anybody can see it. Raises InputError where the rows cannot be
-    analysed.
+    `disagreeing_runs` those of them whose results differ. `looks_taken` is which look this is, None where none counts;
+    `looks_declared_before` is how many the earlier ones declared: more, declared after looking, are not planned.
+    `record` is called with the answer before anybody can see it. Raises InputError where the rows cannot be analysed.
     """
     rows = checked(rows)
     given = {"margin": margin, "confidence": confidence}
@@ -60,7 +61,7 @@ def analyse(
         **{f"{level}_declared": declared.get(level) for level in given},
         **{f"{level}_given": value is not None for level, value in given.items()},
         "looks": {"declared": looks, "taken": looks_taken, "confidence_each": each["confidence"]},
-        "unplanned_look": None if looks_taken is None else looks_taken > looks,
+        "unplanned_look": None if looks_taken is None else looks_taken > min(looks, looks_declared_before or looks),
         "runs": len(rows),
         "missing_runs": missing_runs,
         "repeated_runs": repeated_runs,

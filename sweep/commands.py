@@ -138,6 +138,7 @@ def report_sweep(
         repeated_runs=found.repeated,
         disagreeing_runs=found.disagreeing,
         looks_taken=number,
+        looks_declared_before=min((look["looks"]["declared"] for look in earlier), default=None),
         store=str(store.root),
         record=record,
     )

@@ -80,6 +80,13 @@ def test_declared_looks_share_alpha_and_are_planned(store: Store) -> None:
         assert look(store, space(seeds, 2)) == (number, number > 2, 0.95)
 
 
+def test_looks_that_are_declared_after_looking_are_not_planned(store: Store) -> None:
+    train(store, space(6), "a")
+    assert look(store, space(6)) == (1, False, 0.9)
+    train(store, space(7, 2), "b")
+    assert look(store, space(7, 2)) == (2, True, 0.95)
+
+
 def test_a_report_elsewhere_is_a_look_too_and_other_levels_are_none(store: Store) -> None:
     train(store, space(6), "a")
     assert look(store, space(6), "elsewhere")[0] == 1
