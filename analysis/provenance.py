@@ -28,13 +28,11 @@ def provenance(rows: pd.DataFrame, store: str | None) -> Record:
 
     Null where the table has no such column.
     """
-    finished = pd.to_datetime(rows["finished_at"], utc=True, errors="coerce") if "finished_at" in rows else None
-    if finished is not None and finished.isna().all():
-        finished = None
+    finished = _times(rows["finished_at"]) if "finished_at" in rows else pd.Series(dtype="datetime64[ns, UTC]")
     return {
         **{key: _distinct(rows, column) for key, column in _COLUMNS.items()},
-        "first_finished_at": None if finished is None else finished.min().isoformat(),
-        "last_finished_at": None if finished is None else finished.max().isoformat(),
+        "first_finished_at": finished.min().isoformat() if len(finished) else None,
+        "last_finished_at": finished.max().isoformat() if len(finished) else None,
         "settings": shared(rows),
         "store": store,
         "sweep_version": _version(),
@@ -46,6 +44,16 @@ def shared(rows: pd.DataFrame) -> Record:
     """The settings that all rows share; never `bias` or `seed`."""
     names = [name for name in SETTINGS if name in rows and name not in ("bias", "seed")]
     return {name: _plain(rows[name].iloc[0]) for name in names if rows[name].nunique(dropna=False) == 1}
+
+
+def _times(column: pd.Series) -> pd.Series:
+    """What can be read as a time, in UTC."""
+    if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+        column = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
+    if not isinstance(column.dtype, pd.DatetimeTZDtype):
+        return column.iloc[:0]
+    times: pd.Series = column.dropna().dt.tz_convert("UTC")
+    return times
 
 
 def _distinct(rows: pd.DataFrame, column: str) -> list[Any] | None:

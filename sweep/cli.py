@@ -202,6 +202,11 @@ def _print_verdict(verdict: dict[str, Any] | None, folder: Path) -> None:
         return
     if verdict["missing_runs"]:
         print(f"Incomplete: {verdict['missing_runs']:,} runs of this sweep have no row yet.")
+    if verdict["unplanned_look"]:
+        taken, declared = verdict["looks"]["taken"], verdict["looks"]["declared"]
+        print(f"Look {taken}, declared were {declared}: these verdicts no longer carry their error rate.")
+    for alarm in verdict["alarms"]:
+        print(f"Alarm: {alarm}")
     for threshold in verdict["thresholds"]:
         print(threshold["statement"])
     print(f"picture: {folder / 'effect_by_width.png'}")

@@ -123,6 +123,13 @@ def test_provenance_says_what_the_table_knows_and_null_for_the_rest(rows: pd.Dat
     assert origin["commit"] is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", origin["commit"])
 
 
+@pytest.mark.parametrize("times", [["2026-01-02 03:04:05.000001Z", "soon"] * 24, ["no time"] * 48, [3] * 48])
+def test_times_are_read_as_a_csv_holds_them_and_anything_else_is_null(rows: pd.DataFrame, times: list[Any]) -> None:
+    origin = analyse(rows.assign(finished_at=times), name="study")["provenance"]
+    expected = "2026-01-02T03:04:05.000001+00:00" if "soon" in times else None
+    assert origin["first_finished_at"] == origin["last_finished_at"] == expected
+
+
 CONTROL = {"bias_layers": "conv", "bias_init": "zeros"}
 
 
