@@ -23,6 +23,8 @@ SPREAD = 0.4
 STEEP = (3.0, 3.0, 0.5, 0.0, 0.0, 0.0, 0.0)
 """Both ends reach the level on the margin in almost every axis, so that an end is wrong as often as it can be."""
 GENTLE = (1.5, 0.9, 0.7, 0.5, 0.4, 0.2, 0.0)
+PLATEAU = (3.0, 3.0, 0.5, 0.5, 0.5, 0.0, 0.0)
+"""Levels on the margin: whoever takes the last level that passes, not the last before a failure, is wrong more."""
 DECLARED = {"margin": MARGIN, "confidence": CONFIDENCE}
 
 Numbers = NDArray[np.float64]
@@ -143,6 +145,7 @@ def axes() -> Iterator[Rate]:
                 number += 1
                 effects = drawn(profile, _normal, sign, number)
                 yield from one_axis(f"{name}, {kind}, {direction}", effects, profile, **how)
+        yield from one_axis(f"normal, plateau, {direction}", drawn(PLATEAU, _normal, sign, 50 + sign), PLATEAU)
     effects = drawn(STEEP, _normal, 1, 99, pairs=24)
     yield from one_axis("normal, steep, helps, 24 pairs", effects, STEEP)
 
