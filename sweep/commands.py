@@ -15,8 +15,12 @@ from sweep.errors import InputError
 from sweep.files import replacing
 from sweep.search_space import SearchSpace, load
 from sweep.shape import training_flops
-from sweep.store import Store
+from sweep.store import COMPARED, Store
 
+READ: Final = (
+    *("run_id", *COMPARED, "device", "dataset_fingerprint", "trainer_version", "torch_version", "finished_at"),
+)
+"""The columns of the store that a report is made from, beside the settings."""
 MOST_CURVES: Final = 20_000
 """Runs whose learning curves are read for a report."""
 
@@ -114,20 +118,22 @@ def report_sweep(
     from analysis import report as reports
 
     run_ids = plans.run_ids(space)
-    found = store.read(run_ids)
+    found = store.read(run_ids, READ)
     if not len(found.rows):
         raise InputError(f"sweep {space.name!r} has no row in {store.root} yet: sweep launch trains it")
     there = found.rows["run_id"].to_pylist()
     earlier = store.looks(space.name)
     new = set(there).difference(*(look["new_run_ids"] for look in earlier))
     number = len(earlier) + bool(new)
+    # A run's settings are its identity: taking them from the plan spares reading them from every file.
+    settings = plans.settings(space).iloc[found.places].reset_index(drop=True)
 
     def record(verdict: dict[str, Any]) -> None:
         if new:
             store.save_look(space.name, number, _look(verdict, [run_id for run_id in there if run_id in new]))
 
     return reports.write(
-        found.rows.to_pandas(),
+        pd.concat([found.rows.to_pandas(), settings], axis=1),
         folder,
         curves=_curves(space, store, dict(zip(there, found.array_ids, strict=True))),
         name=space.name,

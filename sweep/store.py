@@ -27,7 +27,7 @@ SCHEMA_VERSION: Final = 1
 READERS: Final = 2
 READ_AHEAD: Final = 64
 """Files whose rows are in memory before they are asked for."""
-_COMPARED: Final = ("status", "test_accuracy", "validation_accuracy", "test_correct")
+COMPARED: Final = ("status", "test_accuracy", "validation_accuracy", "test_correct")
 
 _ARROW: Final = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
@@ -86,10 +86,12 @@ class Provenance:
 
 
 class Found(NamedTuple):
-    """Rows of the store: one a run, the array that each came from, how many of the runs stand twice, and how many of
-    these with another result (losses aside: they differ by rounding where arrays of another size trained them)."""
+    """Rows of the store: one a run, its place among the runs asked for and the array that it came from; how many of the
+    runs stand twice, and how many of these with another result (losses aside: they differ by rounding where arrays of
+    another size trained them)."""
 
     rows: pa.Table
+    places: NDArray[np.int64]
     array_ids: list[str]
     repeated: int
     disagreeing: int
@@ -141,14 +143,15 @@ class Store:
         """The rows of these runs, as `read` finds them."""
         return self.read(run_ids).rows
 
-    def read(self, run_ids: Iterable[str]) -> Found:
+    def read(self, run_ids: Iterable[str], columns: Sequence[str] = tuple(RUNS_SCHEMA.names)) -> Found:
         """The rows of these runs, in the order of `run_ids`; runs without a row are left out.
 
-        Columns are those of `RUNS_SCHEMA`. Where a run stands twice the earliest row counts (of equals, by array id).
+        `columns`: at least those of `COMPARED`, `run_id` and `finished_at`; the time goes with their number. Where a
+        run stands twice the earliest row counts (of equals, by array id).
         """
         place = {run_id: number for number, run_id in enumerate(run_ids)}
-        parts, places, sources = [RUNS_SCHEMA.empty_table()], [np.empty(0, np.int64)], [np.empty(0, object)]
-        for array_id, table in self._tables(None):
+        parts, places, sources = [_select(columns).empty_table()], [np.empty(0, np.int64)], [np.empty(0, object)]
+        for array_id, table in self._tables(list(columns)):
             own = np.array([place.get(run_id, -1) for run_id in table["run_id"].to_pylist()], dtype=np.int64)
             wanted = own >= 0
             if wanted.any():
@@ -297,6 +300,10 @@ def check_version(path: Path, schema: pa.Schema) -> None:
         )
 
 
+def _select(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([field for field in RUNS_SCHEMA if field.name in columns], metadata=RUNS_SCHEMA.metadata)
+
+
 def _first_rows(table: pa.Table, places: NDArray[np.int64], array_ids: NDArray[np.object_]) -> Found:
     """The earliest row of every place, by place; `table` holds the arrays in the order of their ids."""
     order = np.lexsort((table["finished_at"].cast(pa.int64()).to_numpy(), places))
@@ -305,13 +312,13 @@ def _first_rows(table: pa.Table, places: NDArray[np.int64], array_ids: NDArray[n
     chosen, again = order[first], order[~first]
     winner = chosen[np.cumsum(first) - 1][~first]
     differ = np.zeros(len(again), dtype=bool)
-    for column in _COMPARED if len(again) else ():
+    for column in COMPARED if len(again) else ():
         values = table[column]
         differ |= np.asarray(pc.not_equal(values.take(pa.array(again)), values.take(pa.array(winner))))
     # Most often they are in order, and a copy of everything is saved.
     rows = table if np.array_equal(chosen, np.arange(len(table))) else table.take(pa.array(chosen))
     repeated = len(np.unique(places[again]))
-    return Found(rows, array_ids[chosen].tolist(), repeated, len(np.unique(places[again][differ])))
+    return Found(rows, places[chosen], array_ids[chosen].tolist(), repeated, len(np.unique(places[again][differ])))
 
 
 def _check_schema(path: Path, schema: pa.Schema, expected: pa.Schema) -> None:
