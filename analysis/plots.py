@@ -1,6 +1,6 @@
 """Which figures a sweep has, and their making: what its axes do not vary is not drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -23,20 +23,26 @@ CAPTIONS: Final = {
 }
 
 
-def draw(verdict: Record, pairs: pd.DataFrame, curves: pd.DataFrame | None, out: Path) -> list[str]:
-    """Writes `<out>/<name>.svg` and `.png` of every figure that the sweep has; returns the names, in `CAPTIONS`' order.
+def draw(
+    verdict: Record,
+    pairs: pd.DataFrame,
+    curves: pd.DataFrame | None,
+    out: Path,
+    names: Collection[str] = tuple(CAPTIONS),
+) -> list[str]:
+    """Writes `<out>/<name>.svg` and `.png` of those of the figures `names` that the sweep has; returns their names.
 
     `verdict` is what `analyse` returns, `pairs` the table of `effects.pairs`, `curves` that of `summaries.curves` or
     None. What an earlier report drew and this sweep does not have is removed.
     """
     made = _figures(verdict, pairs, curves)
-    for name in CAPTIONS:
+    for name in names:
         if name in made:
             made[name](out / name)
         else:
             for kind in ("svg", "png"):
                 (out / f"{name}.{kind}").unlink(missing_ok=True)
-    return [name for name in CAPTIONS if name in made]
+    return [name for name in names if name in made]
 
 
 def axis_of(verdict: Record) -> str | None:
@@ -52,9 +58,7 @@ def band_table(points: pd.DataFrame | None, rows: pd.DataFrame, verdict: Record)
     return None if table.empty else table
 
 
-def _figures(
-    verdict: Record, pairs: pd.DataFrame, curves: pd.DataFrame | None
-) -> dict[str, Callable[[Path], None]]:  # fmt: skip
+def _figures(verdict: Record, pairs: pd.DataFrame, curves: pd.DataFrame | None) -> dict[str, Callable[[Path], None]]:
     axis, factors = axis_of(verdict), verdict["factors"]
     found: dict[str, Callable[[Path], None]] = {}
     for one in ("width", "depth"):

@@ -132,7 +132,7 @@ def citation(verdict: Record) -> str:
 
 
 def signed(points: float) -> str:
-    return f"{points:+.2f}"
+    return f"{round(points, 2) + 0.0:+.2f}"  # never -0.00
 
 
 def said_verdict(cell: Record) -> str:

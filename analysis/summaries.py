@@ -3,7 +3,7 @@
 These say how accurate networks are; whether the bias matters is judged on pairs alone (`effects`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -37,25 +37,29 @@ def curves(points: pd.DataFrame, rows: pd.DataFrame, names: list[str], confidenc
     return _summed(table, [*names, "arm", "step"], confidence)
 
 
-def of(table: pd.DataFrame, cell: dict[str, Any], names: list[str], arm: str) -> pd.DataFrame:
-    """The rows of one cell and arm."""
-    chosen = table["arm"] == arm
-    for name in names:
-        chosen &= table[name].isna() if cell[name] is None else table[name] == cell[name]
-    return table[chosen]
+def by_arm(table: pd.DataFrame, names: list[str]) -> dict[tuple[str, ...], pd.DataFrame]:
+    """The rows of every cell and arm, by `key` of the cell's settings and the arm."""
+    parts = table.groupby([*names, "arm"], dropna=False, sort=False)
+    return {(*key(dict(zip(names, at, strict=False)), names), at[-1]): part for at, part in _tuples(parts)}
 
 
 def by_cell(pairs: pd.DataFrame, names: list[str]) -> dict[tuple[str, ...], pd.DataFrame]:
     """The pairs of every cell, by `key` of its settings."""
     if not names:
         return {(): pairs}
-    return {key(frame.iloc[0], names): frame for _, frame in pairs.groupby(names, dropna=False, sort=False)}
+    parts = pairs.groupby(names, dropna=False, sort=False)
+    return {key(dict(zip(names, at, strict=True)), names): part for at, part in _tuples(parts)}
 
 
-def key(record: Mapping[str, Any] | pd.Series, names: list[str]) -> tuple[str, ...]:
+def key(record: Mapping[str, Any], names: list[str]) -> tuple[str, ...]:
     """A cell's settings as text, alike in tables and in records: a column with gaps makes whole numbers floats."""
     values = [record[name] for name in names]
     return tuple("" if value is None or value != value else _text(value) for value in values)
+
+
+def _tuples(groups: Any) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """Groups beside the values that make them, always as a tuple."""
+    return iter(groups)
 
 
 def _text(value: Any) -> str:

@@ -209,7 +209,9 @@ def _print_verdict(verdict: dict[str, Any] | None, folder: Path) -> None:
         print(f"Alarm: {alarm}")
     for threshold in verdict["thresholds"]:
         print(threshold["statement"])
-    print(f"picture: {folder / 'effect_by_width.png'}")
+    pictures = [folder / f"{name}.png" for name in ("effect_by_width", "effect_by_depth", "effects")]
+    print(f"picture: {next(path for path in pictures if path.exists())}")
+    print(f"page:    {folder / 'report.html'}")
     print(f"report:  {folder / 'report.md'}")
 
 

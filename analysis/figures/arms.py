@@ -1,7 +1,7 @@
 """The two arms apart: their accuracies against an axis, and their learning curves."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,13 +13,14 @@ from analysis.figures import style
 from analysis.wording import capital, describe
 
 MOST_CURVES = 16
+Table: TypeAlias = dict[tuple[str, ...], pd.DataFrame]
 _PAIRED = "Arms of a pair move together: bands that overlap do not mean equal arms, effects are judged on pairs."
 
 
 def accuracies(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Path) -> None:
     """Writes both arms' mean accuracies against `axis`, one panel per combination of the other settings."""
     cells, names = verdict["cells"], verdict["factors"]
-    table = summaries.accuracies(pairs, names, verdict["looks"]["confidence_each"])
+    table = summaries.by_arm(summaries.accuracies(pairs, names, verdict["looks"]["confidence_each"]), names)
     if axis:
         lines, left_out = style.lines(cells, axis)
     else:
@@ -45,10 +46,11 @@ def accuracies(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Pat
         style.save(figure, stem)
 
 
-def _accuracy(axes: Axes, line: list[Record], table: pd.DataFrame, names: list[str], axis: str | None, arm: str,
-              step: int) -> None:  # fmt: skip
-    found = [summaries.of(table, cell, names, arm) for cell in line]
-    values = {key: [part[key].iloc[0] if len(part) else None for part in found] for key in ("mean", "low", "high")}
+def _accuracy(
+    axes: Axes, line: list[Record], table: Table, names: list[str], axis: str | None, arm: str, step: int
+) -> None:
+    found = [table.get((*summaries.key(cell, names), arm)) for cell in line]
+    values = {key: [None if part is None else part[key].iloc[0] for part in found] for key in ("mean", "low", "high")}
     places = [style.place(axis, cell[axis]) if axis else float(n) for n, cell in enumerate(line)]
     reach = (max(places) - min(places)) or 1.0
     places = [at + 0.008 * step * reach for at in places]
@@ -73,7 +75,8 @@ def _scale(axes: Axes, line: list[Record], axis: str | None) -> None:
 def learning(verdict: Record, table: pd.DataFrame, stem: Path) -> None:
     """Writes the validation accuracy of both arms over the steps, one panel a cell; `table` as `summaries.curves`."""
     names = verdict["factors"]
-    drawn = [cell for cell in verdict["cells"] if len(summaries.of(table, cell, names, "bias"))]
+    parts = summaries.by_arm(table, names)
+    drawn = [cell for cell in verdict["cells"] if (*summaries.key(cell, names), "bias") in parts]
     ordered = sorted(drawn, key=lambda cell: bool(cell.get("batch_norm")))
     cells, left_out = style.spread_out(ordered, MOST_CURVES, "cells")
     if len(cells) < len(verdict["cells"]):
@@ -92,7 +95,7 @@ def learning(verdict: Record, table: pd.DataFrame, stem: Path) -> None:
         style.legend(above, _handles(marks=False))
         for cell, axes in zip(cells, panels, strict=True):
             for arm, look in style.ARMS.items():
-                part = summaries.of(table, cell, names, arm)
+                part = parts.get((*summaries.key(cell, names), arm), table[:0])
                 axes.fill_between(part["step"], part["low"], part["high"], color=look["color"], alpha=0.2, linewidth=0)
                 axes.plot(part["step"], part["mean"], color=look["color"], linestyle=look["linestyle"], linewidth=1.3)
             style.tidy(axes, capital(style.name_of(cell)))

@@ -29,7 +29,7 @@ def draw(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Path) -> 
     dots = _by_cell(pairs, names)
     shown = [cell for _, line in lines for cell in line if cell["effect"] is not None]
     ends = [float(end) for cell in shown for end in _ends(cell, dots[summaries.key(cell, names)])]
-    diverged = sum(int(frame["diverged"].sum()) for frame in dots.values())
+    diverged = sum(int(dots[summaries.key(cell, names)]["diverged"].sum()) for cell in shown)
     caption = [
         f"Each dot is one pair; {style.counted(cells)}. Bars: mean and "
         f"{style.intervals(verdict['looks']['confidence_each'])}. Grey: the margin, ±{margin:g} points. "

@@ -33,7 +33,7 @@ def draw(verdict: Record, stem: Path) -> None:
     confidence = verdict["looks"]["confidence_each"]
     caption = [
         f"Colour and number: mean effect in percentage points over {style.counted(cells)}. Marks: the verdict at "
-        f"margin ±{margin:g} points from the {style.intervals(confidence)} (equivalence: two one-sided tests). "
+        f"margin ±{margin:g} points, from {style.intervals(confidence)} or, for equivalence, two one-sided tests. "
         "Intervals stand in the table of cells.",
         style.scale_said([reach], margin),
         left_out,
@@ -48,7 +48,8 @@ def draw(verdict: Record, stem: Path) -> None:
             _draw(axes, part, *levels, norm=norm)
             axes.set_title(capital(name), fontsize=9)
         style.outer(panels, style.AXIS_NAMES["width"], style.AXIS_NAMES["depth"])
-        bar = figure.colorbar(ScalarMappable(norm, _MAP), ax=panels, shrink=0.8, aspect=25, pad=0.02)
+        rows = -(-len(found) // 2)
+        bar = figure.colorbar(ScalarMappable(norm, _MAP), ax=panels, shrink=min(0.8, 1.6 / rows), aspect=25, pad=0.02)
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda effect, _: f"{effect:+g}" if effect else "0"))
         bar.ax.tick_params(labelsize=8)
         bar.ax.minorticks_off()
@@ -90,7 +91,8 @@ def _draw(axes: Axes, cells: list[Record], widths: list[int], depths: list[int],
                   markersize=5 if numbers else 3.5, zorder=3,
                   markerfacecolor="none" if cell["verdict"] == "equivalent" else colour)  # fmt: skip
         if numbers:
-            said = f"{cell['effect']:+.2f}" if abs(cell["effect"]) < 9.95 else f"{cell['effect']:+.0f}"
+            digits = 2 if abs(cell["effect"]) < 9.95 else 0
+            said = f"{round(cell['effect'], digits) + 0.0:+.{digits}f}"  # never -0.00
             axes.text(x, y - 0.2, said, ha="center", va="center", fontsize=6.5, color=colour, zorder=3)
     for axis, levels in ((axes.xaxis, widths), (axes.yaxis, depths)):
         kept = range(0, len(levels), 1 + (len(levels) - 1) // 14)

@@ -1,8 +1,9 @@
 """What moves the effect: its variance over cells by factor, and the threshold as the margin moves."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -12,7 +13,8 @@ from analysis.effects import Record, settings
 from analysis.figures import style
 from analysis.wording import capital, describe
 
-_COLOUR = style.COLOURS[0]
+_COLOUR: Final = style.COLOURS[0]
+_DASH: Final = (0, (5, 2))
 
 
 def variance(verdict: Record, stem: Path) -> None:
@@ -44,11 +46,13 @@ def variance(verdict: Record, stem: Path) -> None:
 def margins(verdict: Record, stem: Path) -> None:
     """Writes both ends of every threshold against the margin that they were judged with."""
     records = [one for one in verdict["thresholds"] if one["margins"]]
+    declared = verdict["margin_declared"] is not None and not verdict["margin_given"]
     found, left_out = style.spread_out(records, style.MOST_PANELS, "thresholds")
     caption = [
         f"Both ends of the threshold, were the margin another; {style.counted(verdict['cells'])}, "
         f"{style.intervals(verdict['looks']['confidence_each'])}. Vertical line: the margin of this report, "
-        f"{verdict['margin']:g} points. Only that one was chosen before looking.",
+        f"{verdict['margin']:g} points.",
+        "Only that one was declared before looking." if declared else "",
         left_out,
     ]
     with style.drawing(stem.name):
@@ -77,7 +81,8 @@ def _margin(axes: Axes, record: Record, margin: float) -> None:
     axes.fill_between(at, [n + 0.5 for n in matters], [n - 0.5 for n in equal], step="mid", facecolor="white",
                       edgecolor="0.6", hatch="....", linewidth=0)  # fmt: skip
     axes.fill_between(at, [n - 0.5 for n in equal], len(levels) + 0.5, step="mid", color="0.85", linewidth=0)
-    axes.axvline(margin, color=style.COLOURS[1], linewidth=1.4, linestyle=(0, (5, 2)))
+    halo = [patheffects.withStroke(linewidth=3.5, foreground="white")]
+    axes.axvline(margin, color="black", linewidth=1.3, linestyle=_DASH, path_effects=halo)
     axes.set_ylim(-0.5, len(levels) - 0.5)
     axes.set_yticks(range(len(levels)), [str(level) for level in levels])
     if min(at) > 0:
@@ -102,5 +107,5 @@ def _handles() -> list[Any]:
         Patch(color=_COLOUR, alpha=0.85, label="bias matters"),
         Patch(facecolor="white", edgecolor="0.6", hatch="....", linewidth=0, label="undecided"),
         Patch(color="0.85", label="equivalent"),
-        Line2D([], [], color=style.COLOURS[1], linestyle=(0, (5, 2)), label="margin of this report"),
+        Line2D([], [], color="black", linestyle=_DASH, label="margin of this report"),
     ]

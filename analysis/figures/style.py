@@ -67,8 +67,9 @@ def blank(width: float, height: float, title: str, caption: Sequence[str]) -> Fi
     # Space beyond the default 0.04 inches: the longest label else touches the edge of the figure.
     engine = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
     lines = [line for part in caption if part for line in textwrap.wrap(part, int(16 * width))]
-    figure = Figure(figsize=(width, height + 0.16 * len(lines)), layout=engine)
-    figure.suptitle(textwrap.fill(title, int(10 * width)), fontsize=12)
+    titles = textwrap.wrap(title, int(10 * width))
+    figure = Figure(figsize=(width, height + 0.16 * len(lines) + 0.2 * (len(titles) - 1)), layout=engine)
+    figure.suptitle("\n".join(titles), fontsize=12)
     figure.supxlabel("\n".join(lines), fontsize=8, x=0.12 / width, ha="left")
     return figure
 

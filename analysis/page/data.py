@@ -85,9 +85,10 @@ def _curves(verdict: Record, curves: pd.DataFrame | None) -> list[Record]:
     if curves is None:
         return []
     names, found = verdict["factors"], []
+    known = summaries.by_arm(curves, names)
     for cell in verdict["cells"]:
-        parts = [summaries.of(curves, cell, names, arm) for arm in summaries.ARMS]
-        if all(map(len, parts)):
+        parts = [known[at] for arm in summaries.ARMS if (at := (*summaries.key(cell, names), arm)) in known]
+        if len(parts) == len(summaries.ARMS):
             name = capital(describe(settings(cell))) or "All runs"
             found.append({"cell": name, "arms": [_points(one) for one in parts]})
         if len(found) == MOST_CURVES:

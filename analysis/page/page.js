@@ -294,7 +294,7 @@ function drawCurves() {
 function drawVariance() {
   const rows = [...DATA.variance].reverse();
   plot("variance", [{ type: "bar", orientation: "h", x: rows.map((row) => row[1]), y: rows.map((row) => plain(row[0])), text: rows.map((row) => `${Math.round(row[1])} %`), textposition: "outside", cliponaxis: false, marker: { color: colour("line-0") }, hovertemplate: "%{y}: %{x:.1f} %<extra></extra>" }],
-    { height: 90 + 42 * rows.length, xaxis: { title: { text: "share of variance (%)" }, range: [Math.min(0, ...rows.map((row) => row[1])), Math.max(100, ...rows.map((row) => row[1])) * 1.08] }, yaxis: { type: "category" }, showlegend: false });
+    { height: 90 + 42 * rows.length, xaxis: { title: { text: "share of variance (%)" }, range: [Math.min(0, ...rows.map((row) => row[1])), Math.max(100, ...rows.map((row) => row[1])) * 1.18] }, yaxis: { type: "category" }, showlegend: false });
 }
 
 // ---- tables ---------------------------------------------------------------------------------------------------------
