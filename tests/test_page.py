@@ -121,3 +121,9 @@ def test_groups_whose_cells_differ_are_mixed_and_few_cells_stay_themselves() -> 
     assert factors == ["width"] and group["verdict"] == "mixed" and group["accuracy_no_bias"] is None
     assert (group["cells_matters"], group["cells_equivalent"], group["cells_undecided"]) == (1, 0, 1)
     assert aggregate(cells, ["width", "steps"], most=2) == (cells, ["width", "steps"], "")
+
+
+def test_pairs_too_many_for_dots_are_left_out_and_the_page_says_where_they_are() -> None:
+    text, said = rendered(study([{"width": 1}, {"width": 2}], 3_001))
+    assert said is not None and "6,002 pairs" in said and said in text
+    assert data_of(text)["pairs"] is None and not data_of(text)["aggregated"]

@@ -12,6 +12,7 @@ from analysis.wording import capital, describe
 MOST_PAIRS: Final = 6_000
 MOST_CURVES: Final = 100
 MOST_LADDERS: Final = 100
+MOST_TUNED: Final = 2_000
 _DIGITS: Final = {
     "effect": 3, "low": 3, "high": 3, "bootstrap_low": 3, "bootstrap_high": 3, "rho": 3, "gain": 2, "only_bias": 1,
     "only_no_bias": 1, "seed_spread": 3, "picture_spread": 3,
@@ -36,14 +37,28 @@ def page_data(verdict: Record, pairs: pd.DataFrame, curves: pd.DataFrame | None)
         "confidence": round(100 * verdict["looks"]["confidence_each"], 4),
         "aggregated": bool(said),
         "cells": _table(cells, factors, columns),
-        "tuned": _table(tuned[:MOST_CURVES * 20], [name for name in factors if tuned and name in tuned[0]], _CELL),
+        "tuned": _table(tuned[:MOST_TUNED], [name for name in factors if tuned and name in tuned[0]], _CELL),
         "pairs": None if said else _dots(verdict, pairs),
         "curves": _curves(verdict, curves),
         "margins": _margins(verdict),
         "variance": [[one["factor"].replace("_", " "), round(100 * one["share"], 1)] for one in verdict["variance"]],
         "hypotheses": [_hypothesis(one) for one in verdict["hypotheses"]],
     }  # fmt: skip
-    return data, said
+    return data, " ".join(filter(None, [said, *_left_out(verdict, pairs, data, bool(said))]))
+
+
+def _left_out(verdict: Record, pairs: pd.DataFrame, data: Record, grouped: bool) -> list[str]:
+    """What else is not on the page because it is too much to read, and where it is."""
+    ladders = sum(bool(one["margins"]) for one in verdict["thresholds"])
+    tuned = len(verdict["tuned_cells"] or [])
+    lines = []
+    if not grouped and data["pairs"] is None:
+        lines.append(f"The {len(pairs):,} pairs are too many dots for this page: effects.parquet has every one.")
+    if ladders > MOST_LADDERS:
+        lines.append(f"Of {ladders:,} thresholds against the margin, the first {MOST_LADDERS} are shown.")
+    if tuned > MOST_TUNED:
+        lines.append(f"Of {tuned:,} tuned cells, the first {MOST_TUNED:,} are shown; verdict.json has the others.")
+    return lines
 
 
 def _table(cells: list[Record], factors: list[str], columns: list[str]) -> Record:
