@@ -271,9 +271,16 @@ def _print_verdict(verdict: dict[str, Any] | None, folder: Path) -> None:
         return
     if verdict["missing_runs"]:
         print(f"Incomplete: {verdict['missing_runs']:,} runs of this sweep have no row yet.")
+    if verdict["unplanned_look"]:
+        taken, declared = verdict["looks"]["taken"], verdict["looks"]["declared"]
+        print(f"Look {taken}, declared were {declared}: these verdicts no longer carry their error rate.")
+    for alarm in verdict["alarms"]:
+        print(f"Alarm: {alarm}")
     for threshold in verdict["thresholds"]:
         print(threshold["statement"])
-    print(f"picture: {folder / 'effect_by_width.png'}")
+    pictures = [folder / f"{name}.png" for name in ("effect_by_width", "effect_by_depth", "effects")]
+    print(f"picture: {next(path for path in pictures if path.exists())}")
+    print(f"page:    {folder / 'report.html'}")
     print(f"report:  {folder / 'report.md'}")
 
 

@@ -1,12 +1,14 @@
 """The commands that train nothing: plan, status, report and export."""
 
 import dataclasses
+import datetime
 import difflib
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
@@ -20,7 +22,14 @@ from sweep.library import Library, Listing
 from sweep.plan import Array, DeviceKind
 from sweep.search_space import SearchSpace, load
 from sweep.shape import training_flops
-from sweep.store import Store
+from sweep.store import COMPARED, Store
+
+READ: Final = (
+    *("run_id", *COMPARED, "device", "dataset_fingerprint", "trainer_version", "torch_version", "finished_at"),
+)
+"""The columns of the store that a report is made from, beside the settings."""
+MOST_CURVES: Final = 20_000
+"""Runs whose learning curves are read for a report."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,22 +221,62 @@ def report(
 def report_sweep(
     space: SearchSpace, store: Store, folder: Path, margin: float | None = None, confidence: float | None = None
 ) -> dict[str, Any]:
-    """Writes the report of a sweep's rows into `folder` and returns what `verdict.json` holds."""
+    """Writes the report of a sweep's rows into `folder` and returns what `verdict.json` holds.
+
+    Wherever the report goes, seeing rows that no earlier report of the sweep had is a look, and the store remembers it.
+    """
     from analysis import report as reports
 
     run_ids = plans.run_ids(space)
-    rows = _rows(space, store, run_ids).to_pandas()
-    if rows.empty:
+    found = store.read(run_ids, READ)
+    if not len(found.rows):
         raise InputError(f"sweep {space.name!r} has no row in {store.root} yet: sweep launch trains it")
+    there = found.rows["run_id"].to_pylist()
+    earlier = store.looks(space.name)
+    new = set(there).difference(*(look["new_run_ids"] for look in earlier))
+    number = len(earlier) + bool(new)
+    # A run's settings are its identity: taking them from the plan spares reading them from every file.
+    settings = plans.settings(space).iloc[found.places].reset_index(drop=True)
+
+    def record(verdict: dict[str, Any]) -> None:
+        if new:
+            store.save_look(space.name, number, _look(verdict, [run_id for run_id in there if run_id in new]))
+
     return reports.write(
-        rows,
+        pd.concat([found.rows.to_pandas(), settings], axis=1),
         folder,
+        curves=_curves(space, store, dict(zip(there, found.array_ids, strict=True))),
         name=space.name,
         margin=margin,
         confidence=confidence,
         declared=space.analysis.declared,
-        missing_runs=len(run_ids) - len(rows),
+        missing_runs=len(run_ids) - len(there),
+        repeated_runs=found.repeated,
+        disagreeing_runs=found.disagreeing,
+        looks_taken=number,
+        looks_declared_before=min((look["looks"]["declared"] for look in earlier), default=None),
+        store=str(store.root),
+        record=record,
     )
+
+
+def _curves(space: SearchSpace, store: Store, array_ids: dict[str, str]) -> pd.DataFrame | None:
+    """The learning curves of the runs that have a row; where they are too many to draw, of every so manieth cell."""
+    stride = -(-space.run_count() // MOST_CURVES)
+    wanted = [run_id for run_id in plans.run_ids(space, every=stride) if run_id in array_ids]
+    curves = store.curves(wanted, [array_ids[run_id] for run_id in wanted]).to_pandas()
+    return None if curves.empty else curves
+
+
+def _look(verdict: dict[str, Any], new_run_ids: list[str]) -> dict[str, Any]:
+    """What is kept of a look: when, at what levels, the pairs and the verdict of every cell, the rows that were new."""
+    kept = (*verdict["factors"], "pairs", "verdict")
+    return {
+        "taken_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **{key: verdict[key] for key in ("margin", "confidence", "looks", "runs", "pairs")},
+        "cells": [{name: cell[name] for name in kept} for cell in verdict["cells"]],
+        "new_run_ids": new_run_ids,
+    }
 
 
 def export(name: str, store: Store, to: Path) -> int:

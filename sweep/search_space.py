@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import GenericAlias
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -211,20 +211,22 @@ class Analysis(BaseModel):
     ] = 0.5
     confidence: Annotated[float, Field(gt=0.5, lt=1, description="of the intervals")] = 0.95
     looks: Annotated[
-        Any,
-        BeforeValidator(functools.partial(_only, 1)),
-        WithJsonSchema({"const": 1, "description": "times that the results are looked at (not built yet: only this)"}),
+        int,
+        Field(ge=1, le=100, description="times that the results are looked at; each spends its part of 1 - confidence"),
     ] = 1
     tune: Annotated[
-        Any,
-        BeforeValidator(functools.partial(_only, None)),
-        WithJsonSchema({"const": None, "description": "not built yet: leave it out"}),
+        list[Literal["learning_rate"]] | None,
+        Field(
+            min_length=1,
+            max_length=1,
+            description="axes that each arm is also compared at its own best level of, chosen by validation accuracy",
+        ),
     ] = None
 
     @property
-    def declared(self) -> dict[str, float]:
-        """The margin and the confidence, as far as they were given rather than taken from the defaults."""
-        return {name: getattr(self, name) for name in ("margin", "confidence") if name in self.model_fields_set}
+    def declared(self) -> dict[str, Any]:
+        """What was given rather than taken from the defaults, by name."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
 
 class SearchSpace(BaseModel):
@@ -395,6 +397,9 @@ class SearchSpace(BaseModel):
             self._check_clause(clause, ("exclude", index))
         if self.exclude and next(self._cells(), None) is None:
             raise _problem("leaves no run at all", ("exclude",))
+        for name in self.analysis.tune or ():
+            if len(self.levels.get(name, ())) < 2:
+                raise _problem(f"{name} is no axis with several levels, there is nothing to tune", ("analysis", "tune"))
         self._check_conflicts(info)
         return self
 
@@ -547,7 +552,7 @@ def _words(location: Location, details: ErrorDetails, document: Document) -> str
             return details["msg"]
         case "extra_forbidden":
             return _unknown(location)
-        case "too_long" | "too_short" if location[0] == "data":
+        case "too_long" | "too_short" if location[0] in ("analysis", "data"):
             pass
         case "too_long":
             return f"{details['ctx']['actual_length']:,} levels; at most {MAX_LEVELS:,}"
@@ -600,6 +605,8 @@ def _allowed(location: Location) -> str:
             return f"a mapping from data sets to mappings with {_list(Pinned.model_fields)}"
         case ("data", *_):
             return f"a mapping with {_list(Pinned.model_fields)}, as a launch writes it"
+        case ("analysis", "tune", *_):
+            return "a list with learning_rate"
         case ("analysis", field):
             return _describe(Analysis.model_json_schema()["properties"][field])
         case ("axes", "seed"):

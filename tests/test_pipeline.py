@@ -79,7 +79,7 @@ def test_a_launch_trains_every_run_once_and_draws_the_picture(
     assert str(report / "effect_by_width.png") in done.stdout
     assert str(report / "report.md") in done.stdout
     assert f"{RUNS} runs trained" in done.stdout
-    assert {path.name for path in store.iterdir()} == {"runs", "curves", "sweeps", "reports"}
+    assert {path.name for path in store.iterdir()} == {"runs", "curves", "sweeps", "looks", "reports"}
 
 
 def test_ray_stays_out_of_the_way(launched: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
