@@ -23,6 +23,8 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/plain_tune.py
 	$(BIN)/python tests/benchmarks/trainer.py
 	$(BIN)/python tests/benchmarks/trainer.py --variants --widths 1 4 16 64
+	$(BIN)/python tests/benchmarks/calibration.py
+	$(BIN)/python tests/benchmarks/report_speed.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""What the runs say: effects of matched pairs, verdicts, thresholds, a figure, a report; no torch, no ray."""
+"""What the runs say: effects of matched pairs, verdicts, thresholds, figures, a report page; no torch, no ray."""
 
 from analysis import effects, plots, report, tables, threshold, verdicts
 

@@ -8,24 +8,27 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import pandas as pd
 
+from analysis import bootstrap, pairing
 from analysis.tables import checked, factors, ignored
-from analysis.verdicts import judge
+from analysis.verdicts import Counts, decide, judge
 from sweep.errors import InputError
 from sweep.runs import CELL
 
-__all__ = ["Record", "cells", "factors", "pairs", "settings", "unpaired"]
+__all__ = ["Record", "cells", "factors", "matched", "pairs", "records", "settings", "unpaired"]
 
 Record: TypeAlias = dict[str, Any]
 """Plain values by name, ready for JSON: numbers, text, true, false, null; never NaN."""
 
 RESULTS: Final = tuple(
-    "pairs effect low high equivalence_low equivalence_high detected verdict direction reason sensitive "
-    "verdict_familywise pairs_needed accuracy_bias accuracy_no_bias rho diverged_bias diverged_no_bias".split()
+    "pairs effect low high equivalence_low equivalence_high detected verdict direction reason sensitive bootstrap_low "
+    "bootstrap_high verdict_familywise pairs_needed accuracy_bias accuracy_no_bias rho gain only_bias only_no_bias "
+    "test_pictures seed_spread picture_spread diverged_bias diverged_no_bias".split()
 )
 """The keys of a cell's record, after the settings that vary."""
 
-_COUNTS: Final = frozenset({"pairs", "pairs_needed", "diverged_bias", "diverged_no_bias"})
+_COUNTS: Final = frozenset({"pairs", "pairs_needed", "test_pictures", "diverged_bias", "diverged_no_bias"})
 _ARMS: Final = ("bias", "no_bias")
+_PAIR: Final = ("seed", "accuracy_bias", "accuracy_no_bias", "effect", "status_bias", "status_no_bias")
 
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
@@ -49,19 +52,12 @@ def cells(rows: pd.DataFrame, margin: float, confidence: float) -> list[Record]:
 
     Means, interval and `rho` (correlation of the arms over seeds; null without spread in both) are over the
     pairs, `diverged_*` over all runs of the arm. `pairs_needed` is how many more pairs would settle an
-    undecided cell.
+    undecided cell; `gain` is 1 / (1 - rho), how many pairs of unrelated runs one pair is worth. `bootstrap_*` and
+    `sensitive` stand from 20 pairs on. `verdict_familywise` is null: it is a matter of all axes, see
+    `threshold.familywise`. What pictures tell is said in `pairing.by_cell`.
     """
-    table = _matched(rows)
-    names = factors(table)
-    frame = _summary(table, names)
-    judged = judge(
-        frame["pairs"].to_numpy(), frame["effect"].to_numpy(), frame["spread"].to_numpy(),
-        margin=margin, confidence=confidence,
-    )  # fmt: skip
-    frame = frame.join(judged)
-    frame["sensitive"] = frame["verdict_familywise"] = None
-    columns = [_plain(name, frame[name]) for name in (*names, *RESULTS)]
-    return [dict(zip((*names, *RESULTS), values, strict=True)) for values in zip(*columns, strict=True)]
+    rows = checked(rows)
+    return records(rows, matched(rows), factors(rows), margin, confidence)
 
 
 def settings(cell: Record) -> Record:
@@ -69,29 +65,95 @@ def settings(cell: Record) -> Record:
     return {name: cell[name] for name in CELL if name in cell}
 
 
-def _matched(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell and seed, both arms side by side; `effect` is null where one is missing."""
-    rows = checked(rows)
+def matched(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell and seed of checked `rows`, in their order, both arms side by side.
+
+    Columns: the factors; those of `pairs`, null where an arm is missing; `cell`, counted from 0; and the places of both
+    runs in `rows`, `row_bias` and `row_no_bias`, -1 where there is none. Raises InputError as `pairs` does.
+    """
     names = factors(rows)
-    _refuse_repeats(rows, names)
-    keys = [*names, "seed"]
-    values = [*keys, "test_accuracy", "status"]
-    with_bias, without = rows.loc[rows["bias"], values], rows.loc[~rows["bias"], values]
-    table = with_bias.merge(without, on=keys, how="outer", suffixes=("_bias", "_no_bias"))
-    table.columns = pd.Index([str(name).replace("test_accuracy", "accuracy") for name in table.columns])
+    cell = _numbered(rows, names)
+    bias, seed = rows["bias"].to_numpy(), rows["seed"].to_numpy()
+    order = np.lexsort((bias, seed, cell))
+    new = np.ones(len(rows), dtype=bool)
+    new[1:] = (np.diff(cell[order]) != 0) | (np.diff(seed[order]) != 0)
+    twice = ~new
+    twice[1:] &= bias[order][1:] == bias[order][:-1]
+    if twice.any():
+        _refuse_repeat(rows, names, int(order[twice].min()))
+    group, first = np.cumsum(new) - 1, order[new]
+    places = {arm: np.full(len(first), -1, dtype=np.int64) for arm in _ARMS}
+    for arm, own in zip(_ARMS, (bias[order], ~bias[order]), strict=True):
+        places[arm][group[own]] = order[own]
+    table = rows[[*names, "seed"]].iloc[first].reset_index(drop=True)
+    table["cell"] = cell[first]
+    table = beside(rows, table, places["bias"], places["no_bias"])
+    if table["effect"].isna().all():
+        _refuse_no_pairs(rows)
+    return table
+
+
+def beside(rows: pd.DataFrame, table: pd.DataFrame, with_bias: Counts, without: Counts) -> pd.DataFrame:
+    """`table` and, beside it, what the runs at these places of `rows` (-1: none) say as pairs."""
+    accuracy, status = rows["test_accuracy"].to_numpy(dtype=np.float64), rows["status"].to_numpy(dtype=object)
+    for arm, place in zip(_ARMS, (with_bias, without), strict=True):
+        table[f"row_{arm}"] = place
+        table[f"accuracy_{arm}"] = np.where(place >= 0, accuracy[place], np.nan)
+        table[f"status_{arm}"] = pd.Series(status[place], index=table.index).where(place >= 0, None)
     # Accuracies are counts over counts: what stands behind the twelfth decimal is rounding, and would let an
     # effect of exactly the margin lie above it.
     table["effect"] = (100 * (table["accuracy_bias"] - table["accuracy_no_bias"])).round(12)
-    if table["effect"].isna().all():
-        _refuse_no_pairs(rows)
-    return table[[*keys, "accuracy_bias", "accuracy_no_bias", "effect", "status_bias", "status_no_bias"]]
+    return table
 
 
-def _refuse_repeats(rows: pd.DataFrame, names: list[str]) -> None:
+def records(
+    rows: pd.DataFrame, table: pd.DataFrame, names: list[str], margin: float, confidence: float
+) -> list[Record]:
+    """The records of `cells`, from checked rows, their pairs as `matched` gives them, and the factors' names."""
+    frame = _summary(table, names)
+    judged = judge(
+        frame["pairs"].to_numpy(), frame["effect"].to_numpy(), frame["spread"].to_numpy(),
+        margin=margin, confidence=confidence,
+    )  # fmt: skip
+    paired = table[table["effect"].notna()]
+    again = _second_opinion(paired, frame["pairs"].to_numpy(), judged, margin, confidence)
+    frame = pd.concat([frame, judged, again, pairing.by_cell(rows, paired, len(frame))], axis=1)
+    frame["gain"] = (1 / (1 - frame["rho"])).where(frame["rho"] < 1 - 1e-12)
+    frame["verdict_familywise"] = None
+    columns = [_plain(name, frame[name]) for name in (*names, *RESULTS)]
+    return [dict(zip((*names, *RESULTS), values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _second_opinion(
+    paired: pd.DataFrame, count: Counts, judged: pd.DataFrame, margin: float, confidence: float
+) -> pd.DataFrame:
+    """The bootstrap's interval of each cell, and whether its verdict differs; null where there are too few pairs."""
+    outer, inner = bootstrap.intervals(
+        paired["effect"].to_numpy(), paired["cell"].to_numpy(), len(count), (confidence, 2 * confidence - 1)
+    )
+    verdict, direction = decide(count, outer, inner, margin)
+    differs = (verdict != judged["verdict"].to_numpy()) | (direction != judged["direction"].to_numpy())
+    sensitive = pd.Series(differs.astype(object)).where(np.isfinite(outer[0]), None)
+    return pd.DataFrame({"bootstrap_low": outer[0], "bootstrap_high": outer[1], "sensitive": sensitive})
+
+
+def _matched(rows: pd.DataFrame) -> pd.DataFrame:
+    """The table of `matched` for rows of any origin, without the columns that only the analysis needs."""
+    rows = checked(rows)
+    return matched(rows)[[*factors(rows), *_PAIR]]
+
+
+def _numbered(rows: pd.DataFrame, names: list[str]) -> Counts:
+    """The cell of every row, counted from 0 in the order of the factors."""
+    if not names:
+        return np.zeros(len(rows), dtype=np.int64)
+    by: Any = names
+    return np.asarray(rows.groupby(by, dropna=False, sort=True).ngroup(), dtype=np.int64)
+
+
+def _refuse_repeat(rows: pd.DataFrame, names: list[str], place: int) -> None:
     keys = [*names, "seed", "bias"]
-    repeats = rows[rows.duplicated(keys)]
-    if repeats.empty:
-        return
+    repeats = rows.iloc[[place]]
     first = ", ".join(f"{key} {repeats[key].iloc[0]}" for key in keys)
     others = ignored(rows)
     hint = f"; columns that are no setting do not divide cells: {', '.join(others)}" if others else ""
@@ -109,16 +171,15 @@ def _refuse_no_pairs(rows: pd.DataFrame) -> None:
 def _summary(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """One row a cell: the factors, and its pairs' counts, means, spread and correlation."""
     paired = table["effect"].notna()
-    work = table[names].copy()
-    work["effect"] = table["effect"]
+    work = table[["cell", "effect"]].copy()
     for arm in _ARMS:
         work[f"accuracy_{arm}"] = table[f"accuracy_{arm}"].where(paired)
         work[f"diverged_{arm}"] = table[f"status_{arm}"] == "diverged"
-    groups = _grouped(work, names)
+    groups = work.groupby("cell")
     for arm in _ARMS:
         work[f"off_{arm}"] = work[f"accuracy_{arm}"] - groups[f"accuracy_{arm}"].transform("mean")
     work["product"] = work["off_bias"] * work["off_no_bias"]
-    groups = _grouped(work, names)
+    groups = work.groupby("cell")
     frame = pd.DataFrame({"pairs": groups["effect"].count(), "effect": groups["effect"].mean()})
     frame["spread"] = groups["effect"].std()
     # Where all effects are equal, so is their mean: rounding may not carry it across the margin.
@@ -128,7 +189,8 @@ def _summary(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
         frame[f"accuracy_{arm}"] = groups[f"accuracy_{arm}"].mean()
         frame[f"diverged_{arm}"] = groups[f"diverged_{arm}"].sum()
     frame["rho"] = _correlation(groups, frame["pairs"])
-    return frame.reset_index(drop=not names)
+    levels = table[names].loc[~table["cell"].duplicated()]
+    return pd.concat([levels.reset_index(drop=True), frame.reset_index(drop=True)], axis=1)
 
 
 def _correlation(groups: Any, count: pd.Series) -> pd.Series:
@@ -138,11 +200,6 @@ def _correlation(groups: Any, count: pd.Series) -> pd.Series:
     covariance = groups["product"].sum() / (count - 1).where(count >= 2)
     rho: pd.Series = (covariance / scale).clip(-1, 1)
     return rho
-
-
-def _grouped(table: pd.DataFrame, names: list[str]) -> Any:
-    by: Any = names or np.zeros(len(table), dtype=np.int64)
-    return table.groupby(by, dropna=False, sort=True)
 
 
 def _plain(name: str, column: pd.Series) -> list[Any]:

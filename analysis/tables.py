@@ -9,10 +9,11 @@ from typing import Final, get_args
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from sweep.errors import InputError
 from sweep.runs import CELL, SETTINGS, TYPES
-from sweep.store import RUNS_SCHEMA
+from sweep.store import RUNS_SCHEMA, check_version
 
 REQUIRED: Final = ("bias", "seed", "test_accuracy")
 RESULTS: Final = frozenset(RUNS_SCHEMA.names) - frozenset(SETTINGS) | {"array_id"}
@@ -29,13 +30,15 @@ def load_table(path: Path | str) -> pd.DataFrame:
     """
     path = Path(path)
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".parquet": pd.read_parquet,
+        ".parquet": _read_parquet,
         ".csv": lambda file: pd.read_csv(file, low_memory=False),
     }
     if path.suffix not in readers:
         raise InputError(f"{path}: a table is a .parquet or a .csv file")
     try:
         rows = readers[path.suffix](path)
+    except InputError:
+        raise
     except (OSError, ValueError, NotImplementedError) as error:  # what pandas and Arrow raise are such
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read as a {path.suffix} table: {reason}") from error
@@ -49,11 +52,21 @@ def load_table(path: Path | str) -> pd.DataFrame:
     return rows
 
 
+def _read_parquet(path: Path) -> pd.DataFrame:
+    with pq.ParquetFile(path) as file:
+        check_version(path, file.schema_arrow)
+        rows: pd.DataFrame = file.read().to_pandas()
+        return rows
+
+
 def checked(rows: pd.DataFrame) -> pd.DataFrame:
     """A copy with a plain index, `bias` as bool, every setting in its type, float accuracies and a `status`.
 
     Raises InputError naming the column, the first row (counted from 1) and its value, and what is allowed.
     """
+    twice = rows.columns[rows.columns.duplicated()]
+    if len(twice):
+        raise InputError(f"column {twice[0]} stands twice; every column may stand once")
     missing = [name for name in REQUIRED if name not in rows]
     if missing:
         found = ", ".join(map(str, rows.columns)) or "none"
@@ -111,7 +124,7 @@ def _flags(name: str, column: pd.Series) -> pd.Series:
 def _accuracy(column: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce").astype("float64")
     _refuse("test_accuracy", column, numbers.isna(), "a share of right answers, 0 to 1, is needed in every row")
-    percent = numbers.between(0, 100).all() and (numbers > 1).any()
+    percent = numbers.between(0, 100).all() and (numbers > 2).any()
     hint = "; the column looks as if given in 0-100 instead of 0-1: divide it by 100" if percent else ""
     _refuse("test_accuracy", column, ~numbers.between(0, 1), "allowed is 0 to 1" + hint)
     return numbers

@@ -4,67 +4,159 @@ Both ends are fixed sequences, tested from the end of the axis inwards and stopp
 that no correction is owed inside one axis (Maurer, Hothorn and Lehmacher 1995).
 """
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from analysis.effects import Record, settings
-from analysis.verdicts import FEWEST_PAIRS, check_levels
+from analysis.verdicts import FEWEST_PAIRS, Counts, Floats, check_levels, decide, rescaled
 from analysis.wording import capital, describe, levels, percent
 
 AXES: Final = ("width", "depth")
+LADDER: Final = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
+"""Margins, in points, at which every bracket is told again, beside the margin itself."""
 _ENDS: Final = {"width": ("narrowest", "widest", "narrower"), "depth": ("shallowest", "deepest", "shallower")}
+
+
+class _Line(NamedTuple):
+    """The cells of one combination of the other settings, by their places, ordered along the axis."""
+
+    axis: str
+    others: Record
+    places: list[int]
+
+
+class _Intervals(NamedTuple):
+    """The two-sided interval of every cell; NaN where no verdict may be given."""
+
+    low: Floats
+    high: Floats
+
+    def matters(self, margin: float | Floats) -> NDArray[np.bool_]:
+        return (self.low > margin) | (self.high < -margin)
+
+    def equivalent(self, margin: float | Floats) -> NDArray[np.bool_]:
+        """By the wider, two-sided interval: it keeps both ends of the bracket together at 1 - alpha."""
+        return (self.low > -margin) & (self.high < margin)
 
 
 def thresholds(cells: list[Record], margin: float, confidence: float) -> list[Record]:
     """One record per axis that varies and per combination of the other settings that do.
 
-    Keys: those settings, `axis`, `levels` (tested, ascending), `matters_up_to`, `equivalent_from` (levels or
-    null), `monotone`, both ends again as `*_familywise` (null), and `statement`, one sentence. The intervals
-    are the cells' own: `margin` and `confidence` must be those that the cells were judged with.
+    Keys: those settings, `axis`, `levels` (tested, ascending), `matters_up_to`, `equivalent_from` (levels or null),
+    `monotone`, both ends again as `*_familywise` (alpha divided by the number of records), `margins` (both ends again
+    for each margin of `LADDER` and for `margin`, ascending), and `statement`, one sentence. The intervals are the
+    cells' own: `margin` and `confidence` must be those that the cells were judged with.
     """
     check_levels(margin, confidence)
+    lines = _lines(cells)
+    ladder = sorted({*LADDER, margin})
+    plain, together = _intervals(cells), _intervals_together(cells, confidence, len(lines))
+    by_margin = np.array(ladder)[:, None]
+    passed, together_passed = (
+        (one.matters(by_margin), one.equivalent(by_margin)) for one in (plain, together)
+    )  # [margins, cells] each
+    here = ladder.index(margin)
     records: list[Record] = []
-    for axis in AXES:
-        if len({cell[axis] for cell in cells if axis in cell}) < 2:
-            continue
-        for others, line in along(cells, axis):
-            bracket = _bracket(axis, line, margin)
-            sentence = _statement(others, axis, line, bracket, margin, confidence)
-            records.append({**others, "axis": axis, **bracket, "statement": sentence})
+    for line in lines:
+        tested = [cells[place][line.axis] for place in line.places]
+        ends = _brackets(tested, passed[0][:, line.places], passed[1][:, line.places])
+        (familywise,) = _brackets(
+            tested, together_passed[0][here : here + 1, line.places], together_passed[1][here : here + 1, line.places]
+        )
+        up_to, on_from = ends[here]
+        matter = passed[0][here, line.places]
+        bracket = {
+            "levels": tested,
+            "matters_up_to": up_to,
+            "equivalent_from": on_from,
+            "monotone": not matter[_leading(matter[None])[0] :].any(),
+            "equivalent_from_familywise": familywise[1],
+            "matters_up_to_familywise": familywise[0],
+            "margins": [
+                {"margin": float(one), "matters_up_to": end[0], "equivalent_from": end[1]}
+                for one, end in zip(ladder, ends, strict=True)
+            ],
+        }
+        own = [cells[place] for place in line.places]
+        sentence = _statement(line.others, line.axis, own, bracket, margin, confidence)
+        records.append({**line.others, "axis": line.axis, **bracket, "statement": sentence})
     return records
+
+
+def familywise(cells: list[Record], margin: float, confidence: float) -> list[Record]:
+    """The cells with their `verdict_familywise`: claims that hold for all cells at once with this confidence.
+
+    A cell `matters` up to one of its axes' `matters_up_to_familywise` and is `equivalent` from one's
+    `equivalent_from_familywise` on; all others are undecided. Where neither width nor depth varies, every cell
+    is judged at alpha divided by the number of cells.
+    """
+    lines = _lines(cells)
+    verdicts = np.full(len(cells), "undecided", dtype=object)
+    together = _intervals_together(cells, confidence, len(lines) or len(cells))
+    if not lines:
+        count, low, high = _numbers(cells)
+        to = 1 - (1 - confidence) / len(cells)
+        inner = rescaled(count, low, high, confidence=confidence, to=to, one_sided=True)
+        verdicts, _ = decide(count, together, inner, margin)
+    matters, equivalent = together.matters(margin), together.equivalent(margin)
+    for line in lines:
+        places = np.array(line.places)
+        verdicts[places[: _leading(matters[None, places])[0]]] = "matters"
+        verdicts[places[::-1][: _leading(equivalent[None, places[::-1]])[0]]] = "equivalent"
+    return [{**cell, "verdict_familywise": verdict} for cell, verdict in zip(cells, verdicts, strict=True)]
 
 
 def along(cells: list[Record], axis: str) -> list[tuple[Record, list[Record]]]:
     """The cells of every combination of the other settings, after those; each ordered along the axis."""
-    lines: dict[tuple[Any, ...], list[Record]] = {}
-    for cell in cells:
-        others = {name: value for name, value in settings(cell).items() if name != axis}
-        lines.setdefault(tuple(others.items()), []).append(cell)
-    return [(dict(others), sorted(line, key=lambda cell: cell[axis])) for others, line in lines.items()]
+    return [(line.others, [cells[place] for place in line.places]) for line in _along(cells, axis)]
 
 
-def _bracket(axis: str, line: list[Record], margin: float) -> Record:
-    matters = _leading([cell["verdict"] == "matters" for cell in line])
-    equivalent = _leading([_inside(cell, margin) for cell in reversed(line)])
-    tested = [cell[axis] for cell in line]
-    return {
-        "levels": tested,
-        "matters_up_to": tested[matters - 1] if matters else None,
-        "equivalent_from": tested[-equivalent] if equivalent else None,
-        "monotone": all(cell["verdict"] != "matters" for cell in line[matters:]),
-        "equivalent_from_familywise": None,
-        "matters_up_to_familywise": None,
-    }
+def _lines(cells: list[Record]) -> list[_Line]:
+    vary = [axis for axis in AXES if len({cell[axis] for cell in cells if axis in cell}) > 1]
+    return [line for axis in vary for line in _along(cells, axis)]
 
 
-def _leading(passed: list[bool]) -> int:
-    return next((count for count, one in enumerate(passed) if not one), len(passed))
+def _along(cells: list[Record], axis: str) -> list[_Line]:
+    names = [name for name in settings(cells[0]) if name != axis] if cells else []
+    lines: dict[tuple[Any, ...], list[int]] = {}
+    for place, cell in enumerate(cells):
+        lines.setdefault(tuple(cell[name] for name in names), []).append(place)
+    return [
+        _Line(axis, dict(zip(names, others, strict=True)), sorted(places, key=lambda place: cells[place][axis]))
+        for others, places in lines.items()
+    ]
 
 
-def _inside(cell: Record, margin: float) -> bool:
-    """The wider, two-sided interval: it keeps both ends of the bracket together at 1 - alpha."""
-    if cell["pairs"] < FEWEST_PAIRS or cell["low"] is None:
-        return False
-    return bool(-margin < cell["low"] and cell["high"] < margin)
+def _numbers(cells: list[Record]) -> tuple[Counts, Floats, Floats]:
+    count = np.array([cell["pairs"] for cell in cells], dtype=np.int64)
+    low, high = (np.array([cell[end] for cell in cells], dtype=np.float64) for end in ("low", "high"))
+    return count, np.where(count < FEWEST_PAIRS, np.nan, low), np.where(count < FEWEST_PAIRS, np.nan, high)
+
+
+def _intervals(cells: list[Record]) -> _Intervals:
+    return _Intervals(*_numbers(cells)[1:])
+
+
+def _intervals_together(cells: list[Record], confidence: float, claims: int) -> _Intervals:
+    """The intervals at alpha divided by the number of claims."""
+    count, low, high = _numbers(cells)
+    return _Intervals(*rescaled(count, low, high, confidence=confidence, to=1 - (1 - confidence) / max(claims, 1)))
+
+
+def _brackets(tested: list[Any], matters: NDArray[np.bool_], equivalent: NDArray[np.bool_]) -> list[tuple[Any, Any]]:
+    """Both ends of the bracket for each row of `[margins, levels]`."""
+    narrow, wide = _leading(matters), _leading(equivalent[:, ::-1])
+    return [
+        (tested[up - 1] if up else None, tested[-down] if down else None) for up, down in zip(narrow, wide, strict=True)
+    ]
+
+
+def _leading(passed: NDArray[np.bool_]) -> list[int]:
+    """How many levels pass before the first failure, for each row of `[margins, levels]`."""
+    counts: list[int] = np.logical_and.accumulate(passed, axis=1).sum(axis=1).tolist()
+    return counts
 
 
 def _statement(others: Record, axis: str, line: list[Record], bracket: Record, margin: float, confidence: float) -> str:

@@ -52,10 +52,7 @@ def judge(pairs: Counts, mean: Floats, spread: Floats, *, margin: float, confide
     check_levels(margin, confidence)
     low, high = interval(pairs, mean, spread, confidence)
     inner_low, inner_high = interval(pairs, mean, spread, 2 * confidence - 1)
-    enough = pairs >= FEWEST_PAIRS
-    helps, hurts = enough & (low > margin), enough & (high < -margin)
-    equivalent = enough & (inner_low > -margin) & (inner_high < margin)
-    verdict = np.select([helps | hurts, equivalent], ["matters", "equivalent"], "undecided").astype(object)
+    verdict, direction = decide(pairs, (low, high), (inner_low, inner_high), margin)
     total = pairs_to_settle(np.where((verdict == "undecided") & (pairs >= 2), mean, np.nan), spread, margin, confidence)
     return pd.DataFrame(
         {
@@ -65,11 +62,36 @@ def judge(pairs: Counts, mean: Floats, spread: Floats, *, margin: float, confide
             "equivalence_high": inner_high,
             "detected": (low > 0) | (high < 0),
             "verdict": verdict,
-            "direction": np.select([helps, hurts], ["helps", "hurts"], "").astype(object),
+            "direction": direction,
             "reason": _reasons(pairs, verdict, total),
             "pairs_needed": total - pairs,
         }
     )
+
+
+def decide(
+    pairs: Counts, outer: tuple[Floats, Floats], inner: tuple[Floats, Floats], margin: float
+) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+    """Verdict and direction (empty where there is none) from the 1 - alpha and the 1 - 2 alpha intervals."""
+    enough = pairs >= FEWEST_PAIRS
+    helps, hurts = enough & (outer[0] > margin), enough & (outer[1] < -margin)
+    equivalent = enough & (inner[0] > -margin) & (inner[1] < margin)
+    verdict = np.select([helps | hurts, equivalent], ["matters", "equivalent"], "undecided").astype(object)
+    return verdict, np.select([helps, hurts], ["helps", "hurts"], "").astype(object)
+
+
+def rescaled(
+    pairs: Counts, low: Floats, high: Floats, *, confidence: float, to: float, one_sided: bool = False
+) -> tuple[Floats, Floats]:
+    """Student's interval at confidence `to`, from the ends of that at `confidence`; NaN stays NaN.
+
+    With `one_sided`, that of two one-sided tests at 1 - `to`, which is the interval at 2 `to` - 1.
+    """
+    degrees = np.maximum(pairs, 2) - 1
+    side = to if one_sided else 0.5 + to / 2
+    factor = stats.t.ppf(side, degrees) / stats.t.ppf(0.5 + confidence / 2, degrees)
+    middle, half = (low + high) / 2, (high - low) / 2 * factor
+    return middle - half, middle + half
 
 
 def pairs_to_settle(mean: Floats, spread: Floats, margin: float, confidence: float) -> Floats:

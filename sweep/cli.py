@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 import traceback
 from importlib.metadata import version
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sweep import commands
@@ -89,7 +91,11 @@ def launch(
     debug: Debug = False,
 ) -> None:
     """Train what is missing of a search space, then write its report."""
-    kept, library, console = Store(store, once=True), Library(data_dir.expanduser(), fonts), Console(stderr=True)
+    kept, library, console = (
+        Store(store, once=True),
+        Library(Path(os.path.expanduser(data_dir)), fonts),
+        Console(stderr=True),
+    )
     wanted = commands.located(load(space), library)
     try:
         from sweep.launch import launch as train_missing
@@ -127,7 +133,7 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Say what a launch would train, and how long it would take."""
-    library, wanted = Library(data_dir.expanduser(), fonts, downloads=False), load(space)
+    library, wanted = Library(Path(os.path.expanduser(data_dir)), fonts, downloads=False), load(space)
     planned = commands.plan(wanted, Store(store), library)
     for dataset in wanted.datasets:
         if not library.here(dataset):
@@ -162,7 +168,9 @@ def datasets(
     debug: Debug = False,
 ) -> None:
     """List the data sets, get one, or look at one."""
-    library = Library(data_dir.expanduser(), fonts)
+    library = Library(Path(os.path.expanduser(data_dir)), fonts)
+    if show is None and (out is not None or image_size is not None):
+        raise InputError(f"{'--out' if out is not None else '--image-size'}: belongs to --show NAME")
     if download is not None:
         got = commands.download(library, download)
         if not as_json:
@@ -268,9 +276,17 @@ def _print_verdict(verdict: dict[str, Any] | None, folder: str | None) -> None:
         return
     if verdict["missing_runs"]:
         print(f"Incomplete: {verdict['missing_runs']:,} runs of this sweep have no row yet.")
+    if verdict["unplanned_look"]:
+        taken, declared = verdict["looks"]["taken"], verdict["looks"]["declared"]
+        print(f"Look {taken}, declared were {declared}: these verdicts no longer carry their error rate.")
+    for alarm in verdict["alarms"]:
+        print(f"Alarm: {alarm}")
     for threshold in verdict["thresholds"]:
         print(threshold["statement"])
-    print(f"picture: {folder}/effect_by_width.png")
+    drawn = {"width": "effect_by_width", "depth": "effect_by_depth"}
+    picture = next((name for axis, name in drawn.items() if axis in verdict["factors"]), "effects")
+    print(f"picture: {folder}/{picture}.png")
+    print(f"page:    {folder}/report.html")
     print(f"report:  {folder}/report.md")
 
 
@@ -296,7 +312,7 @@ def _print_look(look: commands.Look, as_json: bool) -> None:
         return
     table = Table("class", "train", "validation", "test", box=None)
     for name, counts in look.counts.items():
-        table.add_row(name, *(f"{count:,}" for count in counts.values()))
+        table.add_row(escape(name), *(f"{count:,}" for count in counts.values()))
     Console().print(table)
     for note in look.notes:
         print(note)

@@ -2,14 +2,16 @@
 
 import contextlib
 import dataclasses
+import datetime
 import difflib
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
@@ -23,7 +25,14 @@ from sweep.library import Library, Listing
 from sweep.plan import Array, DeviceKind
 from sweep.search_space import SearchSpace, parse
 from sweep.shape import training_flops
-from sweep.store import Store
+from sweep.store import COMPARED, Store
+
+READ: Final = (
+    *("run_id", *COMPARED, "device", "dataset_fingerprint", "trainer_version", "torch_version", "finished_at"),
+)
+"""The columns of the store that a report is made from, beside the settings."""
+MOST_CURVES: Final = 20_000
+"""Runs whose learning curves are read for a report."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +167,10 @@ def show(library: Library, name: str, image_size: int | None, to: Path | None) -
 
     _check_name(name)
     path = to or Path(f"{Path(catalogue.path_of(name) or name).stem}-pictures.png")
+    if image_size is not None and catalogue.kind(name) != "folder":
+        raise InputError(
+            f"--image-size {image_size}: resizes the pictures of folder:PATH; those of {name} stay as they are"
+        )
     if path.suffix.lower() != ".png":
         raise InputError(f"--out {path}: the name must end in .png")
     if path.is_dir() or not path.absolute().parent.is_dir():
@@ -167,7 +180,7 @@ def show(library: Library, name: str, image_size: int | None, to: Path | None) -
     parts = {"train": data.train, "validation": data.validation, "test": data.test}
     counts = {
         class_name: {part: int((labels == label).sum()) for part, (_, labels) in parts.items()}
-        for label, class_name in enumerate(data.class_names)
+        for label, class_name in enumerate(data.pool.class_names)
     }
     return Look(name, data.fingerprint, counts, data.notes, str(path))
 
@@ -215,22 +228,43 @@ def report_sweep(
     margin: float | None = None,
     confidence: float | None = None,
 ) -> tuple[str, dict[str, Any]]:
-    """Writes the report of a sweep's rows into `out` or the store; returns where, and what `verdict.json` holds."""
+    """Writes the report of a sweep's rows into `out` or the store; returns where, and what `verdict.json` holds.
+
+    Wherever the report goes, seeing rows that no earlier report of the sweep had is a look, and the store remembers it.
+    """
     from analysis import report as reports
 
     run_ids = plans.run_ids(space)
-    rows = store.rows(run_ids).to_pandas()
-    if rows.empty:
+    found = store.read(run_ids, READ)
+    if not len(found.rows):
         raise InputError(f"sweep {space.name!r} has no row in {store.address} yet: sweep launch trains it")
+    there = found.rows["run_id"].to_pylist()
+    earlier = store.looks(space.name)
+    new = set(there).difference(*(look["new_run_ids"] for look in earlier))
+    number = len(earlier) + bool(new)
+    # A run's settings are its identity: taking them from the plan spares reading them from every file.
+    settings = plans.settings(space).iloc[found.places].reset_index(drop=True)
+
+    def record(verdict: dict[str, Any]) -> None:
+        if new:
+            store.save_look(space.name, number, _look(verdict, [run_id for run_id in there if run_id in new]))
+
     with _report_folder(space.name, store, out) as (folder, address):
         verdict = reports.write(
-            rows,
+            pd.concat([found.rows.to_pandas(), settings], axis=1),
             folder,
+            curves=_curves(space, store, dict(zip(there, found.array_ids, strict=True))),
             name=space.name,
             margin=margin,
             confidence=confidence,
             declared=space.analysis.declared,
-            missing_runs=len(run_ids) - len(rows),
+            missing_runs=len(run_ids) - len(there),
+            repeated_runs=found.repeated,
+            disagreeing_runs=found.disagreeing,
+            looks_taken=number,
+            looks_declared_before=min((look["looks"]["declared"] for look in earlier), default=None),
+            store=store.address,
+            record=record,
         )
     return address, verdict
 
@@ -250,7 +284,26 @@ def _report_folder(name: str, store: Store, out: Path | None) -> Iterator[tuple[
 
 def _launched(store: Store, name: str) -> SearchSpace:
     """The search space of a sweep, as it was launched."""
-    return parse(store.sweep(name), Path(store.place.path(f"sweeps/{name}.yaml")))
+    return parse(store.sweep(name), Path(store.place.path(f"sweeps/{name}.yaml")), launched=True)
+
+
+def _curves(space: SearchSpace, store: Store, array_ids: dict[str, str]) -> pd.DataFrame | None:
+    """The learning curves of the runs that have a row; where they are too many to draw, of every so manieth cell."""
+    stride = -(-space.run_count() // MOST_CURVES)
+    wanted = [run_id for run_id in plans.run_ids(space, every=stride) if run_id in array_ids]
+    curves = store.curves(wanted, [array_ids[run_id] for run_id in wanted]).to_pandas()
+    return None if curves.empty else curves
+
+
+def _look(verdict: dict[str, Any], new_run_ids: list[str]) -> dict[str, Any]:
+    """What is kept of a look: when, at what levels, the pairs and the verdict of every cell, the rows that were new."""
+    kept = (*verdict["factors"], "pairs", "verdict")
+    return {
+        "taken_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **{key: verdict[key] for key in ("margin", "confidence", "looks", "runs", "pairs")},
+        "cells": [{name: cell[name] for name in kept} for cell in verdict["cells"]],
+        "new_run_ids": new_run_ids,
+    }
 
 
 def export(name: str, store: Store, to: Path) -> int:
@@ -259,7 +312,8 @@ def export(name: str, store: Store, to: Path) -> int:
         raise InputError(f"--to {to}: the name must end in .parquet or .csv")
     if to.is_dir() or not to.parent.is_dir():
         raise InputError(f"--to {to}: {'is a folder' if to.is_dir() else f'there is no folder {to.parent}'}")
-    rows = store.rows(plans.run_ids(_launched(store, name)))
+    space = _launched(store, name)
+    rows = _rows(space, store, plans.run_ids(space))
     with replacing(to) as temporary:
         if to.suffix == ".parquet":
             pq.write_table(rows, temporary)
@@ -268,6 +322,18 @@ def export(name: str, store: Store, to: Path) -> int:
             index = rows.schema.get_field_index("test_correct")
             csv.write_csv(rows.set_column(index, "test_correct", pa.array(bits, pa.string())), temporary)
     return len(rows)
+
+
+def _rows(space: SearchSpace, store: Store, run_ids: list[str]) -> pa.Table:
+    """The rows of a sweep, data sets under the paths that it knows: other sweeps may have trained the same pixels."""
+    rows = store.rows(run_ids)
+    paths = {(catalogue.kind(name), pinned.fingerprint): name for name, pinned in space.data.items()}
+    named = zip(rows["dataset"].to_pylist(), rows["dataset_fingerprint"].to_pylist(), strict=True)
+    names = [paths.get((catalogue.kind(name), fingerprint), name) for name, fingerprint in named]
+    for column, values in {"dataset": names, "image_size": [space.fixed["image_size"]] * len(rows)}.items():
+        index = rows.schema.get_field_index(column)
+        rows = rows.set_column(index, rows.schema.field(index), pa.array(values, rows.schema.field(index).type))
+    return rows
 
 
 def _failed(store: Store) -> set[str]:

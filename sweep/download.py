@@ -12,11 +12,15 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from sweep.errors import InputError
+
+LEFT: Final = 24 * 3600.0
+"""Age in seconds at which an unfinished download is removed."""
 
 TIMEOUT: Final = 30.0
 """Seconds without a byte after which a download has failed."""
@@ -106,16 +110,19 @@ def check(dataset: str, file: Path, wanted: str | None) -> None:
         )
 
 
-def fetch(dataset: str, resource: Resource, data_dir: Path, download: bool) -> Path:
+def fetch(
+    dataset: str, resource: Resource, data_dir: Path, download: bool, whole: Callable[[Path], None] = lambda _: None
+) -> Path:
     """The file of a resource, checked against its checksum, downloaded if need be and `download` says so.
 
-    Raises NotHere where it cannot be had, InputError where what lies there is another file.
+    `whole` raises InputError where a file that has no checksum did not come whole. Raises NotHere where the file cannot
+    be had, InputError where what lies there is another one.
     """
     target = data_dir / resource.path
     if target.exists():
         check(dataset, target, resource.md5)
         return target
-    tried = [f"{url}: {_downloaded(url, resource, target)}" for url in resource.urls] if download else []
+    tried = [f"{url}: {_downloaded(url, resource, target, whole)}" for url in resource.urls] if download else []
     if target.exists():
         return target
     checksum = f" (MD5 {resource.md5})" if resource.md5 else ""
@@ -130,18 +137,25 @@ def fetch(dataset: str, resource: Resource, data_dir: Path, download: bool) -> P
     )
 
 
-def _downloaded(url: str, resource: Resource, target: Path) -> str:
+def _downloaded(url: str, resource: Resource, target: Path, whole: Callable[[Path], None]) -> str:
     """Tries one address, unless an earlier one has served; returns what went wrong."""
     from torchvision.datasets.utils import download_url
 
     if target.exists():
         return ""
     target.parent.mkdir(parents=True, exist_ok=True)
+    for left in target.parent.glob(".download-*"):
+        if time.time() - left.stat().st_mtime > LEFT:  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
     elsewhere = Path(tempfile.mkdtemp(prefix=".download-", dir=target.parent))
     try:
         with _timeout(TIMEOUT):
             download_url(url, elsewhere, target.name, resource.md5)
+        if resource.md5 is None:
+            whole(elsewhere / target.name)
         os.replace(elsewhere / target.name, target)
+    except InputError as error:
+        return str(error).replace(str(elsewhere / target.name), "what came")
     except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
         partly = (elsewhere / target.name).exists()
         return "what came has another checksum" if partly and isinstance(error, RuntimeError) else str(error)

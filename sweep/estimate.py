@@ -53,7 +53,7 @@ def _parameters(array: Array) -> int:
 def _evaluated(library: Library, dataset: str, image_size: int | None) -> int:
     """Pictures that a run is evaluated on at its end; splits differ in them by repeats at most."""
     data = library.load(dataset, 0, image_size)
-    return len(data.validation[1]) + len(data.test[1])
+    return len(data.split.validation) + len(data.split.test)
 
 
 def _step_seconds(array: Array, library: Library, device: str, budget: float) -> float:
@@ -61,6 +61,7 @@ def _step_seconds(array: Array, library: Library, device: str, budget: float) ->
     torch.set_num_threads(1)
     cell = array.cell
     data = library.load(cell.dataset, cell.split, cell.image_size)
+    data.check_counts(cell)
     started = time.perf_counter()
     with exact_arithmetic(array.cell.precision):
         trainer = Trainer(array.runs(), data, device=device)

@@ -4,6 +4,7 @@ Nothing is unpacked to the disk and nothing in a file is executed. Whatever is w
 """
 
 import contextlib
+import dataclasses
 import functools
 import gzip
 import io
@@ -27,6 +28,9 @@ MAX_BYTES: Final = 4 * 2**30
 
 MAX_READ: Final = 2**30
 """Most that is read out of a compressed archive at once."""
+
+BLOCK: Final = 1000
+"""Pictures that are converted at once."""
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg")
 """Names of picture files, in either case."""
@@ -228,17 +232,25 @@ def picture_folder(root: Path, image_size: int | None, wanted: Sequence[str] | N
 
     `wanted` names the classes that there have to be; without it every subfolder is one.
     """
+    found = class_folders(root, wanted)
+    entries = (
+        (name, path.relative_to(root).as_posix(), path.read_bytes) for name, paths in found.items() for path in paths
+    )
+    return _picture_pool(root, entries, wanted or list(found), image_size)
+
+
+def class_folders(root: Path, wanted: Sequence[str] | None = None) -> dict[str, list[Path]]:
+    """The picture files below each subfolder, in order; links are followed, be it into nothing."""
     if not root.is_dir():
         raise InputError(f"{root}: there is no such folder")
-    classes = [path.name for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    classes = [name for name in classes if wanted is None or name in wanted]
-    entries = (
-        (name, path.relative_to(root).as_posix(), path.read_bytes)
-        for name in classes
-        for path in sorted((root / name).rglob("*"))
-        if is_picture(PurePosixPath(path.name)) and path.is_file()
-    )
-    return _picture_pool(root, entries, wanted or classes, image_size)
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    return {
+        folder.name: sorted(
+            path for path in folder.rglob("*") if is_picture(PurePosixPath(path.name)) and not path.is_dir()
+        )
+        for folder in folders
+        if wanted is None or folder.name in wanted
+    }
 
 
 def picture_archive(path: Path, wanted: Sequence[str]) -> Pool:
@@ -293,6 +305,12 @@ def tar_members(path: Path) -> Iterator[tuple[PurePosixPath, Callable[[], bytes]
                 yield name, content
 
 
+def check_tar(path: Path) -> None:
+    """Raises InputError unless the archive can be read to its end."""
+    for _ in tar_members(path):
+        pass
+
+
 def _check_member(path: Path, member: tarfile.TarInfo, name: PurePosixPath) -> None:
     if name.is_absolute() or ".." in name.parts or "\\" in member.name:
         raise InputError(f"{path}: holds {member.name!r}, which leads out of it; nothing was unpacked")
@@ -341,12 +359,19 @@ def _picture_pool(
     found.sort(key=lambda each: each[:2])
     _check_tree(where, found, classes, unreadable)
     colour = any(picture.shape[0] == 3 for *_, picture in found)
+    if colour and 3 * found[0][2][0].size * len(found) > MAX_BYTES:
+        raise InputError(f"{where}: more than {_gibibytes()} of pixels; image_size makes pictures smaller")
     pictures = np.stack(
         [np.broadcast_to(picture, (3, *picture.shape[1:])) if colour else picture for *_, picture in found]
     )
     notes = [f"{len(unreadable):,} unreadable files skipped: {_listed(sorted(unreadable))}"] if unreadable else []
     labels = np.array([label for label, *_ in found], dtype=np.int64)
-    return checked(Pool(pictures, labels, tuple(classes), notes=tuple(notes)), where)
+    return checked(Pool(pictures, labels, tuple(map(printable, classes)), notes=tuple(map(printable, notes))), where)
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be written anywhere: bytes that are no UTF-8 as backslashes and digits."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def decoded(content: bytes, image_size: int | None) -> NDArray[np.uint8]:
@@ -425,23 +450,26 @@ def _as_bytes(images: NDArray[Any], path: Path) -> Pictures:
             f"{path}: images are {list(images.shape)}; "
             "wanted [n, height, width], or a fourth axis of 1 or 3 channels, last or second"
         )
+    if images.dtype.kind not in "fbiu":
+        raise InputError(f"{path}: images are {images.dtype}; wanted are bytes, or floats from 0 to 1")
     if not images.size:
         raise InputError(f"{path}: images are {list(images.shape)}: there is none")
+    least, most = images.min(), images.max()  # of NaN where there is one
     match images.dtype.kind:
         case "f":
-            if np.isnan(images).any():
+            if np.isnan(least):
                 raise InputError(f"{path}: {int(np.isnan(images).sum()):,} numbers of images are NaN")
-            if images.min() < 0 or images.max() > 1:
-                raise InputError(f"{path}: images from {images.min():g} to {images.max():g}; floats must be 0 to 1")
-            images = np.rint(images * 255)
-        case "b":
-            images = images * np.uint8(255)
+            if least < 0 or most > 1:
+                raise InputError(f"{path}: images from {least:g} to {most:g}; floats must be 0 to 1")
         case "i" | "u":
-            if images.min() < 0 or images.max() > 255:
-                raise InputError(f"{path}: images from {images.min()} to {images.max()}; integers must be 0 to 255")
-        case _:
-            raise InputError(f"{path}: images are {images.dtype}; wanted are bytes, or floats from 0 to 1")
-    return np.ascontiguousarray(images.astype(np.uint8))
+            if least < 0 or most > 255:
+                raise InputError(f"{path}: images from {least} to {most}; integers must be 0 to 255")
+    factor = 1 if images.dtype.kind in "iu" else 255
+    pictures = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), BLOCK):  # floats of all pictures at once would need several times their memory
+        block = images[start : start + BLOCK]
+        pictures[start : start + BLOCK] = block if factor == 1 else np.rint(block * np.float64(factor))
+    return pictures
 
 
 # All of them
@@ -474,7 +502,8 @@ def checked(pool: Pool, where: object) -> Pool:
         raise InputError(f"{where}: no picture of class {missing!r}; labels must be 0, 1, 2 …, one a class")
     if pool.own_test and not 0 < pool.own_test < len(pool.labels):
         raise InputError(f"{where}: {pool.own_test:,} of {len(pool.labels):,} pictures are for testing")
-    return pool
+    # In the order of memory in which workers can share them.
+    return dataclasses.replace(pool, pictures=np.ascontiguousarray(pool.pictures))
 
 
 def _listed(names: Sequence[str]) -> str:

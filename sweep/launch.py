@@ -21,13 +21,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+import numpy as np
 import ray
 from ray import tune
 from rich.console import Console
 
 from sweep import leases, plan
-from sweep.data import Data
-from sweep.errors import InputError, Terminated
+from sweep.data import Data, Pool
+from sweep.errors import Terminated
 from sweep.library import Library
 from sweep.machine import cores
 from sweep.plan import Array, DeviceKind
@@ -51,6 +52,9 @@ WAIT: Final = 1.0
 
 DataKey = tuple[str, int, int | None]
 """Data set, split and image size: what arrays with the same pictures share."""
+
+_NOT_HERE: Final = Pool(np.empty((0, 1, 1, 1), np.uint8), np.empty(0, np.int64), ())
+"""What stands for the pool in data that travels without it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +129,7 @@ def _train(
     runs, work = sum(map(len, missing.arrays)), sum(array.work for array in missing.arrays)
     say(console, f"{runs:,} of {space.run_count():,} runs to train, in {len(missing.arrays):,} arrays")
     with _ray(missing.device), Meter(runs, work, console) as watcher.meter:
-        references = {key: ray.put(each) for key, each in missing.data.items()}
+        references = _shared(missing.data)
         _tune(missing.arrays, store, references, missing.device, watcher, retries, patient=False)
         while watcher.put_off:
             say(console, f"{len(watcher.put_off):,} arrays are being trained by another launch: waiting for them")
@@ -143,11 +147,25 @@ def _load(todo: Sequence[Array], library: Library, console: Console) -> dict[Dat
             for note in loaded[key].notes:
                 say(console, f"{cell.dataset}, split {cell.split}: {note}")
         # The search space was checked against what there is before repeated pictures are left out.
-        there = len(loaded[key].train[1])
-        if max(cell.train_examples or there, cell.batch_size) > there:
-            wanted = f"train_examples {cell.train_examples}, batch_size {cell.batch_size}"
-            raise InputError(f"{wanted}: {cell.dataset} has {there:,} training pictures at split {cell.split}")
+        loaded[key].check_counts(cell)
     return loaded
+
+
+def _shared(data: dict[DataKey, Data]) -> dict[DataKey, tuple[Any, Any]]:
+    """The data for workers: each pool stands in Ray's store once, whatever the number of its splits."""
+    pools = {id(each.pool): each.pool for each in data.values()}
+    references = {place: ray.put(pool) for place, pool in pools.items()}
+    return {
+        key: (ray.put(dataclasses.replace(each, pool=_NOT_HERE)), references[id(each.pool)])
+        for key, each in data.items()
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def _data(split: Any, pool: Any) -> Data:
+    """The data that `_shared` put away; one object a worker."""
+    data: Data = dataclasses.replace(_fetched(split), pool=_fetched(pool))
+    return data
 
 
 def _data_key(array: Array) -> DataKey:
@@ -179,7 +197,7 @@ def _ray(device: DeviceKind) -> Iterator[None]:
 def _tune(
     todo: Sequence[Array],
     store: Store,
-    data: dict[DataKey, Any],
+    data: dict[DataKey, tuple[Any, Any]],
     device: DeviceKind,
     watcher: "_Watcher",
     retries: int,
@@ -277,7 +295,7 @@ def _list_own(array: Array) -> str:
 def _trial(
     config: dict[str, str],
     specifications: Any,
-    data: dict[DataKey, Any],
+    data: dict[DataKey, tuple[Any, Any]],
     address: str,
     device: DeviceKind,
     scratch: str,
@@ -297,7 +315,7 @@ def _trial(
             elif store.has_rows(array.array_id):
                 result = {"by_another": True}
             else:
-                result = {"trained": _train_array(array, store, _fetched(data[_data_key(array)]), device, stop)}
+                result = {"trained": _train_array(array, store, _data(*data[_data_key(array)]), device, stop)}
         except Stopped:
             (Path(scratch) / f"{array.array_id}.stopped").touch()
             result = {}
@@ -342,7 +360,7 @@ def _train_array(array: Array, store: Store, data: Data, device: DeviceKind, sto
         device=device_name(device),
         dataset_fingerprint=data.fingerprint,
         torch_version=torch.__version__,
-        curve_examples=curve_examples(array.cell, len(data.validation[1])),
+        curve_examples=curve_examples(array.cell, len(data.split.validation)),
     )
     store.write(array.array_id, array.runs(), array.run_ids, outcomes, by)
     checkpoint.remove()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.data import Pool
+from sweep.download import NotHere
 from sweep.errors import InputError
 
 LETTERS: Final = tuple("ABCDEFGHIJ")
@@ -52,7 +53,7 @@ def render(files: Sequence[Path], where: str) -> Pool:
                 by_letter[letter].setdefault(picture.tobytes(), picture)
     fewest = min(len(pictures) for pictures in by_letter.values())
     if fewest < FEWEST:
-        raise InputError(
+        raise NotHere(
             f"data set 'letters': {len(files):,} font files in {where} give {fewest} different pictures a letter, "
             f"at least {FEWEST} are needed; install more fonts (Debian: fonts-* packages), or name a folder by --fonts"
         )

@@ -5,8 +5,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -34,17 +35,21 @@ class _Source:
     `key` is its name in the cache, None where reading it is as fast; what is `lasting` stays there without its files.
     """
 
+    root: Path
     files: list[Path]
     read: Callable[[], Pool]
     key: str | None
     lasting: bool = False
 
     def signature(self) -> str:
-        """Stands for the names, sizes and times of change of the files."""
+        """Stands for the names below `root`, the sizes and the times of change of the files."""
         digest = hashlib.sha256()
         for path in self.files:
-            status = path.stat()
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+            digest.update(os.fsencode(os.path.relpath(path, self.root)))
+            with contextlib.suppress(OSError):  # a link to nothing
+                status = path.stat()
+                digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
+            digest.update(b"\0\0")
         return digest.hexdigest()
 
 
@@ -75,6 +80,8 @@ class Library:
     def __init__(self, folder: Path, fonts: Path | None = None, downloads: bool = True) -> None:
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--data-dir {folder}: is a file; wanted is a folder")
+        if fonts is not None and not fonts.is_dir():
+            raise InputError(f"--fonts {fonts}: there is no such folder")
         self.folder, self.fonts, self.downloads = folder, fonts, downloads
         self._last: tuple[tuple[str, int | None], Pool] | None = None
 
@@ -109,7 +116,9 @@ class Library:
             return True
         try:
             source = self._source(dataset, None)
-        except InputError:
+            if dataset == "letters":
+                self.facts(dataset)
+        except NotHere:
             return False
         return len(source.files) >= len(download.FILES.get(dataset, "1")) or self._about(source) is not None
 
@@ -137,26 +146,32 @@ class Library:
         )
 
     def _source(self, dataset: str, image_size: int | None) -> _Source:
-        path = Path(catalogue.path_of(dataset) or "").expanduser()
+        path = Path(os.path.expanduser(catalogue.path_of(dataset) or ""))
         match catalogue.kind(dataset):
             case "folder":
                 read = functools.partial(formats.picture_folder, path, image_size)
-                return _Source(_pictures_below(path, dataset), read, f"folder-{_short(path.absolute(), image_size)}")
+                if not path.is_dir():
+                    raise NotHere(f"data set {dataset!r}: there is no folder {path}")
+                key = f"folder-{_short(os.fsencode(path.absolute()), image_size)}"
+                return _Source(path, _below(path), read, key)
             case "npz":
                 if not path.is_file():
                     raise NotHere(f"data set {dataset!r}: there is no such file")
-                return _Source([path], functools.partial(formats.npz, path), None)
+                return _Source(path.parent, [path], functools.partial(formats.npz, path), None)
             case "letters":
                 where = str(self.fonts or "the folders of this system")
                 files = letters.fonts(self.fonts)
-                return _Source(files, lambda: letters.render(files, where), f"letters-{_short(where)}")
-        return _Source(self._files(dataset), functools.partial(self._read_public, dataset), dataset, lasting=True)
+                return _Source(self.folder, files, lambda: letters.render(files, where), f"letters-{_short(where)}")
+        read_public = functools.partial(self._read_public, dataset)
+        return _Source(self.folder, self._files(dataset), read_public, dataset, lasting=True)
 
     def _files(self, dataset: str) -> list[Path]:
         """The files of a public set that are there; where its archive is not, those that it was unpacked to."""
         files = [self.folder / name for name in download.FILES[dataset] if (self.folder / name).exists()]
         unpacked = self.folder / download.UNPACKED.get(dataset, "?")
-        return files or sorted(path for path in unpacked.rglob("*") if path.is_file())
+        if files or not unpacked.is_dir():
+            return files
+        return _below(unpacked) if dataset == "notmnist" else sorted(unpacked.iterdir())
 
     def _read_public(self, dataset: str) -> Pool:
         unpacked = self.folder / download.UNPACKED.get(dataset, "?")
@@ -165,10 +180,13 @@ class Library:
                 return formats.picture_folder(unpacked, None, letters.LETTERS)
             return self._read_unpacked_cifar(dataset)
         each = download.resources(dataset)
-        files = [download.fetch(dataset, resource, self.folder, self.downloads) for resource in each]
+        files = [download.fetch(dataset, resource, self.folder, self.downloads, formats.check_tar) for resource in each]
         match dataset:
             case "notmnist":
-                return formats.picture_archive(files[0], letters.LETTERS)
+                try:
+                    return formats.picture_archive(files[0], letters.LETTERS)
+                except InputError as error:
+                    raise InputError(f"{error}; remove it to have it downloaded again") from error
             case "emnist_letters":
                 return formats.emnist_letters(files[0])
             case "svhn":
@@ -200,7 +218,8 @@ class Library:
             files = self._files(kind) if kind in download.FILES and not source.files else source.files
             about = _described(pool, kind) | {"signature": dataclasses.replace(source, files=files).signature()}
             path = self._cache(source.key)
-            with contextlib.suppress(OSError):  # a data folder that others own: read again the next time
+            # A data folder that others own, or that is full: what is not kept is read again the next time.
+            with contextlib.suppress(OSError, SafetensorError):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with replacing(path) as temporary:
                     tensors: dict[str, NDArray[Any]] = {
@@ -253,10 +272,9 @@ def _described(pool: Pool, kind: str) -> dict[str, Any]:
     }
 
 
-def _pictures_below(root: Path, dataset: str) -> list[Path]:
-    if not root.is_dir():
-        raise NotHere(f"data set {dataset!r}: there is no folder {root}")
-    return sorted(path for path in root.rglob("*") if formats.is_picture(PurePosixPath(path.name)))
+def _below(root: Path) -> list[Path]:
+    """The class folders and the pictures in them."""
+    return [path for name, paths in formats.class_folders(root).items() for path in (root / name, *paths)]
 
 
 def _short(*parts: object) -> str:

@@ -14,7 +14,11 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+import numpy as np
+import pandas as pd
+
 from sweep.catalogue import Facts
+from sweep.errors import InputError
 from sweep.runs import Identities, Program, Run, array_id, program
 from sweep.search_space import SearchSpace
 from sweep.shape import Shape, training_flops
@@ -140,14 +144,27 @@ def arrays(space: SearchSpace, device: DeviceKind) -> Iterator[Array]:
         yield from _joined(parts, *sizes[shared])
 
 
-def run_ids(space: SearchSpace) -> list[str]:
-    """The runs of the whole grid, in its order."""
+def run_ids(space: SearchSpace, every: int = 1) -> list[str]:
+    """The runs of the whole grid, in its order; or of every so manieth cell."""
     found = []
-    for levels, members in space.grid():
+    for levels, members in itertools.islice(space.grid(), 0, None, every):
         cell = Run(**levels)
         identities = Identities(cell, _facts(space, cell).identity)
         found += [identities.run_id(bias, seed) for bias, seed in members]
     return found
+
+
+def settings(space: SearchSpace) -> pd.DataFrame:
+    """The settings of every run, in the order of `run_ids`: its identity, whoever trained it.
+
+    But for `evaluate_every`, which is no part of an identity: that is what the search space says today.
+    """
+    grid = list(space.grid())
+    counts = [len(members) for _, members in grid]
+    table = pd.DataFrame([levels for levels, _ in grid]).loc[np.repeat(np.arange(len(grid)), counts)]
+    table["bias"] = [bias for _, members in grid for bias, _ in members]
+    table["seed"] = [seed for _, members in grid for _, seed in members]
+    return table.reset_index(drop=True)
 
 
 def missing(planned: list[Array], done: Collection[str]) -> list[Array]:
@@ -214,7 +231,10 @@ def _saturation(width: int, device: DeviceKind) -> Saturation:
 
 def _facts(space: SearchSpace, cell: Run) -> Facts:
     facts = space.facts(cell.dataset)
-    assert facts is not None, f"{cell.dataset} has not been looked at"
+    if facts is None:
+        raise InputError(
+            f"{space.name}: nothing is known of the pictures of {cell.dataset}: no {cell.dataset} under data"
+        )
     return facts
 
 

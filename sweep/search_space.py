@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import GenericAlias
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -67,7 +67,7 @@ def _normal(level: Any, info: ValidationInfo) -> Any:
     """One way of writing a level: one zero (-0.0 + 0.0 is 0.0), and paths from the root of the file system."""
     if isinstance(level, str) and (path := catalogue.path_of(level)):
         base = (info.context or {}).get("folder", Path())
-        return f"{catalogue.kind(level)}:{os.path.abspath(base / Path(path).expanduser())}"
+        return f"{catalogue.kind(level)}:{os.path.abspath(os.path.join(base, os.path.expanduser(path)))}"
     return level + 0.0 if isinstance(level, float) else level
 
 
@@ -211,20 +211,22 @@ class Analysis(BaseModel):
     ] = 0.5
     confidence: Annotated[float, Field(gt=0.5, lt=1, description="of the intervals")] = 0.95
     looks: Annotated[
-        Any,
-        BeforeValidator(functools.partial(_only, 1)),
-        WithJsonSchema({"const": 1, "description": "times that the results are looked at (not built yet: only this)"}),
+        int,
+        Field(ge=1, le=100, description="times that the results are looked at; each spends its part of 1 - confidence"),
     ] = 1
     tune: Annotated[
-        Any,
-        BeforeValidator(functools.partial(_only, None)),
-        WithJsonSchema({"const": None, "description": "not built yet: leave it out"}),
+        list[Literal["learning_rate"]] | None,
+        Field(
+            min_length=1,
+            max_length=1,
+            description="axes that each arm is also compared at its own best level of, chosen by validation accuracy",
+        ),
     ] = None
 
     @property
-    def declared(self) -> dict[str, float]:
-        """The margin and the confidence, as far as they were given rather than taken from the defaults."""
-        return {name: getattr(self, name) for name in ("margin", "confidence") if name in self.model_fields_set}
+    def declared(self) -> dict[str, Any]:
+        """What was given rather than taken from the defaults, by name."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
 
 class SearchSpace(BaseModel):
@@ -298,6 +300,7 @@ class SearchSpace(BaseModel):
         pinned = self.model_copy(update={"data": self.data | data})
         try:
             pinned._check_counts()
+            pinned._check_pooling()
         except PydanticCustomError as problem:
             place, words = ((problem.context or {})[part] for part in ("location", "message"))
             raise InputError(f"{self.name}: {'.'.join(place)}: {words}") from None
@@ -383,7 +386,7 @@ class SearchSpace(BaseModel):
         return masks
 
     @model_validator(mode="after")
-    def _hangs_together(self) -> Self:
+    def _hangs_together(self, info: ValidationInfo) -> Self:
         for name in self.axes:
             if name in self.settings:
                 raise _problem("also stands under settings; give it in one place", ("axes", name))
@@ -394,10 +397,13 @@ class SearchSpace(BaseModel):
             self._check_clause(clause, ("exclude", index))
         if self.exclude and next(self._cells(), None) is None:
             raise _problem("leaves no run at all", ("exclude",))
-        self._check_conflicts()
+        for name in self.analysis.tune or ():
+            if len(self.levels.get(name, ())) < 2:
+                raise _problem(f"{name} is no axis with several levels, there is nothing to tune", ("analysis", "tune"))
+        self._check_conflicts(info)
         return self
 
-    def _check_conflicts(self) -> None:
+    def _check_conflicts(self, info: ValidationInfo) -> None:
         """Settings that are fine by themselves and make no sense together, in any cell that is not excluded."""
         levels = {name: self.levels.get(name) or (self.fixed[name],) for name in SETTINGS}
         for conflict in CONFLICTS:
@@ -412,7 +418,9 @@ class SearchSpace(BaseModel):
                     f"{words}: {conflict.words}; exclude it where both are axes", self._place(conflict.names[0])
                 )
         self._check_data()
-        self._check_counts()
+        if not (info.context or {}).get("launched"):  # what was launched once is read, whatever is allowed by now
+            self._check_counts()
+            self._check_pooling()
         if "shared_weights" in levels["protocol"]:
             self._check_shared_weights(set(levels["protocol"]) == {"shared_weights"})
 
@@ -423,6 +431,10 @@ class SearchSpace(BaseModel):
                     words = f"resizes the pictures of folder:PATH; those of {dataset} are used as they are"
                     raise _problem(words, ("settings", "image_size"))
         for dataset in self.data:
+            if catalogue.has_constant(dataset):
+                raise _problem(
+                    "its pictures are fixed by the program; there is nothing to say of them", ("data", dataset)
+                )
             if dataset not in self.datasets:
                 raise _problem(f"is no data set of this search space: {_list(self.datasets)}", ("data", dataset))
 
@@ -435,10 +447,11 @@ class SearchSpace(BaseModel):
                 continue
             there = facts.train
             for examples, batch in itertools.product(*sizes):
-                if examples and examples > there:
+                if examples and examples > there and self._has(dataset=dataset, train_examples=examples):
                     words = f"{examples:,} is not allowed: {dataset} has {there:,} training pictures"
                     raise _problem(words, self._place("train_examples"))
-                if batch > (examples or there) and self._has(dataset, examples, batch):
+                wanted = {"dataset": dataset, "train_examples": examples, "batch_size": batch}
+                if batch > (examples or there) and self._has(**wanted):
                     words = (
                         f"fewer training pictures ({examples or there:,}, of {dataset}) than a batch takes ({batch:,})"
                     )
@@ -447,10 +460,22 @@ class SearchSpace(BaseModel):
                     ]
                     raise _problem(words, self._place([*given, "dataset"][0]))
 
-    def _has(self, dataset: str, examples: int | None, batch: int) -> bool:
+    def _check_pooling(self) -> None:
+        """That no pooling makes nothing of the pictures, as far as their size is known."""
+        levels = [self.levels.get(name) or (self.fixed[name],) for name in ("pooling", "depth")]
+        for dataset, pooling, depth in itertools.product(self.datasets, *levels):
+            facts = self.facts(dataset)
+            smallest = 2 ** min(depth, 2)  # the first two convolutions are followed by a pooling
+            if facts is None or pooling not in ("max", "average") or min(facts.picture[1:]) >= smallest:
+                continue
+            if self._has(dataset=dataset, pooling=pooling, depth=depth):
+                size = " x ".join(map(str, facts.picture[1:]))
+                words = f"pooling {pooling} at depth {depth} needs pictures of {smallest} x {smallest} or more; "
+                raise _problem(f"{words}those of {dataset} are {size}", self._place("pooling"))
+
+    def _has(self, **levels: Any) -> bool:
         """Whether a cell that is not excluded has these levels."""
-        wanted = (dataset, examples, batch)
-        return any((cell["dataset"], cell["train_examples"], cell["batch_size"]) == wanted for cell, _ in self.grid())
+        return any(all(cell[name] == level for name, level in levels.items()) for cell, _ in self.grid())
 
     def _check_shared_weights(self, everywhere: bool) -> None:
         if set(self.levels["bias"]) != {True, False}:
@@ -483,19 +508,24 @@ def _bits(flags: Iterable[bool]) -> int:
     return int("".join("01"[flag] for flag in flags)[::-1] or "0", 2)
 
 
-def load(path: Path) -> SearchSpace:
-    """The search space in the YAML file at `path`; `InputError` says what is wrong, and where"""
-    return parse(yaml_lines.read(path), path)
+def load(path: Path, launched: bool = False) -> SearchSpace:
+    """The search space in the YAML file at `path`; `InputError` says what is wrong, and where.
+
+    With `launched`, the file is one that a store keeps: it is not asked whether there are pictures enough.
+    """
+    return parse(yaml_lines.read(path), path, launched)
 
 
-def parse(content: bytes, path: Path) -> SearchSpace:
+def parse(content: bytes, path: Path, launched: bool = False) -> SearchSpace:
     """As `load`, from the file's content; `path` gives the default name and stands in messages."""
     document = yaml_lines.parse(content, path)
     if not isinstance(document.data, dict):
         keys = _list(SearchSpace.model_fields)
         raise InputError(document.complaint((), f"{show(document.data)} is not allowed: a mapping with {keys}"))
     try:
-        return SearchSpace.model_validate({"name": path.stem} | document.data, context={"folder": path.parent})
+        return SearchSpace.model_validate(
+            {"name": path.stem} | document.data, context={"folder": path.parent, "launched": launched}
+        )
     except ValidationError as error:
         raise InputError(_complaints(document, error)) from None
 
@@ -522,6 +552,8 @@ def _words(location: Location, details: ErrorDetails, document: Document) -> str
             return details["msg"]
         case "extra_forbidden":
             return _unknown(location)
+        case "too_long" | "too_short" if location[0] in ("analysis", "data"):
+            pass
         case "too_long":
             return f"{details['ctx']['actual_length']:,} levels; at most {MAX_LEVELS:,}"
         case "too_short":
@@ -545,6 +577,8 @@ def _unknown(location: Location) -> str:
         kind, known = "key", list(Pinned.model_fields)
     else:
         kind, known = "setting", list(SETTINGS if location[0] == "settings" else IDENTITY)
+        if key == "image_size":
+            return "is no axis: it stands under settings; a sweep for each size compares them"
         if key in SETTINGS:
             return "is no part of what a run is, and so never varies: it stands under settings"
     near = difflib.get_close_matches(key[:64], known, 1)
@@ -571,6 +605,8 @@ def _allowed(location: Location) -> str:
             return f"a mapping from data sets to mappings with {_list(Pinned.model_fields)}"
         case ("data", *_):
             return f"a mapping with {_list(Pinned.model_fields)}, as a launch writes it"
+        case ("analysis", "tune", *_):
+            return "a list with learning_rate"
         case ("analysis", field):
             return _describe(Analysis.model_json_schema()["properties"][field])
         case ("axes", "seed"):

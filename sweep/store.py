@@ -7,30 +7,38 @@ trained it at once), the earliest row counts.
 import contextlib
 import dataclasses
 import datetime
+import functools
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from sweep.errors import InputError
 from sweep.places import Place
 from sweep.runs import SETTINGS, TRAINER_VERSION, TYPES, Run, settings_of
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""2: with `image_size`."""
 
-READERS: Final = 8
-"""Files that are read at once."""
 
 CHECKPOINT: Final = ".safetensors"
 """How the names of checkpoints end."""
 
 ADDED: Final = frozenset({"image_size"})
-"""Settings that files of this schema version may lack, since they were written before there were such settings."""
+"""Settings that files of an earlier schema version may lack."""
+READERS: Final = 2
+REMOTE_READERS: Final = 16
+"""Files that are read at once, from a disk and from an object store."""
+READ_AHEAD: Final = 64
+"""Files whose rows are in memory before they are asked for."""
+COMPARED: Final = ("status", "test_accuracy", "validation_accuracy", "test_correct")
 
 _ARROW: Final = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
@@ -88,6 +96,18 @@ class Provenance:
     curve_examples: int
 
 
+class Found(NamedTuple):
+    """Rows of the store: one a run, its place among the runs asked for and the array that it came from; how many of the
+    runs stand twice, and how many of these with another result (losses aside: they differ by rounding where arrays of
+    another size trained them)."""
+
+    rows: pa.Table
+    places: NDArray[np.int64]
+    array_ids: list[str]
+    repeated: int
+    disagreeing: int
+
+
 class Store:
     """Rows by run, below a folder or a prefix of an object store (`sweep.places.Place`); made at the first write.
 
@@ -136,7 +156,7 @@ class Store:
         """Takes note of the rows of arrays that were trained since the rows were listed."""
         if "runs" in self._listed:
             known = set(self._listed["runs"])
-            self._listed["runs"] += [name for each in array_ids if (name := _rows_of(each)) not in known]
+            self._listed["runs"] = sorted(known.union(map(_rows_of, array_ids)))
 
     def has_rows(self, array_id: str) -> bool:
         """Whether there is a file of this very array's rows."""
@@ -147,30 +167,79 @@ class Store:
         return True
 
     def statuses(self, array_ids: Iterable[str] | None = None) -> dict[str, str]:
-        """Status (`ok`, `diverged`) by run id, the earliest where a run stands twice.
+        """Status (`ok`, `diverged`) by run id, the earliest where a run stands twice (of equals, by
+        array id).
 
         With `array_ids`, of these arrays' runs alone, as far as they have rows.
         """
         names = None if array_ids is None else [_rows_of(each) for each in array_ids if self.has_rows(each)]
-        tables = list(self._tables(["run_id", "status", "finished_at"], names))
+        tables = [table for _, table in self._tables(["run_id", "status", "finished_at"], names)]
         if not tables:
             return {}
-        table = pa.concat_tables(tables).sort_by([("finished_at", "descending")])
-        return dict(zip(table["run_id"].to_pylist(), table["status"].to_pylist(), strict=True))
+        # The last that is put into the mapping stays: the sort is stable, so that is the earliest of the first array.
+        table = pa.concat_tables(tables).sort_by("finished_at")
+        run_ids, statuses = table["run_id"].to_pylist(), table["status"].to_pylist()
+        return dict(zip(reversed(run_ids), reversed(statuses), strict=True))
 
     def rows(self, run_ids: Iterable[str]) -> pa.Table:
-        """The rows of these runs, the earliest where one stands twice, in the order of `run_ids`.
+        """The rows of these runs, as `read` finds them."""
+        return self.read(run_ids).rows
 
-        Columns are those of `RUNS_SCHEMA`; runs without a row are left out.
+    def read(self, run_ids: Iterable[str], columns: Sequence[str] = tuple(RUNS_SCHEMA.names)) -> Found:
+        """The rows of these runs, in the order of `run_ids`; runs without a row are left out.
+
+        `columns`: at least those of `COMPARED`, `run_id` and `finished_at`; the time goes with their number. Where a
+        run stands twice the earliest row counts (of equals, by array id).
         """
-        wanted = pa.array(list(run_ids), pa.string())
-        tables = [table.filter(pc.is_in(table["run_id"], wanted)) for table in self._tables(None)]
-        table = pa.concat_tables([RUNS_SCHEMA.empty_table(), *tables]).sort_by("finished_at")
-        first: dict[str, int] = {}
-        for index, run_id in enumerate(table["run_id"].to_pylist()):
-            first.setdefault(run_id, index)
-        chosen = [first[run_id] for run_id in wanted.to_pylist() if run_id in first]
-        return table.take(pa.array(chosen, pa.int64()))
+        place = {run_id: number for number, run_id in enumerate(run_ids)}
+        parts, places, sources = [_select(columns).empty_table()], [np.empty(0, np.int64)], [np.empty(0, object)]
+        for array_id, table in self._tables(list(columns)):
+            own = np.array([place.get(run_id, -1) for run_id in table["run_id"].to_pylist()], dtype=np.int64)
+            wanted = own >= 0
+            if wanted.any():
+                parts.append(table if wanted.all() else table.filter(pa.array(wanted)))
+                places.append(own[wanted])
+                sources.append(np.full(int(wanted.sum()), array_id, dtype=object))
+        return _first_rows(pa.concat_tables(parts).combine_chunks(), np.concatenate(places), np.concatenate(sources))
+
+    def curves(self, run_ids: Iterable[str], array_ids: Iterable[str] | None = None) -> pa.Table:
+        """The learning curves of these runs, columns as in `CURVES_SCHEMA`; runs without one are left out.
+
+        `array_ids` are the arrays that the runs' rows came from, as `Found` tells them; found out where not given.
+        """
+        wanted = list(run_ids)
+        if array_ids is None:
+            found = self.read(wanted)
+            wanted, array_ids = found.rows["run_id"].to_pylist(), found.array_ids
+        by_array: dict[str, list[str]] = {}
+        for run_id, array_id in zip(wanted, array_ids, strict=True):
+            by_array.setdefault(array_id, []).append(run_id)
+        tables = [CURVES_SCHEMA.empty_table()]
+        for array_id, own in by_array.items():
+            with contextlib.suppress(FileNotFoundError):
+                table = self._table(f"curves/{array_id}.parquet", CURVES_SCHEMA.names, CURVES_SCHEMA)
+                tables.append(table.filter(pc.is_in(table["run_id"], pa.array(own, pa.string()))))
+        return pa.concat_tables(tables)
+
+    def save_look(self, name: str, number: int, look: dict[str, Any]) -> None:
+        """Keeps what was seen of a sweep when its results were looked at for this, the `number`th, time.
+
+        At least `new_run_ids`, the rows that no earlier look had, and `looks`, with how many were `declared`.
+        """
+        self.place.write(f"looks/{name}/{number:04}.json", json.dumps(look, allow_nan=False).encode())
+
+    def looks(self, name: str) -> list[dict[str, Any]]:
+        """What `save_look` kept of a sweep, the earliest first; InputError where a file was damaged."""
+        looks = []
+        for file in self.place.files(f"looks/{name}", ".json"):
+            try:
+                look = json.loads(self.place.read(file))
+                _ = len(look["new_run_ids"]), int(look["looks"]["declared"])
+                looks.append(look)
+            except (ValueError, TypeError, KeyError) as error:
+                where = self.place.path(file)
+                raise InputError(f"{where}: is no record of a look ({error}); move it away to go on") from error
+        return looks
 
     def save_sweep(self, name: str, text: str) -> None:
         """Keeps the resolved search space of a sweep."""
@@ -233,17 +302,20 @@ class Store:
         except (ValueError, KeyError, TypeError):
             return []
 
-    def _tables(self, columns: list[str] | None, names: list[str] | None = None) -> Iterator[pa.Table]:
-        """The files of rows, or those of these names; several are read at once, since an object store answers late."""
-        names = self._names("runs", ".parquet") if names is None else names
-        with ThreadPoolExecutor(READERS) as pool:
-            for start in range(0, len(names), 64):
-                yield from pool.map(lambda name: self._table(name, columns), names[start : start + 64])
+    def _tables(self, columns: list[str], names: list[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
+        """Every array's rows, or those of some files, in the order of array ids; several files are read at once."""
+        names = self._names("runs", ".parquet") if names is None else sorted(names)
+        # Files on a disk keep the cores busy; an object store answers late.
+        with ThreadPoolExecutor(READERS if self.place.local is not None else REMOTE_READERS) as pool:
+            for start in range(0, len(names), READ_AHEAD):
+                some = names[start : start + READ_AHEAD]
+                tables = pool.map(functools.partial(self._table, columns=columns), some)
+                yield from zip((PurePosixPath(name).stem for name in some), tables, strict=True)
 
-    def _table(self, name: str, columns: list[str] | None) -> pa.Table:
+    def _table(self, name: str, columns: list[str], expected: pa.Schema = RUNS_SCHEMA) -> pa.Table:
         if self.place.local is not None:
-            return read_table(self.place.local / name, columns)
-        return read_table(pa.BufferReader(self.place.read(name)), columns, self.place.path(name))
+            return read_table(self.place.local / name, columns, expected)
+        return read_table(pa.BufferReader(self.place.read(name)), columns, expected, self.place.path(name))
 
     def _names(self, kind: str, suffix: str) -> list[str]:
         if kind in self._listed:
@@ -269,33 +341,67 @@ def _rows_of(array_id: str) -> str:
     return f"runs/{array_id}.parquet"
 
 
-def read_table(source: Path | pa.BufferReader, columns: list[str] | None, name: str | None = None) -> pa.Table:
+def read_table(
+    source: Path | pa.BufferReader,
+    columns: list[str] | None,
+    expected: pa.Schema = RUNS_SCHEMA,
+    name: str | None = None,
+) -> pa.Table:
     """One file of the store; InputError when it is damaged or of a newer version than this program knows."""
     where = name or source
     try:
         with pq.ParquetFile(source) as file:
-            _check_schema(where, file.schema_arrow)
-            return _completed(file.read(columns), columns)
+            _check_schema(where, file.schema_arrow, expected)
+            return _completed(file.read(columns, use_threads=False), columns, expected)
     except pa.ArrowInvalid as error:
         raise InputError(f"{where}: is no table of this store ({error}); move it away to go on") from error
 
 
-def _completed(table: pa.Table, columns: list[str] | None) -> pa.Table:
+def _completed(table: pa.Table, columns: Sequence[str] | None, expected: pa.Schema) -> pa.Table:
     """The columns in their order; a setting that came later than the file stands there at null, its default then."""
-    for index, wanted in enumerate(RUNS_SCHEMA):
-        if wanted.name in ADDED and columns is None and wanted.name not in table.column_names:
-            table = table.add_column(index, wanted, pa.nulls(len(table), wanted.type))
-    return table
+    wanted = expected.names if columns is None else [name for name in expected.names if name in columns]
+    for name in ADDED.intersection(wanted).difference(table.column_names):
+        table = table.append_column(expected.field(name), pa.nulls(len(table), expected.field(name).type))
+    return table.select(wanted) if table.column_names != wanted else table
 
 
-def _check_schema(path: object, schema: pa.Schema) -> None:
-    version = int((schema.metadata or {}).get(b"schema_version", b"0"))
+def check_version(path: object, schema: pa.Schema) -> None:
+    """Raises InputError where a Parquet file was written by a newer version than this program knows."""
+    given = (schema.metadata or {}).get(b"schema_version", b"0")
+    version = int(given) if given.isdigit() else 0
     if version > SCHEMA_VERSION:
         raise InputError(
             f"{path}: written by a newer sweep (schema version {version}, this one reads up to {SCHEMA_VERSION}); "
             "upgrade sweep to read it"
         )
-    for wanted in RUNS_SCHEMA:
+
+
+def _select(columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([field for field in RUNS_SCHEMA if field.name in columns], metadata=RUNS_SCHEMA.metadata)
+
+
+def _first_rows(table: pa.Table, places: NDArray[np.int64], array_ids: NDArray[np.object_]) -> Found:
+    """The earliest row of every place, by place; `table` holds the arrays in the order of their ids."""
+    order = np.lexsort((table["finished_at"].cast(pa.int64()).to_numpy(), places))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = np.diff(places[order]) != 0
+    chosen, again = order[first], order[~first]
+    winner = chosen[np.cumsum(first) - 1][~first]
+    differ = np.zeros(len(again), dtype=bool)
+    for column in COMPARED if len(again) else ():
+        values = table[column]
+        differ |= np.asarray(pc.not_equal(values.take(pa.array(again)), values.take(pa.array(winner))))
+    # Most often they are in order, and a copy of everything is saved.
+    rows = table if np.array_equal(chosen, np.arange(len(table))) else table.take(pa.array(chosen))
+    repeated = len(np.unique(places[again]))
+    return Found(rows, places[chosen], array_ids[chosen].tolist(), repeated, len(np.unique(places[again][differ])))
+
+
+def _check_schema(path: object, schema: pa.Schema, expected: pa.Schema) -> None:
+    check_version(path, schema)
+    if schema.equals(expected):  # column by column takes as long as reading the file
+        return
+    for wanted in expected:
         if wanted.name not in schema.names and wanted.name in ADDED:
             continue
         if wanted.name not in schema.names:

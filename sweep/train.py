@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sweep import model, plan, streams
 from sweep.checkpoint import Checkpoint, State
-from sweep.data import Batches, Data
+from sweep.data import Batches, Data, Pool
 from sweep.machine import cores
 from sweep.methods import METHODS, Dropout, has_triton
 from sweep.optimizers import Optimizer
@@ -152,21 +152,48 @@ def _train(trainer: "Trainer", tick: Callable[[int], None] | None, checkpoint: C
     return trainer.outcomes(validation_correct, correct, loss, time.perf_counter() - started)
 
 
+@functools.lru_cache(maxsize=4)
+def on_device(pool: Pool, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A pool's pictures `[n, channels, pixels]` and labels on a device.
+
+    What was asked for last stays there from one array to the next, whatever their splits. On a CPU tensors share the
+    pool's memory, be it that of all workers of a machine.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor does anyone write
+        arrays = (torch.from_numpy(np.ascontiguousarray(array)) for array in (pool.pictures, pool.labels))
+        pictures, labels = (array.to(device) for array in arrays)
+    return pictures.flatten(2), labels
+
+
 class DeviceData:
-    """A data set on a device: pictures as uint8 `[n, channels, pixels]`, labels as int64, and their scaling."""
+    """A data set on a device: pictures as uint8 `[n, channels, pixels]`, labels as int64, their split and scaling."""
 
     def __init__(self, data: Data, device: str) -> None:
-        self.train, self.validation, self.test = (
-            (_on_device(pictures, device).flatten(2), _on_device(labels, device))
-            for pictures, labels in (data.train, data.validation, data.test)
-        )
+        self.pictures, self.labels = on_device(data.pool, device)
+        self.split, self.device = data.split, device
         self.shape, self.classes, self.fingerprint = data.picture_shape, data.classes, data.fingerprint
         self._moments: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+
+    @property
+    def validation(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Validation pictures and labels."""
+        return self.part(self.split.validation)
+
+    @property
+    def test(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Test pictures and labels."""
+        return self.part(self.split.test)
+
+    def part(self, places: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A copy of the pictures and labels at some places of the pool."""
+        chosen = torch.from_numpy(places).to(self.device)
+        return self.pictures[chosen], self.labels[chosen]
 
     def moments(self, examples: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and deviation `[channels]` of the first training pictures, in 0 … 1; exact, by counting bytes."""
         if examples not in self._moments:
-            channels = self.train[0][:examples].unbind(1)
+            channels = self.part(self.split.train[:examples])[0].unbind(1)
             counts = torch.stack([torch.bincount(each.flatten(), minlength=256) for each in channels]).cpu().numpy()
             share, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
             mean = share @ values
@@ -184,25 +211,12 @@ class DeviceData:
             case "centered":
                 return ones / 255, -0.5 * ones
             case "standardized":
-                mean, deviation = self.moments(run.train_examples or len(self.train[1]))
+                mean, deviation = self.moments(run.train_examples or len(self.split.train))
                 return 1 / (255 * deviation), -mean / deviation
 
 
-@functools.lru_cache(maxsize=4)
-def on_device(data: Data, device: str) -> DeviceData:
-    """`data` on a device: what was asked for last stays there, from one array to the next."""
-    return DeviceData(data, device)
-
-
-def _on_device(array: NDArray[Any], device: str) -> torch.Tensor:
-    """The array as a tensor; on a CPU it shares memory, be that of all workers of the machine."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor does anyone write
-        return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-
 class Block(NamedTuple):
-    """What the steps from `start` on need: pictures `[steps, batch, seeds]`, and masks' states `[steps, seeds]`."""
+    """What the steps from `start` on need: pictures' places `[steps, batch, seeds]`, masks' states `[steps, seeds]`."""
 
     start: int
     order: NDArray[np.int64]
@@ -228,10 +242,10 @@ class Trainer:
         assert len({program(run) for run in runs}) == 1, "runs of one array share their program"
         first = runs[0]
         self.runs, self.device, self.dtype = tuple(runs), device, dtype
-        self.data = on_device(data, device)
+        self.data = device_data(data, device)
         # Training pictures come shuffled by the split's rule, so that the first of them stand for all.
-        self.examples = first.train_examples or len(self.data.train[1])
-        assert self.examples <= len(self.data.train[1]), "more training pictures than there are"
+        self.examples = first.train_examples or len(data.split.train)
+        assert self.examples <= len(data.split.train), "more training pictures than there are"
         self.shape = Shape.of(first, self.data.shape, self.data.classes)
         self.method = METHODS[method or _method(first, device)](first.precision, device)
         self.steps, self.batch_size = first.steps, first.batch_size
@@ -302,9 +316,9 @@ class Trainer:
 
     def curve_accuracy(self) -> NDArray[np.float64]:
         """Accuracy `[runs]` on the first `curve_examples` validation pictures."""
-        pictures, labels = self.data.validation
-        count = curve_examples(self.runs[0], len(labels))
-        return np.asarray(self.evaluate(pictures[:count], labels[:count])[0].mean(axis=1))
+        places = self.data.split.validation
+        chosen = self.data.part(places[: curve_examples(self.runs[0], len(places))])
+        return np.asarray(self.evaluate(*chosen)[0].mean(axis=1))
 
     @torch.no_grad()
     def evaluate(self, pictures: torch.Tensor, labels: torch.Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -460,7 +474,7 @@ class Trainer:
     def _batch(self, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The batch at this place of the block: pictures as activations, and labels `[networks, batch]`."""
         chosen = self.order.index_select(0, place).squeeze(0).index_select(1, self.seed_of_network)
-        pictures, labels = self.data.train
+        pictures, labels = self.data.pictures, self.data.labels
         if self.method.runs_first:
             chosen = chosen.T
         batch = pictures[chosen.flatten()].view(*chosen.shape, *pictures.shape[1:]).transpose(2, 3)
@@ -506,7 +520,7 @@ class Trainer:
 
     def _block(self, start: int) -> "Block":
         stop = min(start + ORDER_BLOCK, self.steps)
-        order = np.stack([batches.take(start, stop) for batches in self.batches], axis=2)
+        order = np.stack([self.data.split.train[batches.take(start, stop)] for batches in self.batches], axis=2)
         states = {
             layer: np.stack([streams.dropout_states(seed, layer, start, stop) for seed in self.seeds], axis=1)
             for layer in self.states
@@ -536,6 +550,12 @@ class Trainer:
             layer: Dropout(states.index_select(0, place)[0], self.dropout_seeds, self.threshold, self.keep_scale)
             for layer, states in self.states.items()
         }
+
+
+@functools.lru_cache(maxsize=4)
+def device_data(data: Data, device: str) -> DeviceData:
+    """`data` on a device, kept from one array to the next."""
+    return DeviceData(data, device)
 
 
 def _networks(runs: Sequence[Run]) -> tuple[tuple[Run, ...], list[list[int]]]:

@@ -69,7 +69,7 @@ def proxy(port: int, faults: Faults) -> Iterator[tuple[str, list[str]]]:
 
         def forward(self) -> None:
             requests.append(f"{self.command} {self.path}")
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.body()
             kind = faults.next()
             if kind == "slow":
                 time.sleep(0.3)
@@ -81,7 +81,8 @@ def proxy(port: int, faults: Faults) -> Iterator[tuple[str, list[str]]]:
                 self.answer(500, [], b"")
                 return
             with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as upstream:
-                upstream.request(self.command, self.path, body, dict(self.headers))
+                headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
+                upstream.request(self.command, self.path, body, headers | {"Content-Length": str(len(body))})
                 found = upstream.getresponse()
                 content = found.read()
             if kind == "late":
@@ -89,6 +90,17 @@ def proxy(port: int, faults: Faults) -> Iterator[tuple[str, list[str]]]:
                 self.connection.close()
                 return
             self.answer(found.status, found.getheaders(), content)
+
+        def body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            parts = []
+            while size := int(self.rfile.readline().split(b";")[0], 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            while self.rfile.readline().strip():
+                pass
+            return b"".join(parts)
 
         def answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
             self.send_response(status)

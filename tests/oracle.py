@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sweep import streams
-from sweep.data import Data, batches
+from sweep.data import Data, Pool, Split, batches
 from sweep.runs import Run
 from sweep.train import Trainer
 
@@ -46,7 +46,10 @@ def synthetic(
         pictures = random.integers(0, top, (count, channels, height, width)).astype(np.uint8)
         return pictures, random.integers(0, classes, count)
 
-    return Data("synthetic", part(examples), part(held_out), part(held_out), classes, "none")
+    parts = [part(count) for count in (examples, held_out, held_out)]
+    pictures, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    places = np.split(np.arange(len(labels)), [examples, examples + held_out])
+    return Data("synthetic", Pool(pictures, labels, tuple(map(str, range(classes)))), Split(*places))
 
 
 ACTIVATIONS = {

@@ -234,6 +234,10 @@ BAD_LOOKS = {
     "a sheet that is no PNG": (["--show", "digits", "--out", "x.jpg"], "must end in .png"),
     "a sheet in no folder": (["--show", "digits", "--out", "none/x.png"], "there is no folder none"),
     "pictures that are not here": (["--show", "folder:none"], "there is no folder"),
+    "a home that is nobody's": (["--show", "folder:~nobody-here/x"], "there is no folder"),
+    "fonts that are nowhere": (["--fonts", "none"], "--fonts none: there is no such folder"),
+    "a size of pictures that are no folder's": (["--show", "digits", "--image-size", "9"], "--image-size 9: resizes"),
+    "a sheet of nothing": (["--out", "x.png"], "--out: belongs to --show NAME"),
 }
 
 

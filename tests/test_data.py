@@ -78,7 +78,7 @@ def test_pictures_other_than_those_that_run_ids_were_given_for_are_refused(monke
     pictures = pool.pictures.copy()
     pictures[17, 0, 14, 14] ^= 1
     load.cache_clear()
-    monkeypatch.setattr(data, "_mnist5k", lambda: Pool(pictures, pool.labels, pool.class_names))
+    monkeypatch.setattr(data, "_embedded", lambda _: Pool(pictures, pool.labels, pool.class_names))
     with pytest.raises(InputError, match="fingerprint"):
         load("mnist5k")
 

@@ -14,8 +14,9 @@ from sweep.errors import InputError
 
 KEYS = [
     *("pairs", "effect", "low", "high", "equivalence_low", "equivalence_high", "detected", "verdict"),
-    *("direction", "reason", "sensitive", "verdict_familywise", "pairs_needed", "accuracy_bias"),
-    *("accuracy_no_bias", "rho", "diverged_bias", "diverged_no_bias"),
+    *("direction", "reason", "sensitive", "bootstrap_low", "bootstrap_high", "verdict_familywise", "pairs_needed"),
+    *("accuracy_bias", "accuracy_no_bias", "rho", "gain", "only_bias", "only_no_bias", "test_pictures"),
+    *("seed_spread", "picture_spread", "diverged_bias", "diverged_no_bias"),
 ]
 
 
@@ -63,6 +64,30 @@ def test_the_verdict_is_that_of_one_sided_t_tests(margin: float) -> None:
     beyond = stats.ttest_1samp(NOISY, margin, alternative="greater").pvalue
     expected = "equivalent" if max(below, above) < 0.05 else "matters" if beyond < 0.025 else "undecided"
     assert cell(with_bias, without, margin)["verdict"] == expected
+
+
+@pytest.mark.parametrize("margin", [0.2, 0.95, 1.3])
+def test_equivalence_is_that_of_two_one_sided_tests_in_statsmodels(margin: float) -> None:
+    from statsmodels.stats.weightstats import ttost_paired
+
+    with_bias, without = (100 * np.array(arm) for arm in shifted(NOISY))
+    p, *_ = ttost_paired(with_bias, without, -margin, margin)
+    one = cell(*shifted(NOISY), margin)
+    assert (one["verdict"] == "equivalent") == (p < 0.05)
+    # The 1 - 2 alpha interval touches the margin where the test's p is alpha.
+    for confidence in (0.8, 0.9, 0.99):
+        records = effects.cells(table(*shifted(NOISY)), margin, confidence)
+        reach = max(-records[0]["equivalence_low"], records[0]["equivalence_high"])
+        assert ttost_paired(with_bias, without, -reach, reach)[0] == pytest.approx(1 - confidence, abs=1e-10)
+
+
+@pytest.mark.parametrize(("to", "one_sided"), [(0.99, False), (0.99, True), (0.8, False)])
+def test_an_interval_at_another_confidence_is_the_same_interval_rescaled(to: float, one_sided: bool) -> None:
+    pairs, mean, spread = np.array([2, 6, 50]), np.array([0.3, -1.0, 0.0]), np.array([1.0, 0.4, 0.0])
+    low, high = verdicts.interval(pairs, mean, spread, 0.95)
+    expected = verdicts.interval(pairs, mean, spread, 2 * to - 1 if one_sided else to)
+    found = verdicts.rescaled(pairs, low, high, confidence=0.95, to=to, one_sided=one_sided)
+    assert np.concatenate(found) == pytest.approx(np.concatenate(expected), abs=1e-10)
 
 
 def test_all_three_verdicts_occur_with_their_direction() -> None:

@@ -4,6 +4,8 @@ import functools
 import hashlib
 import http.server
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -231,6 +233,46 @@ def test_a_folder_s_facts_are_of_its_pixels_and_come_from_the_cache_until_it_cha
     assert Library(shelf).facts(f"folder:{moved}").identity != first.identity
 
 
+def test_class_folders_that_are_links_are_followed_and_seen_to_change(tree: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in "abc":
+        (linked / name).symlink_to(tree / name)
+    shelf = tmp_path / "data"
+    first = Library(shelf).facts(f"folder:{linked}")
+    assert first.train == 42 and Library(shelf).here(f"folder:{linked}")
+    (tree / "a" / "new.png").write_bytes(png(np.zeros((6, 6), np.uint8)))
+    assert Library(shelf).facts(f"folder:{linked}").identity != first.identity
+    (linked / "d").mkdir()
+    with pytest.raises(InputError, match="class 'd' has no readable picture"):
+        Library(shelf).facts(f"folder:{linked}")
+
+
+def test_links_to_nothing_and_names_that_are_no_text_are_named_and_skipped(tree: Path, tmp_path: Path) -> None:
+    (tree / "a" / "dead.png").symlink_to("/nowhere")
+    os.rename(os.fsencode(tree / "c"), os.fsencode(tree) + b"/caf\xe9")
+    shelf = Library(tmp_path / "data")
+    pool = shelf.pool(f"folder:{tree}")
+    assert pool.class_names == ("a", "b", "caf\\xe9") and len(pool.labels) == 60
+    assert pool.notes == ("1 unreadable files skipped: a/dead.png",)
+    assert Library(tmp_path / "data").pool(f"folder:{tree}").class_names == pool.class_names
+
+
+def test_a_cache_that_may_not_be_written_is_no_hindrance(tree: Path, tmp_path: Path) -> None:
+    """As another user, or on a full disk: the library that writes the cache has errors of its own."""
+    program = (
+        "import resource, sys; from pathlib import Path; from sweep.library import Library\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "print(Library(Path(sys.argv[1])).facts(sys.argv[2]).train)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "data"), f"folder:{tree}"], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "42", done.stderr
+    assert list((tmp_path / "data" / "cache").iterdir()) == []
+
+
 def test_another_size_is_another_identity_and_another_place_in_the_cache(tree: Path, tmp_path: Path) -> None:
     shelf = Library(tmp_path / "data")
     small, large = (shelf.facts(f"folder:{tree}", size) for size in (4, 12))
@@ -331,6 +373,24 @@ def test_a_download_with_another_checksum_is_not_kept(
     assert "what came has another checksum" in said and address in said
     assert f"put it at {folder / 'cifar-10-python.tar.gz'} (MD5 {datasets.CIFAR10.tgz_md5})" in said
     assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+def test_an_archive_without_checksum_that_did_not_come_whole_is_not_kept(
+    server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, served = server
+    whole = write_tar(served / "good" / "notMNIST_small.tar.gz", letter_files().items()).read_bytes()
+    for name, content in {"half": whole[: len(whole) // 2], "page": b"<html>log in first</html>"}.items():
+        (served / name).mkdir()
+        (served / name / "notMNIST_small.tar.gz").write_bytes(content)
+    folder = tmp_path / "data"
+    monkeypatch.setattr(download, "NOTMNIST", (f"{address}half/", f"{address}page/"))
+    with pytest.raises(NotHere) as refused:
+        Library(folder).load("notmnist")
+    assert str(refused.value).count("what came: is damaged, or is not a .tar.gz archive") == 2
+    assert [path for path in folder.rglob("*") if path.is_file()] == []
+    monkeypatch.setattr(download, "NOTMNIST", (f"{address}half/", f"{address}good/"))
+    assert len(Library(folder).load("notmnist").test[1]) == 60
 
 
 def test_offline_with_nothing_cached_says_what_was_tried_and_where_to_put_the_file(

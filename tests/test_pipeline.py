@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from object_store import Faults, environment, proxy, serving
 from real_formats import pictures, png, write_cifar, write_folder
 
 SWEEP = [sys.executable, "-m", "sweep"]
@@ -79,7 +80,7 @@ def test_a_launch_trains_every_run_once_and_draws_the_picture(
     assert str(report / "effect_by_width.png") in done.stdout
     assert str(report / "report.md") in done.stdout
     assert f"{RUNS} runs trained" in done.stdout
-    assert {path.name for path in store.iterdir()} == {"runs", "curves", "sweeps", "reports"}
+    assert {path.name for path in store.iterdir()} == {"runs", "curves", "sweeps", "looks", "leases", "reports"}
 
 
 def test_ray_stays_out_of_the_way(launched: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -306,6 +307,60 @@ def test_a_lost_worker_is_replaced_and_nothing_but_its_arrays_is_trained_again(
     )
 
 
+def test_two_launches_at_once_share_the_work_and_both_end_with_all_of_it(tmp_path: Path) -> None:
+    space, store = tmp_path / "shared.yaml", tmp_path / "results"
+    space.write_text("{settings: {steps: 400}, axes: {width: [1, 2, 3, 4, 5, 6], seed: 4}}")
+    command = [*SWEEP, "launch", str(space), "--store", str(store), "--json"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    summaries = [json.loads(out) for out, _ in said]
+    for summary in summaries:
+        assert (summary["trained"] + summary["already"], summary["failed"]) == (48, 0)
+    # Both may have started the same array at the same moment, on each of their workers.
+    assert 48 <= sum(summary["trained"] for summary in summaries) <= 48 + 2 * 8
+    rows = rows_of(store)
+    assert len(rows) == rows["run_id"].nunique() == 48
+    assert list((store / "leases").iterdir()) == list((store / "runs").glob(".*")) == []
+
+
+def test_a_sweep_in_an_object_store_is_launched_reported_and_read_and_listed_once(tmp_path: Path) -> None:
+    space, address = tmp_path / "small.yaml", "s3://bucket/some/prefix"
+    space.write_text("{settings: {steps: 6}, axes: {width: [1, 2], seed: 4}}")
+    faults = Faults(seed=5, errors=0.03, drops=0.02, late=0.02, slow=0.02)
+    with serving() as port, proxy(port, faults) as (endpoint, requests), environment(endpoint) as variables:
+
+        def remote(*arguments: str | Path) -> str:
+            done = subprocess.run(
+                [*SWEEP, *map(str, arguments), "--store", address],
+                capture_output=True,
+                text=True,
+                timeout=300,
+                env=os.environ | variables,
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        launched = json.loads(remote("launch", space, "--json"))
+        assert (launched["trained"], launched["failed"]) == (16, 0)
+        assert launched["report"] == f"{address}/reports/small"
+        listed = [request for request in requests if "list-type" in request and "runs" in request]
+        retried = faults.seen["error"] + faults.seen["drop"] + faults.seen["late"]
+        assert 1 <= len(listed) <= 1 + retried
+        assert json.loads(remote("launch", space, "--json"))["already"] == 16
+        remote("export", "small", "--to", tmp_path / "small.parquet")
+        assert "reports/small/report.html" in remote("report", "small")
+        [status] = json.loads(remote("status", "--json"))
+        assert status["done"] == 16
+    local = tmp_path / "local"
+    sweep("launch", space, store=local)
+    away = pd.read_parquet(tmp_path / "small.parquet").sort_values(["width", "seed", "bias"], ignore_index=True)
+    here = rows_of(local).sort_values(["width", "seed", "bias"], ignore_index=True)
+    pd.testing.assert_frame_equal(
+        without_times_and_places(away), without_times_and_places(here), check_exact=True, check_dtype=False
+    )
+
+
 TRUSTING = """
 import sys, pytest
 from pathlib import Path
@@ -365,9 +420,16 @@ def test_the_same_pictures_elsewhere_are_the_same_runs(tmp_path: Path) -> None:
         folder = tmp_path / place
         folder.mkdir()
         np.savez(folder / "x.npz", images=images, labels=labels)
-        (folder / "same.yaml").write_text("{settings: {dataset: 'npz:x.npz', width: 1, steps: 2}, axes: {seed: 2}}")
+        seeds = 2 if place == "here" else 3
+        space = f"{{settings: {{dataset: 'npz:x.npz', width: 1, steps: 2}}, axes: {{seed: {seeds}}}}}"
+        (folder / "same.yaml").write_text(space)
         done = json.loads(sweep("launch", folder / "same.yaml", "--json", store=store).stdout)
-        assert (done["trained"], done["already"]) == ((4, 0) if place == "here" else (0, 4))
+        assert (done["trained"], done["already"]) == ((4, 0) if place == "here" else (2, 4))
+    # Two of the rows know the pictures by another path; to the sweep they are one data set.
+    verdict = json.loads(sweep("report", "same", "--json", store=store).stdout)
+    assert verdict["factors"] == [] and [cell["pairs"] for cell in verdict["cells"]] == [3]
+    sweep("export", "same", "--to", tmp_path / "same.csv", store=store)
+    assert set(pd.read_csv(tmp_path / "same.csv")["dataset"]) == {f"npz:{tmp_path / 'there' / 'x.npz'}"}
     twice = tmp_path / "twice.yaml"
     twice.write_text("axes: {dataset: ['npz:here/x.npz', 'npz:there/x.npz']}")
     assert "hold the same pictures; name one of them" in sweep("launch", twice, store=store, status=2).stderr

@@ -242,5 +242,5 @@ def test_the_dead_and_the_living_are_told_apart() -> None:
     while is_alive(child.pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not is_alive(child.pid), "a zombie is dead"
-    child.wait()
+    child.communicate()
     assert not is_alive(child.pid)

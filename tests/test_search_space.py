@@ -134,7 +134,8 @@ def test_a_million_runs_are_walked_whether_in_few_cells_or_in_many(axes: dict[st
         "{}",
         "name: 1e3x\naxes: {seed: 4}",
         "name: '1e3'\nanalysis: {margin: 0.5}",
-        "name: 'on'\nanalysis: {confidence: 0.9}",
+        "name: 'on'\nanalysis: {confidence: 0.9, looks: 3}",
+        "{axes: {learning_rate: [0.1, 0.2]}, analysis: {tune: [learning_rate]}}",
         "settings: {bias: false, seed: 3, evaluate_every: 7}",
         "axes: {seed: [0, 2], learning_rate: [1e-5, 1], width: &w [1, 2], depth: *w}\n"
         "exclude: [{width: 1, seed: 2}, {learning_rate: [1]}]",
@@ -276,7 +277,7 @@ REFUSED = {
         1,
         "settings.image_size: resizes the pictures of folder:PATH; those of mnist5k are used as they are",
     ),
-    "image size as an axis": ("axes: {image_size: [8]}", 1, "is no part of what a run is, and so never varies"),
+    "image size as an axis": ("axes: {image_size: [8]}", 1, "is no axis: it stands under settings; a sweep for each"),
     "fewer pictures than a batch": (
         "settings: {dataset: digits}\naxes: {batch_size: [16, 1259]}",
         2,
@@ -286,6 +287,21 @@ REFUSED = {
         "settings: {train_examples: 15}",
         1,
         "settings.train_examples: fewer training pictures (15, of mnist5k) than a batch takes (16)",
+    ),
+    "pictures that pooling makes nothing of": (
+        f"settings: {{dataset: notmnist, pooling: max}}\ndata: {{notmnist: {PINNED.replace('28, 28', '3, 9')}}}",
+        1,
+        "settings.pooling: pooling max at depth 2 needs pictures of 4 x 4 or more; those of notmnist are 3 x 9",
+    ),
+    "a pin of pictures that are fixed": (
+        f"data: {{mnist5k: {PINNED}}}",
+        1,
+        "data.mnist5k: its pictures are fixed by the program",
+    ),
+    "a pinned picture of two sides": (
+        f"settings: {{dataset: notmnist}}\ndata: {{notmnist: {PINNED.replace('1, 28, 28', '28, 28')}}}",
+        2,
+        "data.notmnist.picture: [28, 28] is not allowed: a mapping with fingerprint",
     ),
     "pinned data that is not there": (
         f"data: {{notmnist: {PINNED}}}",
@@ -371,8 +387,23 @@ REFUSED = {
         1,
         "analysis.confidence: 0.5 is not allowed: a number above",
     ),
-    "several looks": ("analysis: {looks: 3}", 1, "analysis.looks: 3 is not built yet; today only 1"),
-    "tuning": ("analysis: {tune: width}", 1, "analysis.tune: 'width' is not built yet; leave it out"),
+    "no look": ("analysis: {looks: 0}", 1, "analysis.looks: 0 is not allowed: an integer from 1 to 100"),
+    "tuning what is no list": (
+        "analysis: {tune: width}",
+        1,
+        "analysis.tune: 'width' is not allowed: a list with learning_rate",
+    ),
+    "tuning another setting": (
+        "analysis: {tune: [width]}",
+        1,
+        "analysis.tune[0]: 'width' is not allowed: a list with learning_rate",
+    ),
+    "tuning twice": ("analysis: {tune: [learning_rate, learning_rate]}", 1, "a list with learning_rate"),
+    "tuning what is no axis": (
+        "axes: {learning_rate: [0.1]}\nanalysis: {tune: [learning_rate]}",
+        2,
+        "analysis.tune: learning_rate is no axis with several levels",
+    ),
     "tracking": ("tracking: mlflow", 1, "tracking: 'mlflow' is not built yet; leave it out"),
     "unknown analysis": ("analysis: {marign: 1}", 1, "analysis.marign: unknown key; did you mean 'margin'?"),
     "name with a path": ("name: ../x", 1, "name: '../x' is not allowed: text of letters"),
@@ -549,7 +580,8 @@ def test_a_shipped_search_space_loads_and_fits_the_schema(path: Path) -> None:
         "settings: {split: -1}",
         "settings: {dataset: notminst}",
         "analysis: {confidence: 0.5}",
-        "analysis: {looks: 2}",
+        "analysis: {looks: 0}",
+        "analysis: {tune: [width]}",
         "tracking: mlflow",
         "name: a/b",
         "width: 3",
@@ -577,10 +609,20 @@ def test_the_width_question_is_asked_as_stated() -> None:
         "{axes: {depth: [1, 2], bias_layers: [conv, later_conv]}, exclude: [{depth: 1, bias_layers: later_conv}]}",
         "{axes: {protocol: [paired, shared_weights], seed: 3}, exclude: [{protocol: paired, bias: true, seed: 2}]}",
         "settings: {train_examples: 3500, protocol: shared_weights}",
+        "{axes: {dataset: [digits, mnist5k], train_examples: [99, 3000]},"
+        " exclude: [{dataset: digits, train_examples: 3000}]}",
+        "{axes: {train_examples: [8, 32], batch_size: [8, 16]}, exclude: [{train_examples: 8, batch_size: 16}]}",
     ],
 )
 def test_what_would_make_no_sense_together_may_be_excluded(text: str) -> None:
     assert space(text).run_count() > 0
+
+
+def test_what_was_launched_once_is_read_whatever_is_allowed_by_now() -> None:
+    text = b"settings: {train_examples: 10}"
+    assert parse(text, Path("x.yaml"), launched=True).fixed["train_examples"] == 10
+    with pytest.raises(InputError, match="than a batch takes"):
+        parse(text, Path("x.yaml"))
 
 
 def test_settings_of_every_kind_are_accepted_together() -> None:

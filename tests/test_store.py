@@ -1,3 +1,4 @@
+import dataclasses
 import datetime
 import json
 import multiprocessing
@@ -55,7 +56,8 @@ def test_rows_come_back_as_written_with_every_column_of_the_contract(store: Stor
 def test_a_file_from_before_a_setting_was_there_is_read_with_its_default(store: Store) -> None:
     store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     path = store.root / "runs" / f"{'a' * 20}.parquet"
-    pq.write_table(pq.read_table(path).drop_columns("image_size"), path)
+    older = pq.read_table(path).drop_columns("image_size").replace_schema_metadata({"schema_version": "1"})
+    pq.write_table(older, path)
     rows = store.rows(IDS)
     assert rows.column_names == RUNS_SCHEMA.names
     assert rows["image_size"].to_pylist() == [None] * 4
@@ -66,7 +68,7 @@ def test_files_carry_the_schema_version_and_how_many_pictures_a_curve_point_used
     store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     rows = pq.read_schema(store.root / "runs" / f"{'a' * 20}.parquet")
     curves = pq.read_schema(store.root / "curves" / f"{'a' * 20}.parquet")
-    assert rows.metadata[b"schema_version"] == curves.metadata[b"schema_version"] == b"1"
+    assert rows.metadata[b"schema_version"] == curves.metadata[b"schema_version"] == b"2"
     assert curves.metadata[b"validation_examples"] == b"43"
     assert rows.names == RUNS_SCHEMA.names
     assert curves.names == CURVES_SCHEMA.names == ["run_id", "step", "train_loss", "validation_accuracy"]
@@ -85,6 +87,84 @@ def test_a_run_that_stands_twice_counts_once_with_its_earliest_row(store: Store)
     store.write("a" * 20, RUNS, IDS, [outcome(0.9)] * 4, BY)
     assert store.rows(IDS)["test_accuracy"].to_pylist() == [0.5, 0.5, 0.9, 0.9]
     assert store.statuses() == dict.fromkeys(IDS, "ok")
+
+
+def test_of_rows_finished_at_the_same_time_that_of_the_first_array_counts(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> "Stopped":
+            return cls(2026, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr("sweep.store.datetime.datetime", Stopped)
+    store.write("b" * 20, RUNS[:2], IDS[:2], [outcome(0.9, diverged=True)] * 2, BY)
+    store.write("a" * 20, RUNS[:2], IDS[:2], [outcome(0.5)] * 2, BY)
+    found = store.read(IDS)
+    assert found.rows["test_accuracy"].to_pylist() == [0.5, 0.5]
+    assert found.array_ids == ["a" * 20] * 2
+    assert store.statuses() == dict.fromkeys(IDS[:2], "ok")
+
+
+def test_runs_that_stand_twice_are_counted_and_those_that_disagree(store: Store) -> None:
+    store.write("b" * 20, RUNS, IDS, [outcome(0.5)] * 4, BY)
+    store.write("a" * 20, RUNS[:3], IDS[:3], [outcome(0.5), outcome(0.75), outcome(0.5)], BY)
+    store.write("c" * 20, RUNS[1:2], IDS[1:2], [outcome(0.8)], BY)
+    found = store.read(IDS)
+    assert (found.repeated, found.disagreeing) == (3, 1)
+    assert found.rows["run_id"].to_pylist() == IDS
+    assert found.array_ids == ["b" * 20] * 4
+    alone = store.read([IDS[3]])
+    assert (alone.repeated, alone.disagreeing, len(alone.rows)) == (0, 0, 1)
+
+
+def test_rows_come_in_the_order_asked_for_from_whatever_arrays(store: Store) -> None:
+    store.write("b" * 20, RUNS[:2], IDS[:2], [outcome(0.1), outcome(0.2)], BY)
+    store.write("a" * 20, RUNS[2:], IDS[2:], [outcome(0.3), outcome(0.4)], BY)
+    assert store.rows(IDS[::-1])["test_accuracy"].to_pylist() == [0.4, 0.3, 0.2, 0.1]
+    assert store.rows([]).num_rows == 0
+    assert store.rows(IDS).schema.names == RUNS_SCHEMA.names
+
+
+def test_a_curve_is_that_of_the_row_that_counts(store: Store) -> None:
+    store.write("b" * 20, RUNS[:2], IDS[:2], [outcome(0.5)] * 2, BY)
+    other = dataclasses.replace(outcome(0.9), curve=(Point(7, 0.5, 0.75),))
+    store.write("a" * 20, RUNS, IDS, [other] * 4, BY)
+    curves = store.curves([IDS[1], IDS[2], "unknown"])
+    assert curves.schema.names == CURVES_SCHEMA.names
+    assert curves.to_pylist() == [
+        {"run_id": IDS[1], "step": 5, "train_loss": 1.25, "validation_accuracy": 0.125},
+        {"run_id": IDS[1], "step": 10, "train_loss": 1.25, "validation_accuracy": 0.25},
+        {"run_id": IDS[2], "step": 7, "train_loss": 0.5, "validation_accuracy": 0.75},
+    ]
+    found = store.read(IDS[:1])
+    assert len(store.curves(IDS[:1], found.array_ids)) == 2
+
+
+def test_runs_without_a_curve_are_left_out(store: Store) -> None:
+    store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
+    (store.root / "curves" / f"{'a' * 20}.parquet").unlink()
+    assert store.curves(IDS).num_rows == 0
+
+
+def test_damaged_curves_are_named(store: Store) -> None:
+    store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
+    path = store.root / "curves" / f"{'a' * 20}.parquet"
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(InputError, match=rf"{path}: is no table of this store"):
+        store.curves(IDS)
+
+
+def test_looks_come_back_in_their_order_and_by_sweep(store: Store) -> None:
+    assert store.looks("width") == []
+    for number in (2, 1, 11):
+        store.save_look("width", number, {"number": number, "new_run_ids": [], "looks": {"declared": 1}})
+    store.save_look("other", 1, {"number": 1, "new_run_ids": [], "looks": {"declared": 1}})
+    assert [look["number"] for look in store.looks("width")] == [1, 2, 11]
+    for damaged in ('{"num', "[1]", '{"new_run_ids": []}'):
+        (store.root / "looks" / "width" / "0002.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"0002\.json: is no record of a look"):
+            store.looks("width")
 
 
 def test_an_unfinished_temporary_file_is_never_read(store: Store) -> None:
@@ -148,8 +228,8 @@ def test_a_table_of_a_newer_version_is_refused_with_the_way_out(store: Store) ->
     store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     path = store.root / "runs" / f"{'a' * 20}.parquet"
     table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({"schema_version": "2"}), path)
-    with pytest.raises(InputError, match=r"newer sweep \(schema version 2.*upgrade"):
+    pq.write_table(table.replace_schema_metadata({"schema_version": "3"}), path)
+    with pytest.raises(InputError, match=r"newer sweep \(schema version 3.*upgrade"):
         store.rows(IDS)
 
 

@@ -61,7 +61,10 @@ def test_each_end_is_a_fixed_sequence_that_stops_at_its_first_failure(
     assert record["equivalent_from"] == equivalent_from
     assert record["monotone"] is monotone
     assert record["levels"] == [1, 2, 4, 8, 16]
-    assert record["equivalent_from_familywise"] is record["matters_up_to_familywise"] is None
+    # One axis is a family of one.
+    assert record["matters_up_to_familywise"] == matters_up_to
+    assert record["equivalent_from_familywise"] == equivalent_from
+    assert {"margin": 0.5, "matters_up_to": matters_up_to, "equivalent_from": equivalent_from} in record["margins"]
 
 
 @pytest.mark.parametrize(

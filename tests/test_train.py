@@ -1,7 +1,6 @@
 """Fused equals unfused, and nothing that shares an array with a run can be seen in its result."""
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,18 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweep import methods
-from sweep.data import Data, load
+from sweep.data import Data, Pool, load
 from sweep.plan import MethodName
 from sweep.runs import Run
 from sweep.train import (
     CURVE_COST,
     EVALUATION_NUMBERS,
     ORDER_BLOCK,
+    DeviceData,
     Outcome,
     Trainer,
     _halves,
     curve_examples,
-    on_device,
     train,
 )
 
@@ -661,25 +660,25 @@ def test_ticks_come_at_every_point_and_after_every_block_of_batches() -> None:
 
 
 def test_a_data_set_stays_on_its_device_from_one_array_to_the_next_and_is_not_copied_on_a_cpu() -> None:
-    data = load("mnist5k")
-    one, other = Trainer([Run(width=1, steps=1)], data), Trainer([Run(width=2, steps=1, train_examples=50)], data)
-    assert one.data is other.data
-    assert one.data.train[0].data_ptr() == data.train[0].ctypes.data
+    data, other_split = load("mnist5k"), load("mnist5k", 1)
+    runs = [(Run(width=1, steps=1), data), (Run(width=2, train_examples=50), data), (Run(split=1), other_split)]
+    trainers = [Trainer([run], each) for run, each in runs]
+    assert trainers[0].data is trainers[1].data
+    places = {trainer.data.pictures.data_ptr() for trainer in trainers}
+    assert places == {data.pool.pictures.ctypes.data}
 
 
 def test_pictures_out_of_shared_memory_need_not_be_writable() -> None:
-    parts = [(pictures.copy(), labels.copy()) for pictures, labels in (GREY.train, GREY.validation, GREY.test)]
-    for array in itertools.chain(*parts):
-        array.flags.writeable = False
-    frozen = dataclasses.replace(GREY, train=parts[0], validation=parts[1], test=parts[2])
+    frozen = Pool(GREY.pool.pictures.copy(), GREY.pool.labels.copy(), GREY.pool.class_names)
+    frozen.pictures.flags.writeable = frozen.labels.flags.writeable = False
     runs = vary(SMALL, seed=[0, 1])
-    assert results(runs, frozen) == results(runs, GREY)
+    assert results(runs, dataclasses.replace(GREY, pool=frozen)) == results(runs, GREY)
 
 
 @pytest.mark.parametrize("examples", [None, 7])
-def test_standardizing_uses_the_exact_moments_of_the_training_pictures_in_use(examples: int | None) -> None:
-    data = GREY
+@pytest.mark.parametrize("data", [GREY, COLOUR], ids=["grey", "colour"])
+def test_standardizing_uses_the_exact_moments_of_the_training_pictures_in_use(examples: int | None, data: Data) -> None:
     scaled = data.train[0][:examples] / 255
-    mean, deviation = on_device(data, "cpu").moments(examples or len(data.train[1]))
+    mean, deviation = DeviceData(data, "cpu").moments(examples or len(data.train[1]))
     np.testing.assert_allclose(mean, scaled.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(deviation, scaled.std(axis=(0, 2, 3)), rtol=1e-12)

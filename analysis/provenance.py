@@ -1,0 +1,96 @@
+"""Where the rows come from: data, devices, versions, times, and the settings that all of them share."""
+
+import functools
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+import sweep
+from analysis.effects import Record
+from sweep.runs import SETTINGS
+
+_COLUMNS: Final = {
+    "datasets": "dataset",
+    "dataset_fingerprints": "dataset_fingerprint",
+    "devices": "device",
+    "torch_versions": "torch_version",
+    "trainer_versions": "trainer_version",
+    "splits": "split",
+}
+
+
+def provenance(rows: pd.DataFrame, store: str | None) -> Record:
+    """What checked rows tell of their making: the distinct values of `_COLUMNS`, first and last `finished_at` (ISO
+    8601), `settings` that all rows share, `store`, `sweep_version` and `commit` of the program that analyses them.
+
+    Null where the table has no such column.
+    """
+    finished = _times(rows["finished_at"]) if "finished_at" in rows else pd.Series(dtype="datetime64[ns, UTC]")
+    return {
+        **{key: _distinct(rows, column) for key, column in _COLUMNS.items()},
+        "first_finished_at": finished.min().isoformat() if len(finished) else None,
+        "last_finished_at": finished.max().isoformat() if len(finished) else None,
+        "settings": shared(rows),
+        "store": store,
+        "sweep_version": _version(),
+        "commit": _commit(),
+    }
+
+
+def shared(rows: pd.DataFrame) -> Record:
+    """The settings that all rows share; never `bias` or `seed`."""
+    names = [name for name in SETTINGS if name in rows and name not in ("bias", "seed")]
+    return {name: _plain(rows[name].iloc[0]) for name in names if rows[name].nunique(dropna=False) == 1}
+
+
+def _times(column: pd.Series) -> pd.Series:
+    """What can be read as a time, in UTC."""
+    if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+        column = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
+    if not isinstance(column.dtype, pd.DatetimeTZDtype):
+        return column.iloc[:0]
+    times: pd.Series = column.dropna().dt.tz_convert("UTC")
+    return times
+
+
+def _distinct(rows: pd.DataFrame, column: str) -> list[Any] | None:
+    if column not in rows:
+        return None
+    return sorted((_plain(value) for value in rows[column].dropna().unique()), key=str)
+
+
+def _plain(value: Any) -> Any:
+    if pd.isna(value):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _version() -> str | None:
+    try:
+        return version("sweep")
+    except PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def _commit() -> str | None:
+    """The commit of the checkout that this program runs from, marked where files differ from it; null elsewhere."""
+    root = Path(sweep.__file__).resolve().parent.parent
+    top = _git(root, "rev-parse", "--show-toplevel")
+    # An installed package may lie in an environment inside somebody else's checkout.
+    if top is None or Path(top).resolve() != root:
+        return None
+    return _git(root, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

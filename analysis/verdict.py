@@ -1,0 +1,103 @@
+"""What the rows of one study say, as one record ready for JSON: the contents of `verdict.json`."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+import pandas as pd
+
+from analysis import effects, threshold, tuned, variance
+from analysis.alarms import alarms
+from analysis.effects import Record
+from analysis.grid import grid
+from analysis.hypotheses import hypotheses
+from analysis.provenance import provenance
+from analysis.tables import checked, ignored
+from analysis.verdicts import check_levels
+
+DEFAULTS: Final = {"margin": 0.5, "confidence": 0.95}
+
+
+def analyse(
+    rows: pd.DataFrame,
+    *,
+    name: str,
+    margin: float | None = None,
+    confidence: float | None = None,
+    declared: Mapping[str, Any] = MappingProxyType({}),
+    missing_runs: int = 0,
+    repeated_runs: int | None = None,
+    disagreeing_runs: int | None = None,
+    looks_taken: int | None = None,
+    looks_declared_before: int | None = None,
+    store: str | None = None,
+    record: Callable[[Record], None] | None = None,
+) -> Record:
+    """What `verdict.json` holds: counts, one record a cell, one a threshold, and what the reader must know.
+
+    `margin` is in percentage points, `confidence` is 1 - alpha of all looks together; what is None is taken from
+    `declared` (what was fixed before looking: `margin`, `confidence`, `looks`, `tune`), else from `DEFAULTS`, one look
+    and no tuning. Intervals and verdicts are at `looks["confidence_each"]`, which spends alpha evenly over the declared
+    looks. `missing_runs` are runs of the sweep that have no row, `repeated_runs` those that stand in the store twice,
+    `disagreeing_runs` those of them whose results differ. `looks_taken` is which look this is, None where none counts;
+    `looks_declared_before` is how many the earlier ones declared: more, declared after looking, are not planned.
+    `record` is called with the answer before anybody can see it. Raises InputError where the rows cannot be analysed.
+    """
+    rows = checked(rows)
+    given = {"margin": margin, "confidence": confidence}
+    levels = {level: _chosen(level, value, declared) for level, value in given.items()}
+    check_levels(**levels)
+    looks = int(declared.get("looks", 1))
+    each = {"margin": levels["margin"], "confidence": spent(levels["confidence"], looks)}
+    names = effects.factors(rows)
+    table = effects.matched(rows)
+    cells = threshold.familywise(effects.records(rows, table, names, **each), **each)
+    pairs, squares = sum(cell["pairs"] for cell in cells), grid(table, names)
+    origin = provenance(rows, store)
+    tuned_cells = _tuned(rows, list(declared.get("tune") or []), each)
+    verdict = {
+        "name": name,
+        **levels,
+        **{f"{level}_declared": declared.get(level) for level in given},
+        **{f"{level}_given": value is not None for level, value in given.items()},
+        "looks": {"declared": looks, "taken": looks_taken, "confidence_each": each["confidence"]},
+        "unplanned_look": None if looks_taken is None else looks_taken > min(looks, looks_declared_before or looks),
+        "runs": len(rows),
+        "missing_runs": missing_runs,
+        "repeated_runs": repeated_runs,
+        "disagreeing_runs": disagreeing_runs,
+        "pairs": pairs,
+        "missing_pairs": len(rows) - 2 * pairs,  # every run without a partner is a pair that misses one
+        "diverged_bias": sum(cell["diverged_bias"] for cell in cells),
+        "diverged_no_bias": sum(cell["diverged_no_bias"] for cell in cells),
+        "factors": names,
+        "ignored_columns": ignored(rows),
+        "cells": cells,
+        "thresholds": threshold.thresholds(cells, **each),
+        "hypotheses": hypotheses(squares, origin["settings"], **each),
+        "variance": variance.shares(squares),
+        "tuned_cells": tuned_cells,
+        "tuned_thresholds": None if tuned_cells is None else threshold.thresholds(tuned_cells, **each),
+        "alarms": alarms(cells, origin["settings"], disagreeing_runs),
+        "provenance": origin,
+        "aggregated": None,
+    }
+    if record is not None:
+        record(verdict)
+    return verdict
+
+
+def spent(confidence: float, looks: int) -> float:
+    """The confidence of each look, when alpha is divided evenly over so many (Bonferroni): 0.975 for 2 at 0.95."""
+    # Written so that a single look has exactly the confidence that was declared.
+    return confidence if looks == 1 else round(1 - (1 - confidence) / looks, 12)
+
+
+def _chosen(level: str, given: float | None, declared: Mapping[str, Any]) -> float:
+    return float(declared.get(level, DEFAULTS[level]) if given is None else given)
+
+
+def _tuned(rows: pd.DataFrame, tune: list[str], levels: Mapping[str, float]) -> list[Record] | None:
+    if not tune:
+        return None
+    return threshold.familywise(tuned.cells(rows, tune, **levels), **levels)
