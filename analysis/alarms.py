@@ -1,15 +1,20 @@
 """What makes the experiment itself doubtful, said before anything else."""
 
-from typing import Final
+from collections.abc import Collection, Mapping
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.effects import Record, settings
-from analysis.hypotheses import negative_control
+from analysis.hypotheses import CONV_BIASES, negative_control
 from analysis.wording import describe
 
 MOST_NAMED: Final = 3
+
+PAIRED: Final = ("dataset_fingerprint", "trainer_version", "image_size")
+"""What the runs of a pair have to share beside their settings."""
 
 
 def alarms(cells: list[Record], shared: Record, disagreeing: int | None) -> list[str]:
@@ -26,8 +31,8 @@ def alarms(cells: list[Record], shared: Record, disagreeing: int | None) -> list
         caught, condition = matters & control, ""
     else:
         norm = frame["batch_norm"] if "batch_norm" in frame else shared.get("batch_norm", False)
-        known = {name for name in ("bias_layers", "bias_init") if name in frame or name in shared}
-        caught = matters & np.asarray(norm, dtype=bool) & (not known)
+        layers = _possible(frame, shared, "bias_layers", CONV_BIASES)
+        caught = matters & np.asarray(norm, dtype=bool) & layers & _possible(frame, shared, "bias_init", {"zeros"})
         condition = " (if these are biases of convolutions that start at zero, which the table does not say)"
     if caught.any():
         found.append(_control(cells, np.flatnonzero(caught).tolist(), condition))
@@ -35,6 +40,33 @@ def alarms(cells: list[Record], shared: Record, disagreeing: int | None) -> list
         runs = "1 run stands" if disagreeing == 1 else f"{disagreeing:,} runs stand"
         found.append(f"{runs} in the store twice with different results; the earliest row counts.")
     return found
+
+
+def changed(declared: Mapping[str, Any], before: Mapping[str, Any]) -> list[str]:
+    """One sentence for every level that was declared otherwise when the results were first looked at."""
+    return [
+        f"The {name} {declared[name]:g} was declared after a look at {before[name]:g}: it is set before looking."
+        for name in ("margin", "confidence")
+        if declared.get(name) is not None and before.get(name) is not None and declared[name] != before[name]
+    ]
+
+
+def mixed(rows: pd.DataFrame, names: list[str]) -> list[str]:
+    """One sentence for everything but the bias that sets the two runs of a pair apart; `rows` are checked."""
+    found = []
+    for column in PAIRED:
+        if column in rows and rows[column].nunique(dropna=False) > 1:
+            count = int((rows.groupby([*names, "seed"], dropna=False)[column].nunique(dropna=False) > 1).sum())
+            if count:
+                found.append(f"The runs of {count:,} pairs differ in {column}: bias is not all that sets them apart.")
+    return found
+
+
+def _possible(frame: pd.DataFrame, shared: Record, name: str, levels: Collection[str]) -> NDArray[np.bool_] | bool:
+    """Where a setting is at one of these levels, or nobody says where it is."""
+    if name in frame:
+        return np.asarray(frame[name].isin(list(levels)), dtype=bool)
+    return name not in shared or shared[name] in levels
 
 
 def _control(cells: list[Record], caught: list[int], condition: str) -> str:

@@ -179,7 +179,8 @@ def _slope(levels: Levels) -> Floats:
 
 def _record(contrast: Contrast, grid: Grid, margin: float, confidence: float) -> Record:
     part = contrast.weights != 0
-    values = grid.complete(part) @ contrast.weights[part] if part.any() else np.empty(0)
+    # What stands behind the twelfth decimal is rounding, and would be a difference where there is no spread.
+    values = (grid.complete(part) @ contrast.weights[part]).round(12) if part.any() else np.empty(0)
     interval = mean_interval(values, confidence)
     return _judged(contrast, interval, len(values), margin, confidence)
 

@@ -39,7 +39,7 @@ def draw(
     for name in names:
         if name in made:
             made[name](out / name)
-        else:
+        elif (out / "verdict.json").exists():  # else the folder holds no report of ours
             for kind in ("svg", "png"):
                 (out / f"{name}.{kind}").unlink(missing_ok=True)
     return [name for name in names if name in made]

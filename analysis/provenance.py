@@ -1,11 +1,13 @@
 """Where the rows come from: data, devices, versions, times, and the settings that all of them share."""
 
 import functools
+import math
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 import sweep
@@ -59,13 +61,21 @@ def _times(column: pd.Series) -> pd.Series:
 def _distinct(rows: pd.DataFrame, column: str) -> list[Any] | None:
     if column not in rows:
         return None
-    return sorted((_plain(value) for value in rows[column].dropna().unique()), key=str)
+    present = rows[column].dropna()
+    if present.dtype == object:
+        present = present.map(_plain)
+    return sorted((_plain(value) for value in present.unique()), key=str)
 
 
 def _plain(value: Any) -> Any:
-    if pd.isna(value):
+    """The value as JSON has it; what JSON has not, as text."""
+    if pd.api.types.is_scalar(value) and pd.isna(value):
         return None
-    return value.item() if hasattr(value, "item") else value
+    value = value.item() if isinstance(value, np.generic) else value
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, int | float) and finite:
+        return value
+    return str(value).encode("utf-8", "replace").decode()  # half a character can be in a table, and in no file
 
 
 def _version() -> str | None:

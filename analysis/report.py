@@ -32,15 +32,16 @@ def write(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: the report's folder cannot be made: {error.strerror}") from error
+    html, verdict["aggregated"] = page.render(verdict, pairs, bands)
+    answer = json.dumps(verdict, allow_nan=False, indent=2) + "\n"
     with replacing(out / "effects.parquet") as path:
         pairs.to_parquet(path, index=False)
     figures = plots.draw(verdict, pairs, bands, out)
-    html, verdict["aggregated"] = page.render(verdict, pairs, bands)
     for file, text in {
         "report.md": markdown(verdict, figures),
         "report.html": html,
         # Last: whoever finds the verdict finds the rest.
-        "verdict.json": json.dumps(verdict, allow_nan=False, indent=2) + "\n",
+        "verdict.json": answer,
     }.items():
         with replacing(out / file) as path:
             path.write_text(text, encoding="utf-8")

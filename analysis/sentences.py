@@ -58,7 +58,8 @@ def tuned(verdict: Record) -> list[str]:
         return []
     lines = [one["statement"] for one in verdict["tuned_thresholds"] or []]
     lines = lines or [_cell(cell) for cell in verdict["tuned_cells"]]
-    return lines[:MOST_SENTENCES]
+    left = len(lines) - MOST_SENTENCES
+    return [*lines[:MOST_SENTENCES], *([f"{left:,} more are in verdict.json."] if left > 0 else [])]
 
 
 def conditions(verdict: Record) -> list[str]:

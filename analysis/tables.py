@@ -19,6 +19,9 @@ REQUIRED: Final = ("bias", "seed", "test_accuracy")
 RESULTS: Final = frozenset(RUNS_SCHEMA.names) - frozenset(SETTINGS) | {"array_id"}
 """Columns of the store that are no settings: they may vary without dividing the runs into cells."""
 
+MADE_WITH: Final = ("dataset_fingerprint", "trainer_version", "image_size", "evaluate_every")
+"""Columns of the store that may tell runs apart and divide no cells: a report says so where they vary."""
+
 _FLAGS: Final = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -33,20 +36,21 @@ def load_table(path: Path | str) -> pd.DataFrame:
         ".parquet": _read_parquet,
         ".csv": lambda file: pd.read_csv(file, low_memory=False),
     }
-    if path.suffix not in readers:
+    suffix = path.suffix.lower()
+    if suffix not in readers:
         raise InputError(f"{path}: a table is a .parquet or a .csv file")
     try:
-        rows = readers[path.suffix](path)
+        rows = readers[suffix](path)
     except InputError:
         raise
     except (OSError, ValueError, NotImplementedError) as error:  # what pandas and Arrow raise are such
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
-        raise InputError(f"{path}: cannot be read as a {path.suffix} table: {reason}") from error
+        raise InputError(f"{path}: cannot be read as a {suffix} table: {reason}") from error
     try:
         rows = checked(rows)
-        if "run_id" in rows and rows["run_id"].duplicated().any():
-            repeated = rows.loc[rows["run_id"].duplicated(), "run_id"].iloc[0]
-            raise InputError(f"run_id {repeated} stands twice; every run may stand once")
+        ids = rows["run_id"].dropna() if "run_id" in rows else pd.Series(dtype=object)
+        if ids.duplicated().any():
+            raise InputError(f"run_id {ids[ids.duplicated()].iloc[0]} stands twice; every run may stand once")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return rows
@@ -55,7 +59,8 @@ def load_table(path: Path | str) -> pd.DataFrame:
 def _read_parquet(path: Path) -> pd.DataFrame:
     with pq.ParquetFile(path) as file:
         check_version(path, file.schema_arrow)
-        rows: pd.DataFrame = file.read().to_pandas()
+        # What pandas wrote as an index is a column like the others.
+        rows: pd.DataFrame = file.read().to_pandas(ignore_metadata=True)
         return rows
 
 
@@ -64,6 +69,8 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
 
     Raises InputError naming the column, the first row (counted from 1) and its value, and what is allowed.
     """
+    named = [name for name in rows.index.names if name is not None and name not in rows]
+    rows = (rows.reset_index(level=named) if named else rows).reset_index(drop=True)
     twice = rows.columns[rows.columns.duplicated()]
     if len(twice):
         raise InputError(f"column {twice[0]} stands twice; every column may stand once")
@@ -73,7 +80,6 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
         raise InputError(f"no column {', '.join(missing)}; a table needs {', '.join(REQUIRED)} (its columns: {found})")
     if rows.empty:
         raise InputError("the table has no rows; both arms of at least one pair are needed")
-    rows = rows.reset_index(drop=True)
     for name in SETTINGS:
         if name in rows:
             rows[name] = _setting(name, rows[name])
@@ -89,7 +95,7 @@ def factors(rows: pd.DataFrame) -> list[str]:
 
 def ignored(rows: pd.DataFrame) -> list[str]:
     """Columns that vary but are neither a setting nor a result: the analysis does not look at them."""
-    others = [name for name in rows if name not in SETTINGS and name not in RESULTS]
+    others = [name for name in rows if (name not in SETTINGS and name not in RESULTS) or name in MADE_WITH]
     return [str(name) for name in others if rows[name].astype(str).nunique() > 1]
 
 
@@ -107,9 +113,11 @@ def _setting(name: str, column: pd.Series) -> pd.Series:
     _refuse(name, column, column.notna() & ~np.isfinite(numbers), "a number is needed")
     if int not in kinds:
         return numbers
-    least = 1 if name in ("width", "depth") else 0
+    least = 1 if name in ("width", "depth", "steps", "batch_size") else 0
     wrong = numbers.notna() & ((numbers % 1 != 0) | (numbers < least))
     _refuse(name, column, wrong, f"a whole number from {least} on is needed")
+    # Beyond this, floating-point numbers are not all there, and two seeds could become one.
+    _refuse(name, column, numbers > 2**53, f"at most {2**53} is allowed")
     return numbers if numbers.isna().any() else numbers.astype("int64")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pandas as pd
 
 from analysis import effects, threshold, tuned, variance
-from analysis.alarms import alarms
+from analysis.alarms import alarms, changed, mixed
 from analysis.effects import Record
 from analysis.grid import grid
 from analysis.hypotheses import hypotheses
@@ -30,6 +30,7 @@ def analyse(
     disagreeing_runs: int | None = None,
     looks_taken: int | None = None,
     looks_declared_before: int | None = None,
+    declared_before: Mapping[str, Any] = MappingProxyType({}),
     store: str | None = None,
     record: Callable[[Record], None] | None = None,
 ) -> Record:
@@ -41,6 +42,7 @@ def analyse(
     looks. `missing_runs` are runs of the sweep that have no row, `repeated_runs` those that stand in the store twice,
     `disagreeing_runs` those of them whose results differ. `looks_taken` is which look this is, None where none counts;
     `looks_declared_before` is how many the earlier ones declared: more, declared after looking, are not planned.
+    `declared_before` are the margin and the confidence that the first look was taken at.
     `record` is called with the answer before anybody can see it. Raises InputError where the rows cannot be analysed.
     """
     rows = checked(rows)
@@ -78,7 +80,11 @@ def analyse(
         "variance": variance.shares(squares),
         "tuned_cells": tuned_cells,
         "tuned_thresholds": None if tuned_cells is None else threshold.thresholds(tuned_cells, **each),
-        "alarms": alarms(cells, origin["settings"], disagreeing_runs),
+        "alarms": [
+            *alarms(cells, origin["settings"], disagreeing_runs),
+            *mixed(rows, names),
+            *changed({name: declared.get(name, DEFAULTS[name]) for name in levels}, declared_before),
+        ],
         "provenance": origin,
         "aggregated": None,
     }

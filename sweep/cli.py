@@ -274,6 +274,8 @@ def _print_summary(summary: Any) -> None:
 def _print_verdict(verdict: dict[str, Any] | None, folder: str | None) -> None:
     if not verdict:
         return
+    from analysis import sentences
+
     if verdict["missing_runs"]:
         print(f"Incomplete: {verdict['missing_runs']:,} runs of this sweep have no row yet.")
     if verdict["unplanned_look"]:
@@ -281,8 +283,8 @@ def _print_verdict(verdict: dict[str, Any] | None, folder: str | None) -> None:
         print(f"Look {taken}, declared were {declared}: these verdicts no longer carry their error rate.")
     for alarm in verdict["alarms"]:
         print(f"Alarm: {alarm}")
-    for threshold in verdict["thresholds"]:
-        print(threshold["statement"])
+    for line in [*sentences.answers(verdict), sentences.summary(verdict)]:
+        print(line)
     drawn = {"width": "effect_by_width", "depth": "effect_by_depth"}
     picture = next((name for axis, name in drawn.items() if axis in verdict["factors"]), "effects")
     print(f"picture: {folder}/{picture}.png")

@@ -214,11 +214,14 @@ def report(
     file = Path(what)
     if what in store.sweeps():
         return report_sweep(_launched(store, what), store, out, margin, confidence)
-    if file.suffix not in (".parquet", ".csv"):
+    if file.suffix.lower() not in (".parquet", ".csv"):
         store.sweep(what)  # says which there are
     folder = out or file.with_name(f"{file.stem}-report")
-    rows = reports.load_table(file)
-    return str(folder), reports.write(rows, folder, name=file.stem, margin=margin, confidence=confidence)
+    rows, name = reports.load_table(file), file.stem.encode("utf-8", "replace").decode()
+    try:
+        return str(folder), reports.write(rows, folder, name=name, margin=margin, confidence=confidence)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
 
 
 def report_sweep(
@@ -240,14 +243,16 @@ def report_sweep(
         raise InputError(f"sweep {space.name!r} has no row in {store.address} yet: sweep launch trains it")
     there = found.rows["run_id"].to_pylist()
     earlier = store.looks(space.name)
-    new = set(there).difference(*(look["new_run_ids"] for look in earlier))
-    number = len(earlier) + bool(new)
+    new = set(there).difference(*(look["new_run_ids"] for look in earlier.values()))
+    number = max(earlier, default=0) + bool(new)
     # A run's settings are its identity: taking them from the plan spares reading them from every file.
     settings = plans.settings(space).iloc[found.places].reset_index(drop=True)
 
     def record(verdict: dict[str, Any]) -> None:
         if new:
-            store.save_look(space.name, number, _look(verdict, [run_id for run_id in there if run_id in new]))
+            seen = _look(verdict, [run_id for run_id in there if run_id in new])
+            levels = {name: getattr(space.analysis, name) for name in ("margin", "confidence")}
+            store.save_look(space.name, number, seen | {"declared": levels})
 
     with _report_folder(space.name, store, out) as (folder, address):
         verdict = reports.write(
@@ -262,7 +267,8 @@ def report_sweep(
             repeated_runs=found.repeated,
             disagreeing_runs=found.disagreeing,
             looks_taken=number,
-            looks_declared_before=min((look["looks"]["declared"] for look in earlier), default=None),
+            looks_declared_before=min((look["looks"]["declared"] for look in earlier.values()), default=None),
+            declared_before=earlier[min(earlier)].get("declared", {}) if earlier else {},
             store=store.address,
             record=record,
         )

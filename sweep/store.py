@@ -228,14 +228,14 @@ class Store:
         """
         self.place.write(f"looks/{name}/{number:04}.json", json.dumps(look, allow_nan=False).encode())
 
-    def looks(self, name: str) -> list[dict[str, Any]]:
-        """What `save_look` kept of a sweep, the earliest first; InputError where a file was damaged."""
-        looks = []
+    def looks(self, name: str) -> dict[int, dict[str, Any]]:
+        """What `save_look` kept of a sweep, by number; InputError where a file was damaged."""
+        looks = {}
         for file in self.place.files(f"looks/{name}", ".json"):
             try:
                 look = json.loads(self.place.read(file))
                 _ = len(look["new_run_ids"]), int(look["looks"]["declared"])
-                looks.append(look)
+                looks[int(PurePosixPath(file).stem)] = look
             except (ValueError, TypeError, KeyError) as error:
                 where = self.place.path(file)
                 raise InputError(f"{where}: is no record of a look ({error}); move it away to go on") from error
@@ -368,7 +368,7 @@ def _completed(table: pa.Table, columns: Sequence[str] | None, expected: pa.Sche
 def check_version(path: object, schema: pa.Schema) -> None:
     """Raises InputError where a Parquet file was written by a newer version than this program knows."""
     given = (schema.metadata or {}).get(b"schema_version", b"0")
-    version = int(given) if given.isdigit() else 0
+    version = int(given) if given.isdigit() else 0  # a name that others use too may hold anything
     if version > SCHEMA_VERSION:
         raise InputError(
             f"{path}: written by a newer sweep (schema version {version}, this one reads up to {SCHEMA_VERSION}); "

@@ -13,7 +13,7 @@ from analysis.verdict import analyse
 from sweep import commands, plan
 from sweep.errors import InputError
 from sweep.runs import Run
-from sweep.search_space import SearchSpace, parse
+from sweep.search_space import Analysis, SearchSpace, parse
 from sweep.store import Provenance, Store
 from sweep.train import Outcome, Point
 
@@ -99,7 +99,7 @@ def test_the_store_keeps_what_was_seen(store: Store) -> None:
     look(store, space(6))
     train(store, space(7), "b")
     look(store, space(7))
-    first, second = store.looks("study")
+    first, second = store.looks("study").values()
     assert sorted(first["new_run_ids"]) == sorted(plan.run_ids(space(6)))
     assert set(second["new_run_ids"]) == {*plan.run_ids(space(7))} - {*plan.run_ids(space(6))}
     assert [(cell["width"], cell["pairs"]) for cell in second["cells"]] == [(1, 7), (2, 7)]
@@ -119,7 +119,7 @@ def test_rows_that_cannot_be_analysed_were_not_looked_at(store: Store) -> None:
     train(store, parse(b"{name: study, axes: {bias: [true], width: [1, 2], seed: 6}}", Path("x.yaml")), "a")
     with pytest.raises(InputError, match="every row has bias true"):
         look(store, space(6))
-    assert store.looks("study") == []
+    assert store.looks("study") == {}
 
 
 def test_the_report_of_a_file_is_no_look(store: Store, tmp_path: Path) -> None:
@@ -168,3 +168,21 @@ def test_a_damaged_record_of_looks_is_named(store: Store) -> None:
     path.write_text(json.dumps([1]))
     with pytest.raises(InputError, match=r"0001\.json: is no record of a look"):
         look(store, space(6))
+
+
+def test_a_record_that_was_moved_away_is_not_replaced_by_the_next_look(store: Store) -> None:
+    for number, seeds in enumerate((6, 7, 8), 1):
+        train(store, space(seeds), f"{number}")
+        look(store, space(seeds))
+    third = store.place.read("looks/study/0003.json")
+    store.place.remove("looks/study/0001.json")
+    assert look(store, space(8))[:2] == (4, True)
+    assert sorted(store.looks("study")) == [2, 3, 4] and store.place.read("looks/study/0003.json") == third
+
+
+def test_a_margin_that_is_declared_after_a_look_is_said(store: Store) -> None:
+    train(store, space(6), "a")
+    look(store, space(6))
+    later = space(6).model_copy(update={"analysis": Analysis(margin=3.0, confidence=0.9)})
+    _, verdict = commands.report_sweep(later, store, store.root.parent / "report")
+    assert any("was declared after a look at" in alarm for alarm in verdict["alarms"])

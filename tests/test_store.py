@@ -156,11 +156,11 @@ def test_damaged_curves_are_named(store: Store) -> None:
 
 
 def test_looks_come_back_in_their_order_and_by_sweep(store: Store) -> None:
-    assert store.looks("width") == []
+    assert store.looks("width") == {}
     for number in (2, 1, 11):
         store.save_look("width", number, {"number": number, "new_run_ids": [], "looks": {"declared": 1}})
     store.save_look("other", 1, {"number": 1, "new_run_ids": [], "looks": {"declared": 1}})
-    assert [look["number"] for look in store.looks("width")] == [1, 2, 11]
+    assert [(number, look["number"]) for number, look in store.looks("width").items()] == [(1, 1), (2, 2), (11, 11)]
     for damaged in ('{"num', "[1]", '{"new_run_ids": []}'):
         (store.root / "looks" / "width" / "0002.json").write_text(damaged)
         with pytest.raises(InputError, match=r"0002\.json: is no record of a look"):

@@ -1,5 +1,6 @@
 """What `analysis.tables` promises: files of runs are read, or refused with one message that names file and cause."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from simulated import study
 from typer.testing import CliRunner
 
 from analysis.effects import cells
-from analysis.tables import checked, load_table
+from analysis.provenance import provenance
+from analysis.tables import checked, ignored, load_table
 from sweep.errors import InputError
 from sweep.store import RUNS_SCHEMA, SCHEMA_VERSION
 
@@ -108,3 +110,39 @@ def test_a_table_of_the_store_and_its_export_say_the_same(tmp_path: Path) -> Non
     assert {"run_id", "test_correct", "finished_at"} <= set(RUNS_SCHEMA.names)
     path = written(tmp_path, ROWS.assign(finished_at=pd.Timestamp("2026-01-01", tz="UTC")))
     assert cells(load_table(path), 0.5, 0.95) == cells(ROWS, 0.5, 0.95)
+
+
+@pytest.mark.parametrize("index", ["width", "seed", ["width", "seed"]])
+def test_a_pandas_index_is_a_column_like_the_others(index: Any, tmp_path: Path) -> None:
+    indexed = ROWS.set_index(index)
+    indexed.to_parquet(tmp_path / "t.parquet")
+    wanted = cells(ROWS, 0.5, 0.95)
+    assert cells(load_table(tmp_path / "t.parquet"), 0.5, 0.95) == cells(checked(indexed), 0.5, 0.95) == wanted
+
+
+def test_seeds_that_floating_point_numbers_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    ROWS.assign(seed=ROWS["seed"] + 2**60).to_csv(path, index=False)
+    assert f"column seed, row 1: {2**60}; at most {2**53} is allowed" in refused(path)
+
+
+def test_rows_without_a_run_id_are_no_repeats(tmp_path: Path) -> None:
+    path = tmp_path / "T.CSV"
+    ids = ["a", "b", *[None] * (len(ROWS) - 2)]
+    ROWS.assign(run_id=ids).to_csv(path, index=False)
+    assert len(load_table(path)) == len(ROWS)
+    ROWS.assign(run_id=["a", "a", *ids[2:]]).to_csv(path, index=False)
+    assert "run_id a stands twice" in refused(path)
+
+
+def test_columns_that_tell_runs_apart_and_divide_no_cells_are_said() -> None:
+    rows = ROWS.assign(trainer_version=np.arange(len(ROWS)) % 2 + 1, dataset_fingerprint="a")
+    assert ignored(checked(rows)) == ["trainer_version"]
+
+
+@pytest.mark.parametrize(("odd", "said"), [([1, 2], "[1, 2]"), ({"a": 1}, "{'a': 1}"), ("\ud800", "?")])
+def test_odd_values_in_columns_that_are_only_told_break_nothing(odd: Any, said: str) -> None:
+    rows = checked(ROWS.assign(device=pd.Series([odd] * len(ROWS), dtype=object), trainer_version=float("inf")))
+    told = provenance(rows, None)
+    assert (told["devices"], told["trainer_versions"]) == ([said], ["inf"])
+    json.dumps(told, allow_nan=False)

@@ -189,3 +189,34 @@ def test_from_python_a_table_is_analysed_through_the_report_module_too(rows: pd.
 def test_impossible_levels_are_refused(rows: pd.DataFrame) -> None:
     with pytest.raises(InputError, match="confidence 95"):
         analyse(rows, name="study", confidence=95, declared={"looks": 3})
+
+
+@pytest.mark.parametrize(
+    ("said", "doubted"),
+    [
+        ({}, True),
+        ({"bias_layers": "conv"}, True),
+        ({"bias_init": "zeros"}, True),
+        ({"bias_layers": "all"}, False),
+        ({"bias_init": "uniform"}, False),
+    ],
+)
+def test_a_table_that_tells_half_is_doubted_where_the_other_half_may_be_so(said: dict[str, str], doubted: bool) -> None:
+    rows = study(grid(batch_norm=[True]), 12, lambda _: 2.0, **said)
+    [*alarms] = analyse(rows, name="study", declared=DECLARED)["alarms"]
+    assert any("negative control fails" in alarm for alarm in alarms) == doubted
+
+
+def test_pairs_that_differ_in_more_than_the_bias_raise_an_alarm(rows: pd.DataFrame) -> None:
+    apart = rows.assign(dataset_fingerprint=rows["bias"].map({True: "a", False: "b"}), trainer_version=1)
+    alarms = analyse(apart, name="study", declared=DECLARED)["alarms"]
+    assert "The runs of 24 pairs differ in dataset_fingerprint: bias is not all that sets them apart." in alarms
+    moved = rows.assign(dataset_fingerprint=rows["width"].astype(str))
+    assert analyse(moved, name="study", declared=DECLARED)["alarms"] == []
+
+
+def test_a_margin_declared_after_looking_raises_an_alarm_and_the_same_one_does_not(rows: pd.DataFrame) -> None:
+    before = {"margin": 0.5, "confidence": 0.95}
+    assert analyse(rows, name="study", declared=DECLARED, declared_before=before)["alarms"] == []
+    [alarm] = analyse(rows, name="study", declared={"margin": 2.0}, declared_before=before)["alarms"]
+    assert alarm == "The margin 2 was declared after a look at 0.5: it is set before looking."

@@ -54,6 +54,8 @@ def _left_out(verdict: Record, pairs: pd.DataFrame, data: Record, grouped: bool)
     lines = []
     if not grouped and data["pairs"] is None:
         lines.append(f"The {len(pairs):,} pairs are too many dots for this page: effects.parquet has every one.")
+    if len(data["curves"]) == MOST_CURVES < len(verdict["cells"]):
+        lines.append(f"Learning curves of the first {MOST_CURVES} cells alone are shown; curves/ has the others.")
     if ladders > MOST_LADDERS:
         lines.append(f"Of {ladders:,} thresholds against the margin, the first {MOST_LADDERS} are shown.")
     if tuned > MOST_TUNED:
