@@ -87,6 +87,9 @@ def launch(
     store: StoreFolder = "results",
     data_dir: DataDir = DATA_DIR,
     fonts: Fonts = None,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Train only: nobody looks at the results yet.")
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -112,7 +115,7 @@ def launch(
         say(console, f"{summary.failed:,} runs failed; {where} tells more. To try again: the same command.")
     if not as_json:
         _print_summary(summary)
-    folder, verdict = _report_after_launch(wanted, kept, console)
+    folder, verdict = (None, None) if no_report else _report_after_launch(wanted, kept, console)
     if as_json:
         fields = dataclasses.asdict(summary)
         fields.pop("failures")

@@ -31,6 +31,7 @@ from sweep.data import Data, Pool
 from sweep.errors import Terminated
 from sweep.library import Library
 from sweep.machine import cores
+from sweep.places import PASSING
 from sweep.plan import Array, DeviceKind
 from sweep.progress import Meter, say
 from sweep.runs import DEFAULTS, settings_of
@@ -333,7 +334,9 @@ def _trial(
 
 def _may_pass(error: Exception) -> bool:
     """Whether what went wrong lies with the machine or the store, not with the array."""
-    return isinstance(error, OSError) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))
+    if isinstance(error, OSError):
+        return error.errno is None or error.errno in PASSING  # an object store's errors have no number
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
 
 
 def _train_array(array: Array, store: Store, data: Data, device: DeviceKind, stop: Path) -> int:

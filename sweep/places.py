@@ -23,7 +23,7 @@ PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 SCHEMES: Final = ("s3", "gs")
 
-_PASSING: Final = frozenset(
+PASSING: Final = frozenset(
     {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN}
     | {errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET, errno.ECONNREFUSED, errno.EINTR}
 )
@@ -170,7 +170,7 @@ class Place:
     def _passing(self, error: OSError) -> bool:
         if self.local is not None:
             gone = isinstance(error, FileNotFoundError) and self.created and not self.local.is_dir()
-            return gone or error.errno in _PASSING
+            return gone or error.errno in PASSING
         if isinstance(error, FileNotFoundError | PermissionError):
             return False
         return not any(word in str(error) for word in _LASTING)

@@ -145,7 +145,7 @@ def test_more_seeds_and_widths_train_only_the_difference(
     store, _ = launched
     wider = tmp_path / "wider.yaml"
     wider.write_text(SPACE.replace("small", "wider").replace("[1, 2]", "[1, 2, 3]").replace("[false, true]", "[false]"))
-    done = json.loads(sweep("launch", wider, "--json", store=store).stdout)
+    done = json.loads(sweep("launch", "--no-report", wider, "--json", store=store).stdout)
     assert (done["runs"], done["already"], done["trained"]) == (42, 28, 14)
     status = json.loads(sweep("status", "--json", store=store).stdout)
     assert [(each["name"], each["runs"], each["done"], each["missing"]) for each in status] == [
@@ -200,7 +200,7 @@ def test_an_array_that_fails_stops_no_other_and_is_trained_by_the_next_launch(sp
     status = json.loads(sweep("status", "small", "--json", store=store).stdout)[0]
     assert (status["failed"], status["missing"]) == (len(first), len(first))
     (store / "curves" / f"{first.array_id}.parquet").rmdir()
-    done = json.loads(sweep("launch", space, "--json", store=store).stdout)
+    done = json.loads(sweep("launch", "--no-report", space, "--json", store=store).stdout)
     assert (done["trained"], done["failed"]) == (len(first), 0)
     assert list((store / "failures").iterdir()) == []
 
@@ -213,7 +213,7 @@ LONG_RUNS = 2 * 2 * 2 * 40
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "long.yaml").write_text(LONG)
-    sweep("launch", folder / "long.yaml", store=folder / "results")
+    sweep("launch", "--no-report", folder / "long.yaml", store=folder / "results")
     return rows_of(folder / "results")
 
 
@@ -223,7 +223,7 @@ def test_a_stopped_sweep_goes_on_without_training_a_run_twice_and_to_the_same_ro
 ) -> None:
     space, store = tmp_path / "long.yaml", tmp_path / "results"
     space.write_text(LONG)
-    command = [*SWEEP, "launch", str(space), "--store", str(store)]
+    command = [*SWEEP, "launch", "--no-report", str(space), "--store", str(store)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     wait_for(lambda: files(store) or process.poll() is not None)
     workers = descendants(process.pid)
@@ -236,7 +236,7 @@ def test_a_stopped_sweep_goes_on_without_training_a_run_twice_and_to_the_same_ro
     early = files(store)
     kept = sum(pq.read_metadata(store / "runs" / name).num_rows for name in early)
     assert 0 < kept < LONG_RUNS
-    done = json.loads(sweep("launch", space, "--json", store=store).stdout)
+    done = json.loads(sweep("launch", "--no-report", space, "--json", store=store).stdout)
     assert (done["already"], done["trained"], done["failed"]) == (kept, LONG_RUNS - kept, 0)
     assert early.items() <= files(store).items()
     assert not list((store / "checkpoints").glob("*"))
@@ -255,7 +255,9 @@ def test_an_array_that_was_interrupted_is_taken_up_where_it_was_left_and_ends_th
 
     space, store = tmp_path / "one.yaml", tmp_path / "results"
     space.write_text("{settings: {width: 1, steps: 9000, momentum: 0.5}, axes: {seed: 16}}")
-    process = subprocess.Popen([*SWEEP, "launch", str(space), "--store", str(store)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*SWEEP, "launch", "--no-report", str(space), "--store", str(store)], stderr=subprocess.PIPE, text=True
+    )
     # Importing and starting takes a worker some five seconds, training the whole array some forty.
     wait_for(lambda: any(cpu_seconds(pid) > 15 for pid in training(process.pid)) or process.poll() is not None)
     process.send_signal(sign)
@@ -267,7 +269,7 @@ def test_an_array_that_was_interrupted_is_taken_up_where_it_was_left_and_ends_th
     assert 0 < about["done"] < 9000
 
     started = time.monotonic()
-    sweep("launch", space, store=store)
+    sweep("launch", "--no-report", space, store=store)
     rows = rows_of(store)
     assert list((store / "checkpoints").iterdir()) == []
     # The time before the interruption is part of the runs' time, but was not spent again.
@@ -291,7 +293,7 @@ def test_a_lost_worker_is_replaced_and_nothing_but_its_arrays_is_trained_again(
 ) -> None:
     space, store = tmp_path / "long.yaml", tmp_path / "results"
     space.write_text(LONG)
-    command = [*SWEEP, "launch", str(space), "--store", str(store), "--json"]
+    command = [*SWEEP, "launch", "--no-report", str(space), "--store", str(store), "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: files(store) or process.poll() is not None)
     early = files(store)
@@ -310,7 +312,7 @@ def test_a_lost_worker_is_replaced_and_nothing_but_its_arrays_is_trained_again(
 def test_two_launches_at_once_share_the_work_and_both_end_with_all_of_it(tmp_path: Path) -> None:
     space, store = tmp_path / "shared.yaml", tmp_path / "results"
     space.write_text("{settings: {steps: 400}, axes: {width: [1, 2, 3, 4, 5, 6], seed: 4}}")
-    command = [*SWEEP, "launch", str(space), "--store", str(store), "--json"]
+    command = [*SWEEP, "launch", "--no-report", str(space), "--store", str(store), "--json"]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
@@ -347,13 +349,13 @@ def test_a_sweep_in_an_object_store_is_launched_reported_and_read_and_listed_onc
         listed = [request for request in requests if "list-type" in request and "runs" in request]
         retried = faults.seen["error"] + faults.seen["drop"] + faults.seen["late"]
         assert 1 <= len(listed) <= 1 + retried
-        assert json.loads(remote("launch", space, "--json"))["already"] == 16
+        assert json.loads(remote("launch", "--no-report", space, "--json"))["already"] == 16
         remote("export", "small", "--to", tmp_path / "small.parquet")
         assert "reports/small/report.html" in remote("report", "small")
         [status] = json.loads(remote("status", "--json"))
         assert status["done"] == 16
     local = tmp_path / "local"
-    sweep("launch", space, store=local)
+    sweep("launch", "--no-report", space, store=local)
     away = pd.read_parquet(tmp_path / "small.parquet").sort_values(["width", "seed", "bias"], ignore_index=True)
     here = rows_of(local).sort_values(["width", "seed", "bias"], ignore_index=True)
     pd.testing.assert_frame_equal(
@@ -386,7 +388,7 @@ def test_one_sweep_trains_on_several_data_sets_and_splits_and_is_reported_where_
         "{settings: {width: 2, steps: 4, batch_size: 8},"
         " axes: {dataset: [cifar10, 'folder:tree', 'npz:x.npz'], split: [0, 1], seed: 2}}"
     )
-    trusting = [sys.executable, "-c", TRUSTING, str(data), "launch", str(space), "--store", str(store)]
+    trusting = [sys.executable, "-c", TRUSTING, str(data), "launch", "--no-report", str(space), "--store", str(store)]
     done = subprocess.run(
         [*trusting, "--data-dir", str(data), "--json"],
         capture_output=True,
@@ -423,7 +425,7 @@ def test_the_same_pictures_elsewhere_are_the_same_runs(tmp_path: Path) -> None:
         seeds = 2 if place == "here" else 3
         space = f"{{settings: {{dataset: 'npz:x.npz', width: 1, steps: 2}}, axes: {{seed: {seeds}}}}}"
         (folder / "same.yaml").write_text(space)
-        done = json.loads(sweep("launch", folder / "same.yaml", "--json", store=store).stdout)
+        done = json.loads(sweep("launch", "--no-report", folder / "same.yaml", "--json", store=store).stdout)
         assert (done["trained"], done["already"]) == ((4, 0) if place == "here" else (2, 4))
     # Two of the rows know the pictures by another path; to the sweep they are one data set.
     verdict = json.loads(sweep("report", "same", "--json", store=store).stdout)
