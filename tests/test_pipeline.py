@@ -217,7 +217,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return rows_of(folder / "results")
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_sweep_goes_on_without_training_a_run_twice_and_to_the_same_rows(
     sign: signal.Signals, tmp_path: Path, undisturbed: pd.DataFrame
 ) -> None:
@@ -309,6 +310,7 @@ def test_a_lost_worker_is_replaced_and_nothing_but_its_arrays_is_trained_again(
     )
 
 
+@pytest.mark.slow
 def test_two_launches_at_once_share_the_work_and_both_end_with_all_of_it(tmp_path: Path) -> None:
     space, store = tmp_path / "shared.yaml", tmp_path / "results"
     space.write_text("{settings: {steps: 400}, axes: {width: [1, 2, 3, 4, 5, 6], seed: 4}}")
@@ -326,6 +328,7 @@ def test_two_launches_at_once_share_the_work_and_both_end_with_all_of_it(tmp_pat
     assert list((store / "leases").iterdir()) == list((store / "runs").glob(".*")) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_in_an_object_store_is_launched_reported_and_read_and_listed_once(tmp_path: Path) -> None:
     space, address = tmp_path / "small.yaml", "s3://bucket/some/prefix"
     space.write_text("{settings: {steps: 6}, axes: {width: [1, 2], seed: 4}}")
@@ -376,6 +379,7 @@ with pytest.MonkeyPatch.context() as patch:
 """
 
 
+@pytest.mark.slow
 def test_one_sweep_trains_on_several_data_sets_and_splits_and_is_reported_where_they_are_not(tmp_path: Path) -> None:
     """CIFAR's archive, a folder of pictures and arrays, all read in the driver and handed to the workers."""
     data, store, space = tmp_path / "data", tmp_path / "results", tmp_path / "mixed.yaml"
@@ -415,6 +419,7 @@ def test_one_sweep_trains_on_several_data_sets_and_splits_and_is_reported_where_
     assert "there is no folder" in sweep("launch", space, "--data-dir", tmp_path, store=store, status=2).stderr
 
 
+@pytest.mark.slow
 def test_the_same_pictures_elsewhere_are_the_same_runs(tmp_path: Path) -> None:
     images, labels = pictures(60, 2, (6, 6))
     store = tmp_path / "results"

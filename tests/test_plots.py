@@ -36,7 +36,7 @@ def drawn(
     """The names of the figures made; each as a picture and as SVG, and nothing beside them."""
     verdict = analyse(rows, name=name, margin=margin)
     made = plots.draw(verdict, effects.pairs(rows), plots.band_table(curves, rows, verdict), folder, names)
-    files = sorted(path.name for path in folder.iterdir())
+    files = sorted(path.name for path in folder.iterdir() if path.suffix != ".json")
     assert files == sorted(f"{one}.{kind}" for one in made for kind in ("png", "svg"))
     assert all((folder / f"{one}.png").read_bytes().startswith(PNG) for one in made)
     return made
@@ -75,10 +75,18 @@ def test_a_grid_has_all_eight_figures(tmp_path: Path) -> None:
 
 def test_what_the_axes_do_not_vary_is_not_drawn_and_an_earlier_figure_of_it_is_gone(tmp_path: Path) -> None:
     drawn(table(width=[1, 4], depth=[2, 4]), tmp_path)
+    (tmp_path / "verdict.json").write_text("{}")  # as a report leaves it
     made = drawn(table(depth=[2, 4]), tmp_path)
     assert "effect_by_depth" in made
     assert not {"effect_by_width", "heat_map", "effects", "curves"} & set(made)
     assert {"effects", "accuracies", "pairs"} <= set(drawn(table(steps=[100, 900]), tmp_path))
+
+
+def test_a_picture_that_no_report_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "curves.png").write_text("mine")
+    verdict = analyse(table(depth=[2, 4]), name="study")
+    plots.draw(verdict, effects.pairs(table(depth=[2, 4])), None, tmp_path, ["curves"])
+    assert (tmp_path / "curves.png").read_text() == "mine"
 
 
 def test_the_figure_names_its_axis_lines_margin_pairs_and_confidence(tmp_path: Path) -> None:
