@@ -133,6 +133,7 @@ def test_a_convolution_and_its_gradients_are_those_of_pytorch(case: Case) -> Non
     case.check()
 
 
+@pytest.mark.slow
 @settings(deadline=None, derandomize=True, max_examples=12)
 @given(
     st.builds(
