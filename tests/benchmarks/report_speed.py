@@ -44,11 +44,10 @@ from pathlib import Path
 import analysis.report
 from analysis.verdict import analyse
 from sweep import commands
-from sweep.search_space import load
 from sweep.store import Store
 analysis.report.write = lambda rows, out, curves=None, **options: analyse(rows, **options)
 store = Store(Path(sys.argv[1]))
-commands.report_sweep(load(store.sweep("large")), store, Path("."))
+commands.report("large", store, Path("."), None, None)
 """
 
 
