@@ -65,6 +65,22 @@ BAD_CALLS = {
     "no such option": (["plan", "none.yaml", "--width", "3"], "--width"),
 }
 
+BAD_LOOKS = {
+    "an unknown set": (["--show", "mnist5"], "did you mean 'mnist5k'"),
+    "a download of an unknown set": (["--download", "imagenet"], "known are mnist5k"),
+    "a download of a folder": (["--download", "folder:x"], "only named data sets"),
+    "a sheet that is no PNG": (["--show", "digits", "--out", "x.jpg"], "must end in .png"),
+    "a sheet in no folder": (["--show", "digits", "--out", "none/x.png"], "there is no folder none"),
+    "pictures that are not here": (["--show", "folder:none"], "there is no folder"),
+    "a home that is nobody's": (["--show", "folder:~nobody-here/x"], "there is no folder"),
+    "fonts that are nowhere": (["--fonts", "none"], "--fonts none: there is no such folder"),
+    "a size of pictures that are no folder's": (["--show", "digits", "--image-size", "9"], "--image-size 9: resizes"),
+    "a sheet of nothing": (["--out", "x.png"], "--out: belongs to --show NAME"),
+}
+BAD_CALLS |= {
+    name: (["datasets", *arguments, "--data-dir", "data"], said) for name, (arguments, said) in BAD_LOOKS.items()
+}
+
 
 @pytest.mark.parametrize("arguments, said", BAD_CALLS.values(), ids=BAD_CALLS)
 def test_a_bad_call_is_one_message_and_status_2(
@@ -225,34 +241,6 @@ def test_a_data_set_is_shown_as_a_sheet_of_ten_pictures_a_class_with_its_counts(
     shown = json.loads(capsys.readouterr().out)
     assert shown["file"] == str(look) and look.exists()
     assert sum(parts["test"] for parts in shown["counts"].values()) == 359
-
-
-BAD_LOOKS = {
-    "an unknown set": (["--show", "mnist5"], "did you mean 'mnist5k'"),
-    "a download of an unknown set": (["--download", "imagenet"], "known are mnist5k"),
-    "a download of a folder": (["--download", "folder:x"], "only named data sets"),
-    "a sheet that is no PNG": (["--show", "digits", "--out", "x.jpg"], "must end in .png"),
-    "a sheet in no folder": (["--show", "digits", "--out", "none/x.png"], "there is no folder none"),
-    "pictures that are not here": (["--show", "folder:none"], "there is no folder"),
-    "a home that is nobody's": (["--show", "folder:~nobody-here/x"], "there is no folder"),
-    "fonts that are nowhere": (["--fonts", "none"], "--fonts none: there is no such folder"),
-    "a size of pictures that are no folder's": (["--show", "digits", "--image-size", "9"], "--image-size 9: resizes"),
-    "a sheet of nothing": (["--out", "x.png"], "--out: belongs to --show NAME"),
-}
-
-
-@pytest.mark.parametrize(("arguments", "said"), BAD_LOOKS.values(), ids=BAD_LOOKS)
-def test_a_bad_look_at_data_is_one_message_and_status_2(
-    arguments: list[str],
-    said: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run(monkeypatch, "datasets", *arguments, "--data-dir", "data") == 2
-    assert said in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_download_reads_and_keeps_what_it_got(
