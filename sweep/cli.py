@@ -18,7 +18,7 @@ from sweep import commands
 from sweep.errors import InputError, Terminated
 from sweep.library import Library, Listing
 from sweep.progress import say
-from sweep.search_space import SearchSpace, load
+from sweep.search_space import SearchSpace, load_all
 from sweep.store import Store
 
 app = typer.Typer(
@@ -47,7 +47,7 @@ def _show_version(given: bool) -> None:
         raise typer.Exit
 
 
-Space = Annotated[Path, typer.Argument(metavar="SPACE", help="A search space, a YAML file.", show_default=False)]
+Spaces = Annotated[list[Path], typer.Argument(metavar="SPACE", help="Search spaces, YAML files.", show_default=False)]
 StoreFolder = Annotated[str, typer.Option("--store", envvar="SWEEP_STORE", help="The folder of all results.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Show tracebacks.")]
@@ -83,7 +83,7 @@ def common(
 
 @app.command()
 def launch(
-    space: Space,
+    spaces: Spaces,
     store: StoreFolder = "results",
     data_dir: DataDir = DATA_DIR,
     fonts: Fonts = None,
@@ -93,52 +93,56 @@ def launch(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Train what is missing of a search space, then write its report."""
+    """Train what is missing of search spaces, then write their reports; runs that they share are trained once."""
     kept, library, console = (
         Store(store, once=True),
         Library(Path(os.path.expanduser(data_dir)), fonts),
         Console(stderr=True),
     )
-    wanted = commands.located(load(space), library)
+    wanted = [commands.located(space, library) for space in load_all(spaces)]
     try:
         from sweep.launch import launch as train_missing
 
-        summary = train_missing(wanted, kept, library, console)
+        launched = train_missing(wanted, kept, library, console)
     except KeyboardInterrupt as interruption:
-        done = commands.progress(wanted, kept).done
-        say(console, f"Interrupted: {done:,} of {wanted.run_count():,} runs are kept. To go on: the same command.")
+        done, runs = commands.progress(wanted, kept)
+        say(console, f"Interrupted: {done:,} of {runs:,} runs are kept. To go on: the same command.")
         raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
-    for array, message in summary.failures.items():
+    for array, message in launched.failures.items():
         say(console, f"array {array} failed: {message}")
-    if summary.failed:
+    if launched.total.failed:
         where = kept.place.path("failures")
-        say(console, f"{summary.failed:,} runs failed; {where} tells more. To try again: the same command.")
+        say(console, f"{launched.total.failed:,} runs failed; {where} tells more. To try again: the same command.")
     if not as_json:
-        _print_summary(summary)
-    folder, verdict = (None, None) if no_report else _report_after_launch(wanted, kept, console)
+        _print_summary(launched.total)
+    answers = []
+    for space, summary in zip(wanted, launched.sweeps, strict=True):
+        folder, verdict = (None, None) if no_report else _report_after_launch(space, kept, console)
+        answers.append(dataclasses.asdict(summary) | {"report": folder})
+        if verdict and not as_json:
+            if len(wanted) > 1:
+                print(f"\n{space.name}")
+            _print_verdict(verdict, folder)
     if as_json:
-        fields = dataclasses.asdict(summary)
-        fields.pop("failures")
-        _print_json(fields | {"report": folder})
-    else:
-        _print_verdict(verdict, folder)
-    if summary.failed:
+        several = {"report": None, "sweeps": answers}
+        _print_json(answers[0] if len(answers) == 1 else dataclasses.asdict(launched.total) | several)
+    if launched.total.failed:
         raise typer.Exit(1)
 
 
 @app.command()
 def plan(
-    space: Space,
+    spaces: Spaces,
     store: StoreFolder = "results",
     data_dir: DataDir = DATA_DIR,
     fonts: Fonts = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a launch would train, and how long it would take."""
-    library, wanted = Library(Path(os.path.expanduser(data_dir)), fonts, downloads=False), load(space)
+    """Say what a launch of these search spaces would train, and how long it would take."""
+    library, wanted = Library(Path(os.path.expanduser(data_dir)), fonts, downloads=False), load_all(spaces)
     planned = commands.plan(wanted, Store(store), library)
-    for dataset in wanted.datasets:
+    for dataset in dict.fromkeys(dataset for space in wanted for dataset in space.datasets):
         if not library.here(dataset):
             say(Console(stderr=True), f"The data set {dataset} is not on this machine: what needs it is not known.")
     if as_json:

@@ -7,7 +7,7 @@ import difflib
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,15 +41,15 @@ class Plan:
 
     `runs`, `cells` and `arrays` count the whole grid; `parameters` and `flops` are totals over the runs to train.
     Where pictures are not at hand, what is in the store is not known, and all runs are to train; where not even their
-    shape is known, arrays, parameters and flops are not known either.
+    shape is known, arrays, parameters and flops are not known either, nor what several search spaces share.
     """
 
     name: str
-    runs: int
-    cells: int
+    runs: int | None
+    cells: int | None
     arrays: int | None
     in_store: int | None
-    to_train: int
+    to_train: int | None
     parameters: int | None
     flops: int | None
     estimated_seconds: float | None
@@ -89,27 +89,32 @@ def located(space: SearchSpace, library: Library) -> SearchSpace:
     return space.pinned(found)
 
 
-def plan(space: SearchSpace, store: Store, library: Library) -> Plan:
-    """Counts what a launch would train, and measures for a few seconds how long that takes here.
+def plan(spaces: Sequence[SearchSpace], store: Store, library: Library) -> Plan:
+    """Counts what a launch of all `spaces` would train, and measures for a few seconds how long that takes here.
 
-    Downloads nothing; what cannot be known without pictures that are not here is None.
+    Runs, cells and arrays that search spaces share count once. Downloads nothing; what cannot be known without
+    pictures that are not here is None.
     """
     from sweep.train import device_name, local_device
 
     device = local_device()
-    here = all(map(library.here, space.datasets))
-    space = located(space, library) if here else _imagined(space)
-    arrays = todo = None
-    if all(map(space.facts, space.datasets)):
-        arrays = list(plans.arrays(space, device))
+    here = all(library.here(dataset) for space in spaces for dataset in space.datasets)
+    spaces = [located(space, library) if here else _imagined(space) for space in spaces]
+    runs: int | None = None
+    cells = arrays = todo = None
+    if all(space.facts(dataset) for space in spaces for dataset in space.datasets):
+        arrays = plans.arrays_of_all(spaces, device)
         todo = plans.missing(arrays, store.statuses() if here else ())
-    to_train = space.run_count() if todo is None else sum(map(len, todo))
+        runs, cells = sum(map(len, arrays)), plans.cell_count(spaces)
+    elif len(spaces) == 1:
+        runs, cells = spaces[0].run_count(), spaces[0].cell_count()
+    to_train = runs if todo is None else sum(map(len, todo))
     return Plan(
-        name=space.name,
-        runs=space.run_count(),
-        cells=space.cell_count(),
+        name=", ".join(space.name for space in spaces),
+        runs=runs,
+        cells=cells,
         arrays=None if arrays is None else len(arrays),
-        in_store=space.run_count() - to_train if here else None,
+        in_store=runs - to_train if here and runs is not None and to_train is not None else None,
         to_train=to_train,
         parameters=None if todo is None else sum(array.parameter_count() for array in todo),
         flops=None if todo is None else sum(len(array) * training_flops(array.cell, array.shape) for array in todo),
@@ -200,9 +205,10 @@ def status(store: Store, name: str | None = None) -> list[Status]:
     return [_status(space, statuses, failed) for space in spaces]
 
 
-def progress(space: SearchSpace, store: Store) -> Status:
-    """How far this sweep has come, be it known to the store or not."""
-    return _status(space, store.statuses(), _failed(store))
+def progress(spaces: Sequence[SearchSpace], store: Store) -> tuple[int, int]:
+    """How many runs of these sweeps are kept, of how many, be they known to the store or not."""
+    run_ids, statuses = plans.run_ids_of_all(spaces), store.statuses()
+    return sum(run_id in statuses for run_id in run_ids), len(run_ids)
 
 
 def report(

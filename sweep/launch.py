@@ -60,7 +60,7 @@ _NOT_HERE: Final = Pool(np.empty((0, 1, 1, 1), np.uint8), np.empty(0, np.int64),
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a launch did, in runs; `failures` are messages by array, named with its settings."""
+    """What a launch did for a sweep, or for several together, in runs."""
 
     name: str
     runs: int
@@ -69,40 +69,56 @@ class Summary:
     failed: int
     diverged: int
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Launched:
+    """What a launch did: for all its sweeps together, where runs that they share count once, and for each.
+
+    `failures` are messages by array, which is named with its settings.
+    """
+
+    total: Summary
+    sweeps: tuple[Summary, ...]
     failures: dict[str, str]
 
 
-def launch(space: SearchSpace, store: Store, library: Library, console: Console, retries: int = RETRIES) -> Summary:
-    """Trains the missing runs of `space` on this machine, one array a core or GPU at a time.
+def launch(
+    spaces: Sequence[SearchSpace], store: Store, library: Library, console: Console, retries: int = RETRIES
+) -> Launched:
+    """Trains the missing runs of all `spaces` on this machine, one array a core or GPU at a time.
 
-    Arrays that another launch on this store is training are left for last, and waited for. Failed arrays are named in
-    the summary and stop no other. KeyboardInterrupt leaves what is done in the store.
+    Runs that search spaces share are trained once. Arrays that another launch on this store is training are left for
+    last, and waited for. Failed arrays are named in the summary and stop no other. KeyboardInterrupt leaves what is
+    done in the store.
     """
     started = time.monotonic()
-    run_ids, statuses = plan.run_ids(space), store.statuses()
+    run_ids = plan.run_ids_of_all(spaces)
+    statuses = store.statuses()
     already = sum(run_id in statuses for run_id in run_ids)
-    missing = _Missing.of(space, statuses, library, console) if already < len(run_ids) else None
+    missing = _Missing.of(spaces, statuses, library, console) if already < len(run_ids) else None
     # What is wrong with the pictures has been said by now: nothing is written for a launch that cannot start.
-    store.save_sweep(space.name, space.resolved())
+    for space in spaces:
+        store.save_sweep(space.name, space.resolved())
     store.tidy(statuses)
     watcher = _Watcher(missing.arrays if missing else [])
     if missing:
-        _train(missing, space, store, watcher, retries, console)
+        _train(missing, len(run_ids), store, watcher, retries, console)
         trained = [array.array_id for array in missing.arrays]
         statuses |= store.statuses(trained)
         store.learn(trained)
         store.clear_failures(statuses)
-    done = [statuses[run_id] for run_id in run_ids if run_id in statuses]
-    return Summary(
-        name=space.name,
-        runs=len(run_ids),
-        trained=watcher.trained,
-        already=len(done) - watcher.trained,
-        failed=len(run_ids) - len(done),
-        diverged=done.count("diverged"),
-        seconds=time.monotonic() - started,
-        failures=watcher.named_failures(),
-    )
+    seconds = time.monotonic() - started
+
+    def summary(name: str, run_ids: list[str]) -> Summary:
+        done = [statuses[run_id] for run_id in run_ids if run_id in statuses]
+        trained = sum(run_id in watcher.trained for run_id in run_ids) if watcher.trained else 0
+        failed = len(run_ids) - len(done)
+        return Summary(name, len(run_ids), trained, len(done) - trained, failed, done.count("diverged"), seconds)
+
+    total = summary(", ".join(space.name for space in spaces), run_ids)
+    each = (total,) if len(spaces) == 1 else tuple(summary(space.name, plan.run_ids(space)) for space in spaces)
+    return Launched(total, each, watcher.named_failures())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,21 +130,19 @@ class _Missing:
     data: dict[DataKey, Data]
 
     @classmethod
-    def of(cls, space: SearchSpace, done: Collection[str], library: Library, console: Console) -> "_Missing":
+    def of(cls, spaces: Sequence[SearchSpace], done: Collection[str], library: Library, console: Console) -> "_Missing":
         """What is not `done`; its pictures are read, or downloaded, here."""
         from sweep.train import local_device
 
         device = local_device()
-        todo = sorted(plan.missing(list(plan.arrays(space, device)), done), key=lambda array: -array.work)
+        todo = sorted(plan.missing(plan.arrays_of_all(spaces, device), done), key=lambda array: -array.work)
         return cls(todo, device, _load(todo, library, console))
 
 
-def _train(
-    missing: _Missing, space: SearchSpace, store: Store, watcher: "_Watcher", retries: int, console: Console
-) -> None:
-    """Trains what is missing, first what nobody else is training; `watcher` hears how it goes."""
+def _train(missing: _Missing, wanted: int, store: Store, watcher: "_Watcher", retries: int, console: Console) -> None:
+    """Trains what is missing of so many runs, first what nobody else is training; `watcher` hears how it goes."""
     runs, work = sum(map(len, missing.arrays)), sum(array.work for array in missing.arrays)
-    say(console, f"{runs:,} of {space.run_count():,} runs to train, in {len(missing.arrays):,} arrays")
+    say(console, f"{runs:,} of {wanted:,} runs to train, in {len(missing.arrays):,} arrays")
     with _ray(missing.device), Meter(runs, work, console) as watcher.meter:
         references = _shared(missing.data)
         _tune(missing.arrays, store, references, missing.device, watcher, retries, patient=False)
@@ -392,7 +406,7 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         self.put_off: list[str] = []
         self.failures: dict[str, str] = {}
         self.lost: dict[str, str] = {}
-        self.trained = 0
+        self.trained: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles its callbacks for a restoration that we never ask for; a terminal cannot be pickled.
@@ -415,7 +429,8 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
             return
         if "failed" in result:
             self.failures[array.array_id] = result["failed"]
-        self.trained += len(array) if "trained" in result else 0
+        if "trained" in result:
+            self.trained.update(array.run_ids)
         self.meter.finished(array.array_id, len(array), array.work, failed="failed" in result)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:

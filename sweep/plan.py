@@ -10,7 +10,7 @@ import functools
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
@@ -144,6 +144,18 @@ def arrays(space: SearchSpace, device: DeviceKind) -> Iterator[Array]:
         yield from _joined(parts, *sizes[shared])
 
 
+def arrays_of_all(spaces: Sequence[SearchSpace], device: DeviceKind) -> list[Array]:
+    """The arrays of several search spaces; runs that they share are in those of the first that has them."""
+    found: list[Array] = []
+    earlier: set[str] = set()
+    for space in spaces:
+        new = missing(list(arrays(space, device)), earlier)
+        if len(spaces) > 1:
+            earlier.update(run_id for array in new for run_id in array.run_ids)
+        found += new
+    return found
+
+
 def run_ids(space: SearchSpace, every: int = 1) -> list[str]:
     """The runs of the whole grid, in its order; or of every so manieth cell."""
     found = []
@@ -152,6 +164,21 @@ def run_ids(space: SearchSpace, every: int = 1) -> list[str]:
         identities = Identities(cell, _facts(space, cell).identity)
         found += [identities.run_id(bias, seed) for bias, seed in members]
     return found
+
+
+def run_ids_of_all(spaces: Sequence[SearchSpace]) -> list[str]:
+    """The runs of several search spaces, in their order; those that they share once."""
+    if len(spaces) == 1:
+        return run_ids(spaces[0])
+    return list(dict.fromkeys(itertools.chain.from_iterable(map(run_ids, spaces))))
+
+
+def cell_count(spaces: Sequence[SearchSpace]) -> int:
+    """Cells of several search spaces; those that they share once. The facts of all data sets have to be known."""
+    if len(spaces) == 1:
+        return spaces[0].cell_count()
+    cells = (Run(**levels) for space in spaces for levels, _ in space.grid())
+    return len({dataclasses.replace(cell, evaluate_every=None) for cell in cells})
 
 
 def settings(space: SearchSpace) -> pd.DataFrame:

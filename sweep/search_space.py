@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self
@@ -514,6 +514,18 @@ def load(path: Path, launched: bool = False) -> SearchSpace:
     With `launched`, the file is one that a store keeps: it is not asked whether there are pictures enough.
     """
     return parse(yaml_lines.read(path), path, launched)
+
+
+def load_all(paths: Sequence[Path]) -> list[SearchSpace]:
+    """The search spaces in several files, of which no two may have the same name."""
+    spaces = [load(path) for path in paths]
+    files: dict[str, Path] = {}
+    for space, path in zip(spaces, paths, strict=True):
+        other = files.setdefault(space.name, path)
+        if other is not path:
+            twice = f"{path} is given twice" if other == path else f"{other} and {path} are both named {space.name!r}"
+            raise InputError(f"{twice}: in a store, each sweep has its own name")
+    return spaces
 
 
 def parse(content: bytes, path: Path, launched: bool = False) -> SearchSpace:

@@ -253,6 +253,21 @@ def test_a_download_reads_and_keeps_what_it_got(
     assert (tmp_path / "cache" / "cifar10.safetensors").exists()
 
 
+@pytest.mark.parametrize("command", ["launch", "plan"])
+def test_two_search_spaces_of_one_name_are_refused(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    for path in (first, second):
+        path.write_text("{name: same, axes: {width: [1]}}")
+    store = ("--store", tmp_path / "results")
+    assert run(monkeypatch, command, first, second, *store) == 2
+    assert f"{first} and {second} are both named 'same'" in capsys.readouterr().err
+    assert run(monkeypatch, command, first, first, *store) == 2
+    assert f"{first} is given twice" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_store_that_is_a_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -329,6 +329,31 @@ def test_two_launches_at_once_share_the_work_and_both_end_with_all_of_it(tmp_pat
 
 
 @pytest.mark.slow
+def test_several_search_spaces_are_one_launch_in_which_shared_runs_are_trained_once(
+    space: Path, launched: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    more, store = tmp_path / "more.yaml", tmp_path / "results"
+    more.write_text(SPACE.replace("small", "more").replace("[1, 2]", "[2, 4]").replace("seed: 7", "seed: 9"))
+    runs, shared = 2 * 2 * 2 * 9, 2 * 2 * 7
+    planned = json.loads(sweep("plan", space, more, "--json", store=store).stdout)
+    assert (planned["runs"], planned["cells"], planned["to_train"]) == (RUNS + runs - shared, 6, RUNS + runs - shared)
+    answer = json.loads(sweep("launch", space, more, "--json", store=store).stdout)
+    assert (answer["name"], answer["runs"], answer["trained"]) == ("small, more", *2 * [RUNS + runs - shared])
+    assert [(each["name"], each["trained"]) for each in answer["sweeps"]] == [("small", RUNS), ("more", runs)]
+    assert all((Path(each["report"]) / "verdict.json").exists() for each in answer["sweeps"])
+    rows = rows_of(store)
+    assert len(rows) == rows["run_id"].nunique() == RUNS + runs - shared
+    # The first one's rows are those of a launch of its own.
+    alone = without_times_and_places(rows_of(launched[0]))
+    both = without_times_and_places(rows)
+    mine = both[both["run_id"].isin(alone["run_id"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(mine, alone)
+    assert "Nothing to train" in sweep("launch", more, space, store=store).stdout
+    again = json.loads(sweep("plan", more, space, "--json", store=store).stdout)
+    assert (again["runs"], again["in_store"], again["to_train"]) == (RUNS + runs - shared, RUNS + runs - shared, 0)
+
+
+@pytest.mark.slow
 def test_a_sweep_in_an_object_store_is_launched_reported_and_read_and_listed_once(tmp_path: Path) -> None:
     space, address = tmp_path / "small.yaml", "s3://bucket/some/prefix"
     space.write_text("{settings: {steps: 6}, axes: {width: [1, 2], seed: 4}}")

@@ -26,6 +26,10 @@ def arrays(text: str, device: plan.DeviceKind = "cpu") -> list[Array]:
     return list(plan.arrays(space(text), device))
 
 
+def several(*texts: str) -> list[SearchSpace]:
+    return [space(f"{{name: s{number}, {text}}}") for number, text in enumerate(texts)]
+
+
 WIDTHS = "axes: {width: [1, 16], batch_norm: [false, true], seed: %d}"
 
 
@@ -208,3 +212,31 @@ def test_settings_are_those_of_the_runs_in_the_order_of_their_ids() -> None:
     for name in ("width", "bias", "seed", "steps", "batch_norm"):
         assert table[name].tolist() == [getattr(run, name) for run in runs]
     assert table["train_examples"].isna().tolist() == [run.train_examples is None for run in runs]
+
+
+def test_several_search_spaces_are_one_plan_in_which_shared_runs_stand_once() -> None:
+    spaces = several(
+        "axes: {width: [1, 4], seed: 24}", "axes: {width: [4, 8], seed: 40}", "axes: {width: [4], seed: 3}"
+    )
+    alone, together = [set(plan.run_ids(each)) for each in spaces], plan.arrays_of_all(spaces, "cpu")
+    planned = [run_id for array in together for run_id in array.run_ids]
+    assert len(planned) == len(set(planned)) == 2 * (24 + 40 + 40)
+    assert set(planned) == set.union(*alone) == set(plan.run_ids_of_all(spaces))
+    assert plan.run_ids_of_all(spaces)[: 2 * 48] == plan.run_ids(spaces[0])
+    assert plan.cell_count(spaces) == 3
+    for array in together:
+        assert array.array_id == array_id(array.run_ids)
+        assert len({program(run) for run in array.runs()}) == 1
+
+
+def test_a_pair_that_shares_weights_is_planned_once_and_whole() -> None:
+    text = "settings: {protocol: shared_weights}, axes: {width: [2], seed: %s}"
+    together = plan.arrays_of_all(several(text % "[0, 1]", text % "[1, 2]"), "cpu")
+    members = [(run.seed, run.bias) for array in together for run in array.runs()]
+    assert sorted(members) == [(seed, bias) for seed in (0, 1, 2) for bias in (False, True)]
+
+
+def test_the_first_search_space_keeps_the_arrays_that_it_has_alone() -> None:
+    first, second = several("axes: {width: [1, 4], seed: 24}", "axes: {width: [4, 8], seed: 40}")
+    alone = list(plan.arrays(first, "cpu"))
+    assert plan.arrays_of_all([first, second], "cpu")[: len(alone)] == alone
