@@ -20,6 +20,7 @@ from sweep.library import Library, Listing
 from sweep.progress import say
 from sweep.search_space import SearchSpace, load_all
 from sweep.store import Store
+from sweep.where import Where, authenticate
 
 app = typer.Typer(
     add_completion=False,
@@ -71,6 +72,16 @@ Confidence = Annotated[
 ]
 
 
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="A Ray cluster to train on: auto or HOST:PORT from one of its machines, http://HOST:8265 from anywhere.",
+        show_default=False,
+    ),
+]
+
+
 @app.callback()
 def common(
     debug: Debug = False,
@@ -90,20 +101,43 @@ def launch(
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Train only: nobody looks at the results yet.")
     ] = False,
+    address: Address = None,
+    gpus_per_array: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus-per-array",
+            metavar="NUMBER",
+            help="1 where there are GPUs; 0.5: two arrays share one; 0: train on CPUs.",
+            show_default=False,
+        ),
+    ] = None,
+    cpus_per_array: Annotated[
+        int, typer.Option("--cpus-per-array", metavar="NUMBER", help="Cores, and threads, of an array.")
+    ] = 1,
+    install: Annotated[
+        bool | None,
+        typer.Option(
+            "--install/--no-install",
+            help="Bring this project to the nodes of the cluster; the default where the address is http.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Train what is missing of search spaces, then write their reports; runs that they share are trained once."""
+    where_to = Where(address, gpus_per_array, cpus_per_array, install)
     kept, library, console = (
         Store(store, once=True),
         Library(Path(os.path.expanduser(data_dir)), fonts),
         Console(stderr=True),
     )
     wanted = [commands.located(space, library) for space in load_all(spaces)]
+    authenticate(where_to)
     try:
         from sweep.launch import launch as train_missing
 
-        launched = train_missing(wanted, kept, library, console)
+        launched = train_missing(wanted, kept, library, console, where=where_to)
     except KeyboardInterrupt as interruption:
         done, runs = commands.progress(wanted, kept)
         say(console, f"Interrupted: {done:,} of {runs:,} runs are kept. To go on: the same command.")

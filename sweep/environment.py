@@ -24,4 +24,6 @@ for _name, _value in QUIET.items():
 if "RAY_AUTH_MODE" not in os.environ:
     # Ray opens ports even for one machine: a token of this process keeps others out, and nothing is written to
     # the user's home.
-    os.environ.update({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
+    os.environ["RAY_AUTH_MODE"] = "token"
+    if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

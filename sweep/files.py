@@ -17,8 +17,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The temporary name starts with a dot, names its owner, and keeps the suffix; the content is on the disk before the
     name is.
     """
-    owner = f"{this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
-    temporary = path.with_name(f".{path.stem}.{owner}{path.suffix}")
+    temporary = temporary_name(path)
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -26,6 +25,12 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that nobody else takes; by it `owner_is_dead` knows this process."""
+    owner = f"{this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    return path.with_name(f".{path.stem}.{owner}{path.suffix}")
 
 
 def owner_is_dead(temporary: Path) -> bool:

@@ -1,6 +1,6 @@
 """Trains what a search space has and the store has not: one Ray Tune trial an array.
 
-The only module that imports ray. Tune schedules, retries and spreads; the store remembers. Nothing is restored from
+Tune schedules, retries and spreads; the store remembers. Nothing is restored from
 Tune's own state: to go on after any crash is to launch again.
 """
 
@@ -9,7 +9,6 @@ import sweep.environment  # noqa: F401  # isort: skip  (Ray reads it while it is
 import contextlib
 import dataclasses
 import functools
-import logging
 import pickle
 import signal
 import tempfile
@@ -17,7 +16,6 @@ import threading
 import time
 import traceback
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -27,16 +25,17 @@ from ray import tune
 from rich.console import Console
 
 from sweep import leases, plan
+from sweep.cluster import Crew, StopSign, muster
 from sweep.data import Data, Pool
 from sweep.errors import Terminated
 from sweep.library import Library
-from sweep.machine import cores
 from sweep.places import PASSING
-from sweep.plan import Array, DeviceKind
+from sweep.plan import Array
 from sweep.progress import Meter, say
 from sweep.runs import DEFAULTS, settings_of
 from sweep.search_space import SearchSpace
 from sweep.store import Provenance, Store
+from sweep.where import Where
 
 RETRIES: Final = 2
 """Further tries of an array whose worker or node was lost."""
@@ -84,9 +83,14 @@ class Launched:
 
 
 def launch(
-    spaces: Sequence[SearchSpace], store: Store, library: Library, console: Console, retries: int = RETRIES
+    spaces: Sequence[SearchSpace],
+    store: Store,
+    library: Library,
+    console: Console,
+    retries: int = RETRIES,
+    where: Where | None = None,
 ) -> Launched:
-    """Trains the missing runs of all `spaces` on this machine, one array a core or GPU at a time.
+    """Trains the missing runs of all `spaces`, on this machine unless `where` says otherwise.
 
     Runs that search spaces share are trained once. Arrays that another launch on this store is training are left for
     last, and waited for. Failed arrays are named in the summary and stop no other. KeyboardInterrupt leaves what is
@@ -96,7 +100,9 @@ def launch(
     run_ids = plan.run_ids_of_all(spaces)
     statuses = store.statuses()
     already = sum(run_id in statuses for run_id in run_ids)
-    missing = _Missing.of(spaces, statuses, library, console) if already < len(run_ids) else None
+    missing = None
+    if already < len(run_ids):
+        missing = _Missing.of(spaces, statuses, library, muster(where or Where(), store, console), console)
     # What is wrong with the pictures has been said by now: nothing is written for a launch that cannot start.
     for space in spaces:
         store.save_sweep(space.name, space.resolved())
@@ -123,33 +129,35 @@ def launch(
 
 @dataclasses.dataclass(frozen=True)
 class _Missing:
-    """The arrays to train, longest first, on which device, and the pictures that they are trained on."""
+    """The arrays to train, longest first, by whom, and the pictures that they are trained on."""
 
     arrays: list[Array]
-    device: DeviceKind
+    crew: Crew
     data: dict[DataKey, Data]
 
     @classmethod
-    def of(cls, spaces: Sequence[SearchSpace], done: Collection[str], library: Library, console: Console) -> "_Missing":
+    def of(
+        cls, spaces: Sequence[SearchSpace], done: Collection[str], library: Library, crew: Crew, console: Console
+    ) -> "_Missing":
         """What is not `done`; its pictures are read, or downloaded, here."""
-        from sweep.train import local_device
-
-        device = local_device()
-        todo = sorted(plan.missing(plan.arrays_of_all(spaces, device), done), key=lambda array: -array.work)
-        return cls(todo, device, _load(todo, library, console))
+        try:
+            todo = sorted(plan.missing(plan.arrays_of_all(spaces, crew.device), done), key=lambda array: -array.work)
+            return cls(todo, crew, _load(todo, library, console))
+        except BaseException:
+            crew.dismiss()
+            raise
 
 
 def _train(missing: _Missing, wanted: int, store: Store, watcher: "_Watcher", retries: int, console: Console) -> None:
     """Trains what is missing of so many runs, first what nobody else is training; `watcher` hears how it goes."""
     runs, work = sum(map(len, missing.arrays)), sum(array.work for array in missing.arrays)
-    say(console, f"{runs:,} of {wanted:,} runs to train, in {len(missing.arrays):,} arrays")
-    with _ray(missing.device), Meter(runs, work, console) as watcher.meter:
+    with missing.crew.at_work(console), Meter(runs, work, console) as watcher.meter:
         references = _shared(missing.data)
-        _tune(missing.arrays, store, references, missing.device, watcher, retries, patient=False)
+        _tune(missing.arrays, store, references, missing.crew, watcher, retries, patient=False)
         while watcher.put_off:
             say(console, f"{len(watcher.put_off):,} arrays are being trained by another launch: waiting for them")
             left, watcher.put_off = [watcher.arrays[array_id] for array_id in watcher.put_off], []
-            _tune(left, store, references, missing.device, watcher, retries, patient=True)
+            _tune(left, store, references, missing.crew, watcher, retries, patient=True)
 
 
 def _load(todo: Sequence[Array], library: Library, console: Console) -> dict[DataKey, Data]:
@@ -187,56 +195,35 @@ def _data_key(array: Array) -> DataKey:
     return array.cell.dataset, array.cell.split, array.cell.image_size
 
 
-@contextlib.contextmanager
-def _ray(device: DeviceKind) -> Iterator[None]:
-    """A Ray of our own on this machine, whatever else runs here, gone at the end."""
-    import torch
-
-    for logger in ("ray", "ray.tune", "ray.train", "ray.data"):
-        # Lost workers are told in our own words; Ray would print a traceback at every retry.
-        logging.getLogger(logger).setLevel(logging.CRITICAL)
-    try:
-        ray.init(
-            address="local",
-            num_cpus=cores(),
-            num_gpus=torch.cuda.device_count() if device == "cuda" else 0,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
-        yield
-    finally:
-        ray.shutdown()
-
-
 def _tune(
     todo: Sequence[Array],
     store: Store,
     data: dict[DataKey, tuple[Any, Any]],
-    device: DeviceKind,
+    crew: Crew,
     watcher: "_Watcher",
     retries: int,
     patient: bool,
 ) -> None:
     """Runs one trial an array, in their order; `patient` ones wait where another launch is training their array."""
     specifications = ray.put({array.array_id: pickle.dumps(array) for array in todo})
-    # Workers may still write there when a launch is interrupted.
+    sign = StopSign()
+    # Tune's own folder; with nothing kept there, hosts need not share it.
     with (
         tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as scratch,
-        _stopping(watcher, scratch),
+        _stopping(watcher, sign),
     ):
         trainable = functools.partial(
             _trial,
             specifications=specifications,
             data=data,
             address=store.address,
-            device=device,
-            scratch=scratch,
+            crew=crew,
+            sign=sign,
             patient=patient,
         )
         trainable.__name__ = "array"  # type: ignore[attr-defined]
         tune.Tuner(
-            tune.with_resources(trainable, {"cpu": 1, "gpu": 1 if device == "cuda" else 0}),
+            tune.with_resources(trainable, crew.resources),
             param_space={"array": tune.grid_search([array.array_id for array in todo])},
             tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=tune.RunConfig(
@@ -252,10 +239,10 @@ def _tune(
 
 
 @contextlib.contextmanager
-def _stopping(watcher: "_Watcher", scratch: str) -> Iterator[None]:
+def _stopping(watcher: "_Watcher", sign: StopSign) -> Iterator[None]:
     """On Ctrl-C, has the arrays in training save a checkpoint before KeyboardInterrupt is raised; twice, it is at once.
 
-    SIGTERM does the same, as Terminated. A file is the sign, since no signal reaches a Tune function.
+    SIGTERM does the same, as Terminated.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread hears of signals
@@ -265,12 +252,7 @@ def _stopping(watcher: "_Watcher", scratch: str) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         signal.signal(number, before[signal.Signals(number)])
-        (Path(scratch) / "stop").touch()
-        last = time.monotonic() + STOPPING
-        while time.monotonic() < last and not all(
-            (Path(scratch) / f"{each}.stopped").exists() for each in watcher.running
-        ):
-            time.sleep(0.05)
+        sign.wait_until_obeyed(set(watcher.running), STOPPING)
         received.append(number)
         raise KeyboardInterrupt
 
@@ -284,6 +266,7 @@ def _stopping(watcher: "_Watcher", scratch: str) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        sign.clear()
 
 
 def _note_failure(store: Store, array: Array, message: str, trace: str | None = None) -> None:
@@ -312,16 +295,17 @@ def _trial(
     specifications: Any,
     data: dict[DataKey, tuple[Any, Any]],
     address: str,
-    device: DeviceKind,
-    scratch: str,
+    crew: Crew,
+    sign: StopSign,
     patient: bool,
 ) -> None:
     """One array, in a worker: trains it unless somebody else does, keeps its rows, and reports how it went."""
     from sweep.checkpoint import Stopped
 
-    array, store, stop = _specification(specifications, config["array"]), Store(address), Path(scratch) / "stop"
+    array, store = _specification(specifications, config["array"]), Store(address)
+    crew.check_here()
     tune.report({"array": array.array_id, "share": 0.0})
-    while patient and leases.held_elsewhere(store.place, array.array_id) and not stop.exists():
+    while patient and leases.held_elsewhere(store.place, array.array_id) and not sign.asked():
         time.sleep(WAIT)
     with leases.taken(store.place, array.array_id) as mine:
         try:
@@ -330,9 +314,9 @@ def _trial(
             elif store.has_rows(array.array_id):
                 result = {"by_another": True}
             else:
-                result = {"trained": _train_array(array, store, _data(*data[_data_key(array)]), device, stop)}
+                result = {"trained": _train_array(array, store, _data(*data[_data_key(array)]), crew, sign)}
         except Stopped:
-            (Path(scratch) / f"{array.array_id}.stopped").touch()
+            sign.obeyed(array.array_id)
             result = {}
         except Exception as error:
             if _may_pass(error):
@@ -353,28 +337,28 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "CUDA error" in str(error)
 
 
-def _train_array(array: Array, store: Store, data: Data, device: DeviceKind, stop: Path) -> int:
+def _train_array(array: Array, store: Store, data: Data, crew: Crew, sign: StopSign) -> int:
     import torch
 
     from sweep.checkpoint import Checkpoint
     from sweep.train import curve_examples, device_name, train
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(crew.cpus)
     last = time.monotonic()
 
     def tick(step: int) -> None:
         nonlocal last
         # A report waits for the driver, which waits for checkpoints once it has asked to stop.
-        if time.monotonic() - last >= REPORT_EVERY and not stop.exists():
+        if time.monotonic() - last >= REPORT_EVERY and not sign.asked():
             last = time.monotonic()
             tune.report({"array": array.array_id, "share": step / array.cell.steps})
 
     checkpoint = Checkpoint(
-        store.place, store.checkpoint(array.array_id), about={"run_ids": array.run_ids}, stopping=stop.exists
+        store.place, store.checkpoint(array.array_id), about={"run_ids": array.run_ids}, stopping=sign.asked
     )
-    outcomes = train(array.runs(), data, device=device, tick=tick, checkpoint=checkpoint)
+    outcomes = train(array.runs(), data, device=crew.device, tick=tick, checkpoint=checkpoint)
     by = Provenance(
-        device=device_name(device),
+        device=device_name(crew.device),
         dataset_fingerprint=data.fingerprint,
         torch_version=torch.__version__,
         curve_examples=curve_examples(array.cell, len(data.split.validation)),

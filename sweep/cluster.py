@@ -1,0 +1,353 @@
+"""Who trains: a Ray of our own on this machine, or a running cluster, looked over before anything starts there."""
+
+import sweep.environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
+
+import contextlib
+import dataclasses
+import errno
+import logging
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray import cloudpickle
+from ray.experimental import internal_kv
+from rich.console import Console
+
+from sweep import parcel, visit
+from sweep.errors import InputError
+from sweep.files import temporary_name
+from sweep.machine import cores
+from sweep.plan import DeviceKind
+from sweep.progress import say
+from sweep.runs import TRAINER_VERSION
+from sweep.store import Store
+from sweep.where import Where
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks of an array in training whether it is to stop."""
+
+ANSWER: Final = 5.0
+"""Seconds that the cluster's head has to take or give a sign."""
+
+WAITING: Final = 5.0
+"""Seconds between two looks whether the cluster has room for an array yet."""
+
+AWAY: Final = 5.0
+"""Seconds that a node which cannot train for us keeps an array, so that others get the next one."""
+
+_SIGNS: Final = b"sweep"
+"""Our part of Ray's table."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Crew:
+    """Who trains the arrays, with what each of them gets; on a cluster, Ray is joined already.
+
+    `witness` is the path of a file beside a local store: a node that does not see it does not see the store.
+    """
+
+    where: Where
+    device: DeviceKind
+    cpus: int
+    gpus: float
+    witness: str | None = None
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What Ray sets aside for an array."""
+        return {"cpu": self.cpus, "gpu": self.gpus}
+
+    @contextlib.contextmanager
+    def at_work(self, console: Console) -> Iterator[None]:
+        """A Ray of our own on this machine, whatever else runs here, gone at the end; or the cluster, left then."""
+        try:
+            if self.where.kind == "here":
+                _start_here(self)
+            with _waiting(self, console) if self.where.kind == "cluster" else contextlib.nullcontext():
+                yield
+        finally:
+            self.dismiss()
+
+    def check_here(self) -> None:
+        """Raises OSError where the worker that calls cannot train for us: its node joined after the others were seen.
+
+        Tune tries again, on another node if there is one.
+        """
+        import torch
+
+        host = socket.gethostname()
+        if self.witness and not os.path.exists(self.witness):
+            reason = f"{host} does not see the folder of the store, {os.path.dirname(self.witness)}"
+        elif self.device == "cuda" and not torch.cuda.is_available():
+            reason = f"{host} cannot train on a GPU: PyTorch {torch.__version__} finds no CUDA there"
+        else:
+            return
+        time.sleep(AWAY)
+        raise OSError(errno.EHOSTDOWN, reason)
+
+    def dismiss(self) -> None:
+        """Leaves the cluster, or ends our own Ray."""
+        ray.shutdown()
+        if self.witness:
+            Path(self.witness).unlink(missing_ok=True)
+
+
+def muster(where: Where, store: Store, console: Console) -> Crew:
+    """Finds who trains: decides the device, and refuses a cluster that cannot do it.
+
+    InputError where it cannot be joined, its Ray is of another version, its nodes lack the project, or a local store
+    is not seen by all of them.
+    """
+    _hush()
+    if where.kind == "here":
+        return _crew_here(where)
+    try:
+        _join(where, console)
+        return _crew_there(where, store, console)
+    except BaseException:
+        ray.shutdown()
+        raise
+
+
+def _hush() -> None:
+    for logger in ("ray", "ray.tune", "ray.train", "ray.data"):
+        # Lost workers are told in our own words; Ray would print a traceback at every retry.
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+
+
+def _crew_here(where: Where) -> Crew:
+    from sweep.train import local_device
+
+    device, gpus = local_device(), where.gpus_per_array
+    if gpus and device == "cpu":
+        raise InputError(f"--gpus-per-array {gpus:g}: PyTorch finds no GPU on this machine")
+    if where.cpus_per_array > cores():
+        raise InputError(f"--cpus-per-array {where.cpus_per_array}: this machine has {cores()}")
+    if device == "cpu" or gpus == 0:
+        return Crew(where, "cpu", where.cpus_per_array, 0)
+    return Crew(where, "cuda", where.cpus_per_array, 1 if gpus is None else gpus)
+
+
+def _start_here(crew: Crew) -> None:
+    import torch
+
+    ray.init(
+        address="local",
+        num_cpus=cores(),
+        num_gpus=torch.cuda.device_count() if crew.device == "cuda" else 0,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.CRITICAL,
+    )
+
+
+def _join(where: Where, console: Console) -> None:
+    """Joins a running cluster; with `--install`, once more where its nodes lack something."""
+    if not where.installs:
+        _connect(where, None)
+        return
+    wanted = parcel.requirements()
+    _connect(where, None)
+    nodes = visit.visit(_alive(), list(wanted), None, False).values()
+    missing = parcel.lacking([node["versions"] for node in nodes if "versions" in node], wanted)
+    ray.shutdown()
+    if missing:
+        say(console, f"nodes of the cluster get {', '.join(missing)}")
+    _connect(where, parcel.runtime_env(missing))
+
+
+def _connect(where: Where, runtime_env: dict[str, Any] | None) -> None:
+    _by_value()
+    try:
+        ray.init(
+            address=where.address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime_env or {}
+        )
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise InputError(f"--address {where.address}: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    """Why Ray does not let us in, in a line."""
+    text = " ".join(str(error).split())
+    if "ersion mismatch" in text:
+        return f"{text}; install here what runs there, or the other way round"
+    if "one of the Raylet addresses" in text or "raylet" in text.lower():
+        return f"this machine is no node of that cluster: give http://HOST:8265 to send it a job ({text[:300]})"
+    return text[:500]
+
+
+def _by_value() -> None:
+    """What looks a node over travels whole: the node may lack this project."""
+    with contextlib.suppress(ValueError):  # it does already
+        cloudpickle.register_pickle_by_value(visit)
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _crew_there(where: Where, store: Store, console: Console) -> Crew:
+    nodes = _alive()
+    gpus = where.gpus_per_array
+    if gpus is None:
+        gpus = 1.0 if any(node["Resources"].get("GPU", 0) >= 1 for node in nodes) else 0.0
+    crew = Crew(where, "cuda" if gpus else "cpu", where.cpus_per_array, gpus)
+    able = [node for node in nodes if _has_room(node, crew)]
+    with _witness(store) as witness:
+        looks = visit.visit(able, [], witness, crew.device == "cuda")
+        names = {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in able}
+        _check({names[node]: look for node, look in looks.items()}, where, store)
+    devices = f"{gpus:g} GPU and " if gpus else ""
+    say(console, f"{len(nodes)} nodes, {len(able)} with room for arrays of {devices}{crew.cpus} CPU each")
+    return dataclasses.replace(crew, witness=witness)
+
+
+def _has_room(node: dict[str, Any], crew: Crew) -> bool:
+    has: dict[str, float] = node["Resources"]
+    return has.get("CPU", 0) >= crew.cpus and has.get("GPU", 0) >= crew.gpus
+
+
+@contextlib.contextmanager
+def _witness(store: Store) -> Iterator[str | None]:
+    """A file beside a local store, by which nodes tell whether they see it; gone when the block fails."""
+    folder = store.place.local
+    if folder is None:
+        yield None
+        return
+    there = folder.is_dir()
+    store.place.create()
+    store.place.clear_temporaries(".")
+    file = temporary_name(folder / "launch")
+    file.touch()
+    try:
+        yield str(file)
+    except BaseException:
+        file.unlink(missing_ok=True)
+        if not there:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _check(looks: dict[str, dict[str, Any]], where: Where, store: Store) -> None:
+    """Refuses nodes on which arrays could not be trained, by name."""
+    if failed := {node: look["error"] for node, look in looks.items() if "error" in look}:
+        node, error = next(iter(failed.items()))
+        raise InputError(f"--address {where.address}: {_some(failed)} cannot work for us: {node}: {error}")
+    if without := [node for node, look in looks.items() if look["trainer"] is None]:
+        why = looks[without[0]]["why"]
+        raise InputError(
+            f"--address {where.address}: sweep cannot be imported on {_some(without)} ({why}): --install brings it"
+        )
+    if other := [node for node, look in looks.items() if look["trainer"] != TRAINER_VERSION]:
+        raise InputError(
+            f"--address {where.address}: another version of sweep is on {_some(other)}: --install brings this one"
+        )
+    if blind := [node for node, look in looks.items() if not look["file"]]:
+        raise InputError(
+            f"--store {store.address}: a folder that {_some(blind)} cannot see, so rows written there would be lost: "
+            "give s3://BUCKET/PREFIX or gs://BUCKET/PREFIX, or a folder that all hosts mount under this path"
+        )
+    if slow := {node: look["cuda"] for node, look in looks.items() if look["cuda"]}:
+        node, why = next(iter(slow.items()))
+        raise InputError(
+            f"--address {where.address}: {_some(slow)} cannot train on a GPU: {why}; --gpus-per-array 0 trains on CPUs"
+        )
+
+
+def _some(nodes: Collection[str]) -> str:
+    """Up to three of them by name."""
+    named = list(nodes)[:3]
+    return ", ".join(named) + (f" and {len(nodes) - 3} more" if len(nodes) > 3 else "")
+
+
+@contextlib.contextmanager
+def _waiting(crew: Crew, console: Console) -> Iterator[None]:
+    """Says so while no node of the cluster has room for an array: it may be about to grow."""
+    done = threading.Event()
+
+    def look() -> None:
+        said = False
+        while not done.is_set():
+            with contextlib.suppress(Exception):  # the head may be gone: whoever trains hears of it
+                room = any(_has_room(node, crew) for node in _alive())
+                if room == said:
+                    devices = f"{crew.gpus:g} GPU and " if crew.gpus else ""
+                    say(
+                        console,
+                        "a node with room has joined"
+                        if said
+                        else f"no node of the cluster has room for an array yet ({devices}{crew.cpus} CPU): waiting",
+                    )
+                    said = not said
+                if room:
+                    return
+            done.wait(WAITING)
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(ANSWER)
+
+
+class StopSign:
+    """Tells the arrays of a launch to stop, and hears that they did, through the table of Ray's head.
+
+    Hosts need share no disk, and no signal reaches a Tune function.
+    """
+
+    def __init__(self) -> None:
+        self.launch = secrets.token_hex(8).encode()
+        self._asked, self._last = False, 0.0
+
+    def wait_until_obeyed(self, array_ids: Collection[str], seconds: float) -> None:
+        """Has the arrays save a checkpoint and stop; waits until these did, or time is over.
+
+        Another thread asks: a signal handler that waits for a lost head could not be interrupted.
+        """
+        obeyed = threading.Event()
+        threading.Thread(target=self._ask, args=(array_ids, seconds, obeyed), daemon=True).start()
+        obeyed.wait(seconds)
+
+    def _ask(self, array_ids: Collection[str], seconds: float, obeyed: threading.Event) -> None:
+        wanted = {self.launch + b"/stopped/" + array_id.encode() for array_id in array_ids}
+        last = time.monotonic() + seconds
+        with contextlib.suppress(Exception):  # the head is gone, and the arrays with it
+            _table().internal_kv_put(self.launch + b"/stop", b"", True, _SIGNS, ANSWER)
+            while time.monotonic() < last and not wanted <= set(
+                _table().internal_kv_keys(self.launch + b"/stopped/", _SIGNS, ANSWER)
+            ):
+                time.sleep(0.1)
+        obeyed.set()
+
+    def asked(self) -> bool:
+        """Whether an array is to stop; the table is asked now and then."""
+        if not self._asked and time.monotonic() - self._last >= LOOK_EVERY:
+            self._last = time.monotonic()
+            with contextlib.suppress(Exception):  # a head that cannot be asked has not asked for a stop
+                self._asked = bool(_table().internal_kv_exists(self.launch + b"/stop", _SIGNS, ANSWER))
+        return self._asked
+
+    def obeyed(self, array_id: str) -> None:
+        """An array has stopped, and saved what it could."""
+        with contextlib.suppress(Exception):
+            _table().internal_kv_put(self.launch + b"/stopped/" + array_id.encode(), b"", True, _SIGNS, ANSWER)
+
+    def clear(self) -> None:
+        """Leaves nothing in the table."""
+        with contextlib.suppress(Exception):
+            _table().internal_kv_del(self.launch, True, _SIGNS, ANSWER)
+
+
+def _table() -> Any:
+    return internal_kv.internal_kv_get_gcs_client()

@@ -1,0 +1,56 @@
+"""What a node without this project needs to train for us: our own packages, and what these need in turn."""
+
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from sweep.errors import InputError
+
+EXCLUDED: Final = ["**/__pycache__", "**/results"]
+"""Of our packages, what does not travel."""
+
+
+def packages() -> list[str]:
+    """The folders of our packages, as they run here."""
+    import analysis
+    import sweep
+
+    return [str(Path(str(package.__file__)).parent) for package in (sweep, analysis)]
+
+
+def requirements() -> dict[str, Any]:
+    """What the project needs, as packaging's specifiers by distribution."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = importlib.metadata.requires("sweep") or []
+    except importlib.metadata.PackageNotFoundError:
+        raise InputError("--install: sweep itself is not installed here, so what it needs is not known") from None
+    wanted = map(Requirement, lines)
+    return {each.name: each.specifier for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})}
+
+
+def lacking(there: Iterable[Mapping[str, str | None]], wanted: Mapping[str, Any]) -> list[str]:
+    """What to install: each distribution that some node has not, or not in a version that will do, at our version.
+
+    Ray is not replaced: a cluster of another version is refused elsewhere.
+    """
+    nodes = list(there)
+    names = [
+        name
+        for name, specifier in wanted.items()
+        if name != "ray" and any(_lacks(node.get(name), specifier) for node in nodes)
+    ]
+    # A local part (2.9+cpu) says how it was built here; an index does not know it.
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
+
+
+def _lacks(version: str | None, specifier: Any) -> bool:
+    return version is None or not specifier.contains(version, prereleases=True)
+
+
+def runtime_env(pip: list[str]) -> dict[str, Any]:
+    """Ray's runtime environment that brings our packages, and these distributions from an index where there are any."""
+    parcel: dict[str, Any] = {"py_modules": packages(), "excludes": EXCLUDED}
+    return parcel | ({"pip": pip} if pip else {})

@@ -1,0 +1,90 @@
+"""What a node of a cluster has for us. It stands alone: it travels to nodes that lack this project.
+
+Run as a script inside a Ray job, it visits every node and prints what `look` found there, as one line of JSON.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import sys
+from typing import Any, Final
+
+MARK: Final = "visited: "
+"""What the line of JSON begins with."""
+
+PATIENCE: Final = 90.0
+"""Seconds that nodes have to answer."""
+
+
+def look(distributions: list[str], file: str | None, cuda: bool) -> dict[str, Any]:
+    """What is there: Python, distributions with their versions, the project, a file of the driver's.
+
+    `trainer` is the trainer's version in the project there, None where the project cannot be imported; `cuda` is what
+    keeps PyTorch from GPUs, None where nothing does or nobody asked.
+    """
+    found: dict[str, Any] = {"host": socket.gethostname(), "python": platform.python_version(), "versions": {}}
+    for name in distributions:
+        try:
+            found["versions"][name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found["versions"][name] = None
+    try:
+        from sweep.runs import TRAINER_VERSION
+
+        found["trainer"] = TRAINER_VERSION
+    except ImportError as error:
+        found |= {"trainer": None, "why": str(error)}
+    found["file"] = file is None or os.path.exists(file)
+    found["cuda"] = _cuda() if cuda else None
+    return found
+
+
+def _cuda() -> str | None:
+    """Why PyTorch there cannot train on GPUs; None where it is built to."""
+    try:
+        import torch
+    except ImportError as error:
+        return str(error)
+    return None if torch.version.cuda else f"PyTorch {torch.__version__} there is built without CUDA"
+
+
+def visit(nodes: list[dict[str, Any]], *arguments: Any) -> dict[str, dict[str, Any]]:
+    """What `look` found on these nodes (of `ray.nodes()`), by node id; those that do not answer in time are left out.
+
+    Where the look itself failed, `error` says why.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    # A node that goes away meanwhile is not looked for again.
+    task = ray.remote(look).options(num_cpus=0, max_retries=0)
+    sent = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        sent[task.options(scheduling_strategy=there).remote(*arguments)] = node["NodeID"]
+    ready, late = ray.wait(list(sent), num_returns=len(sent), timeout=PATIENCE) if sent else ([], [])
+    for each in late:
+        ray.cancel(each, force=True)
+    found = {}
+    for each in ready:
+        try:
+            found[sent[each]] = ray.get(each)
+        except ray.exceptions.RayError as error:
+            found[sent[each]] = {"error": str(error).strip().splitlines()[-1]}
+    return found
+
+
+def main() -> None:
+    """The script: its one argument is the list of distributions, as JSON."""
+    import ray
+
+    ray.init(address="auto", log_to_driver=False)
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    found = visit(alive, json.loads(sys.argv[1]), None, False)
+    print(MARK + json.dumps(list(found.values())), flush=True)
+
+
+if __name__ == "__main__":
+    main()
