@@ -58,12 +58,12 @@ def visit(nodes: list[dict[str, Any]], *arguments: Any) -> dict[str, dict[str, A
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    # A node that goes away meanwhile is not looked for again.
-    task = ray.remote(look).options(num_cpus=0, max_retries=0)
+    task = ray.remote(look)
     sent = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        sent[task.options(scheduling_strategy=there).remote(*arguments)] = node["NodeID"]
+        # A node that goes away meanwhile is not looked for again.
+        sent[task.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(*arguments)] = node["NodeID"]
     ready, late = ray.wait(list(sent), num_returns=len(sent), timeout=PATIENCE) if sent else ([], [])
     for each in late:
         ray.cancel(each, force=True)

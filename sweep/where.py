@@ -33,7 +33,7 @@ class Where:
         if self.address is not None:
             _check_address(self.address)
         gpus = self.gpus_per_array
-        if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())):
+        if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())):
             raise InputError(f"--gpus-per-array {gpus:g}: allowed are 0 (none), a share up to 1, or a whole number")
         if self.cpus_per_array < 1:
             raise InputError(f"--cpus-per-array {self.cpus_per_array}: at least 1")

@@ -1,0 +1,102 @@
+"""Where a launch trains, as the user says it: addresses, shares of a GPU, tokens."""
+
+from pathlib import Path
+
+import pytest
+
+from sweep import where
+from sweep.errors import InputError
+from sweep.where import Where
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        (None, "here"),
+        ("auto", "cluster"),
+        ("10.0.0.1:6379", "cluster"),
+        ("head.example:6379", "cluster"),
+        ("[::1]:6379", "cluster"),
+        ("http://head:8265", "jobs"),
+        ("https://ray.example/team/a", "jobs"),
+    ],
+)
+def test_an_address_says_whether_we_join_or_send_a_job(address: str | None, kind: str) -> None:
+    assert Where(address).kind == kind
+
+
+@pytest.mark.parametrize("address", ["", "head", "head:0", "head:99999", "ray://head:10001", "ftp://head", "a b:1"])
+def test_other_addresses_are_refused_with_the_allowed_forms(address: str) -> None:
+    with pytest.raises(InputError, match=r"--address .*allowed are auto, HOST:PORT, http://HOST:8265"):
+        Where(address)
+
+
+@pytest.mark.parametrize("gpus", [0, 0.25, 1, 2])
+def test_shares_of_a_gpu_and_whole_ones_are_allowed(gpus: float) -> None:
+    assert Where(gpus_per_array=gpus).gpus_per_array == gpus
+
+
+@pytest.mark.parametrize("gpus", [-1, 1.5, float("nan"), float("inf")])
+def test_other_numbers_of_gpus_are_refused(gpus: float) -> None:
+    with pytest.raises(InputError, match="--gpus-per-array"):
+        Where(gpus_per_array=gpus)
+
+
+def test_an_array_has_a_core_at_least() -> None:
+    with pytest.raises(InputError, match="--cpus-per-array 0"):
+        Where(cpus_per_array=0)
+
+
+def test_jobs_bring_the_project_and_clusters_that_are_joined_do_not_unless_asked() -> None:
+    assert Where("http://head:8265").installs
+    assert not Where("http://head:8265", install=False).installs
+    assert not Where("auto").installs
+    assert Where("auto", install=True).installs
+    with pytest.raises(InputError, match="--install"):
+        Where(install=True)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", "RAY_USE_TLS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    return tmp_path
+
+
+def test_the_token_is_looked_for_where_ray_looks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert where.token() is None
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text("of home\n")
+    assert where.token() == "of home"
+    (home / "named").write_text("of a file\n")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "named"))
+    assert where.token() == "of a file"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
+    assert where.token() == "given"
+
+
+def test_a_token_file_that_is_named_and_not_there_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "none"))
+    with pytest.raises(InputError, match="RAY_AUTH_TOKEN_PATH"):
+        where.token()
+
+
+def test_what_the_user_set_for_tokens_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
+    where.authenticate(Where("http://head:8265"))
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_auto_with_no_cluster_at_all_is_refused(home: Path) -> None:
+    with pytest.raises(InputError, match="--address auto: no Ray cluster runs on this machine"):
+        where.authenticate(Where("auto"))
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once(home: Path) -> None:
+    with pytest.raises(InputError, match=r"--address 127.0.0.1:9: no Ray cluster answers there"):
+        where.authenticate(Where("127.0.0.1:9"))
