@@ -1,6 +1,7 @@
 """The command line: parses, calls, prints."""
 
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -276,6 +277,21 @@ def export(
         _print_json({"name": name, "rows": rows, "file": str(to)})
     else:
         print(f"{rows:,} rows in {to}")
+
+
+@app.command()
+def compact(store: StoreFolder = "results", as_json: AsJson = False, debug: Debug = False) -> None:
+    """Merge the small files of a store into larger ones, safely while others read and write."""
+    from sweep.compaction import compact as merge_files
+
+    console = Console(stderr=True)
+    done = merge_files(Store(store), functools.partial(say, console))
+    if as_json:
+        _print_json(dataclasses.asdict(done))
+    elif done.busy:
+        print("Another sweep compact is at work on this store: nothing was done.")
+    else:
+        print(f"{done.files_before:,} files became {done.files_after:,}; {done.rows:,} rows, all there as before.")
 
 
 def main() -> None:

@@ -112,7 +112,6 @@ def launch(
         _train(missing, len(run_ids), store, watcher, retries, console)
         trained = [array.array_id for array in missing.arrays]
         statuses |= store.statuses(trained)
-        store.learn(trained)
         store.clear_failures(statuses)
     seconds = time.monotonic() - started
 

@@ -108,6 +108,22 @@ class Place:
         found = self._patiently(functools.partial(self._listed, folder))
         return sorted(f"{folder}/{name}" for name in found if name.endswith(suffix) and not name.startswith("."))
 
+    def sizes(self, folder: str, suffix: str) -> dict[str, int]:
+        """The files of `files`, with their sizes in bytes."""
+        found = self._patiently(functools.partial(self._sized, folder))
+        names = sorted(name for name in found if name.endswith(suffix) and not name.startswith("."))
+        return {f"{folder}/{name}": found[name] for name in names}
+
+    def settle(self, folder: str) -> None:
+        """Returns when what was written into a folder stays there though the power fails."""
+        if self.local is None:
+            return  # an object store answers when it is so
+        descriptor = os.open(self.local / folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
     def clear_temporaries(self, folder: str) -> None:
         """Removes what writers of this host left behind that have died in the middle of a write."""
         if self.local is not None:
@@ -125,11 +141,20 @@ class Place:
             if self.created and not self.local.is_dir():
                 raise _gone(self.local)
             return [path.name for path in _there(self.local / folder)]
+        return list(self._sized(folder))
+
+    def _sized(self, folder: str) -> dict[str, int]:
+        if self.local is not None:
+            sizes = {}
+            for name in self._listed(folder):
+                with contextlib.suppress(FileNotFoundError):
+                    sizes[name] = (self.local / folder / name).stat().st_size
+            return sizes
         selector = fs.FileSelector(self._remote(folder), allow_not_found=True, recursive=False)
         found = self._filesystem.get_file_info(selector)
         if not found and not self._has_bucket():
             raise InputError(f"--store {self.address}: there is no such bucket, or it cannot be seen from here")
-        return [info.base_name for info in found if info.type == fs.FileType.File]
+        return {info.base_name: info.size for info in found if info.type == fs.FileType.File}
 
     def _has_bucket(self) -> bool:
         [bucket] = self._filesystem.get_file_info([urlsplit(self.address).netloc])

@@ -7,7 +7,6 @@ trained it at once), the earliest row counts.
 import contextlib
 import dataclasses
 import datetime
-import functools
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sweep import merged
 from sweep.errors import InputError
+from sweep.merged import Parts
 from sweep.places import Place
 from sweep.runs import SETTINGS, TRAINER_VERSION, TYPES, Run, settings_of
 
@@ -38,6 +39,8 @@ REMOTE_READERS: Final = 16
 """Files that are read at once, from a disk and from an object store."""
 READ_AHEAD: Final = 64
 """Files whose rows are in memory before they are asked for."""
+LISTINGS: Final = 20
+"""Times that the files are listed anew because some were merged between their listing and their reading."""
 COMPARED: Final = ("status", "test_accuracy", "validation_accuracy", "test_correct")
 
 _ARROW: Final = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
@@ -112,7 +115,7 @@ class Store:
     """Rows by run, below a folder or a prefix of an object store (`sweep.places.Place`); made at the first write.
 
     With `once`, each kind of file is listed a single time: what is there later is what this store has written itself,
-    or has been told of by `learn`.
+    or has been asked for by array (`statuses`).
     """
 
     def __init__(self, address: Path | str, once: bool = False) -> None:
@@ -152,32 +155,27 @@ class Store:
         self._write_table("curves", array_id, pa.Table.from_pylist(points, curves))
         self._write_table("runs", array_id, pa.Table.from_pylist(rows, RUNS_SCHEMA))
 
-    def learn(self, array_ids: Iterable[str]) -> None:
-        """Takes note of the rows of arrays that were trained since the rows were listed."""
-        if "runs" in self._listed:
-            known = set(self._listed["runs"])
-            self._listed["runs"] = sorted(known.union(map(_rows_of, array_ids)))
-
     def has_rows(self, array_id: str) -> bool:
-        """Whether there is a file of this very array's rows."""
-        try:
-            self.place.read(_rows_of(array_id), 4)
-        except FileNotFoundError:
-            return False
-        return True
+        """Whether this very array's rows are there, in a file of their own or merged with others."""
+        if self.exists(_rows_of(array_id)):
+            return True
+        return any(array_id in arrays for arrays in (merged.index(self.place) or {}).values())
 
     def statuses(self, array_ids: Iterable[str] | None = None) -> dict[str, str]:
         """Status (`ok`, `diverged`) by run id, the earliest where a run stands twice (of equals, by
         array id).
 
-        With `array_ids`, of these arrays' runs alone, as far as they have rows.
+        With `array_ids`, of these arrays' runs alone, as far as they have rows; a store that lists its files once
+        knows them from then on.
         """
-        names = None if array_ids is None else [_rows_of(each) for each in array_ids if self.has_rows(each)]
-        tables = [table for _, table in self._tables(["run_id", "status", "finished_at"], names)]
-        if not tables:
+        columns = ["run_id", "status", "finished_at"]
+        found = list(self._tables(columns) if array_ids is None else self._tables_of(array_ids, columns))
+        if not found:
             return {}
-        # The last that is put into the mapping stays: the sort is stable, so that is the earliest of the first array.
-        table = pa.concat_tables(tables).sort_by("finished_at")
+        # The last that is put into the mapping stays: that is the earliest of the first array.
+        ranks = _ranks([part for parts, _ in found for part in parts])
+        table = pa.concat_tables([table for _, table in found]).append_column("array", pa.array(ranks))
+        table = table.sort_by([("finished_at", "ascending"), ("array", "ascending")])
         run_ids, statuses = table["run_id"].to_pylist(), table["status"].to_pylist()
         return dict(zip(reversed(run_ids), reversed(statuses), strict=True))
 
@@ -192,15 +190,18 @@ class Store:
         run stands twice the earliest row counts (of equals, by array id).
         """
         place = {run_id: number for number, run_id in enumerate(run_ids)}
-        parts, places, sources = [_select(columns).empty_table()], [np.empty(0, np.int64)], [np.empty(0, object)]
-        for array_id, table in self._tables(list(columns)):
+        tables, places = [_select(columns).empty_table()], [np.empty(0, np.int64)]
+        wanted, arrays = [np.empty(0, bool)], Parts()
+        for parts, table in self._tables(list(columns)):
             own = np.array([place.get(run_id, -1) for run_id in table["run_id"].to_pylist()], dtype=np.int64)
-            wanted = own >= 0
-            if wanted.any():
-                parts.append(table if wanted.all() else table.filter(pa.array(wanted)))
-                places.append(own[wanted])
-                sources.append(np.full(int(wanted.sum()), array_id, dtype=object))
-        return _first_rows(pa.concat_tables(parts).combine_chunks(), np.concatenate(places), np.concatenate(sources))
+            wanted.append(own >= 0)
+            if wanted[-1].any():
+                tables.append(table if wanted[-1].all() else table.filter(pa.array(wanted[-1])))
+                places.append(own[wanted[-1]])
+            arrays += parts
+        ranks = _ranks(arrays)[np.concatenate(wanted)]
+        names = np.array(sorted({array_id for array_id, _ in arrays}), dtype=object)
+        return _first_rows(pa.concat_tables(tables).combine_chunks(), np.concatenate(places), ranks, names)
 
     def curves(self, run_ids: Iterable[str], array_ids: Iterable[str] | None = None) -> pa.Table:
         """The learning curves of these runs, columns as in `CURVES_SCHEMA`; runs without one are left out.
@@ -214,12 +215,12 @@ class Store:
         by_array: dict[str, list[str]] = {}
         for run_id, array_id in zip(wanted, array_ids, strict=True):
             by_array.setdefault(array_id, []).append(run_id)
-        tables = [CURVES_SCHEMA.empty_table()]
-        for array_id, own in by_array.items():
-            with contextlib.suppress(FileNotFoundError):
-                table = self._table(f"curves/{array_id}.parquet", CURVES_SCHEMA.names, CURVES_SCHEMA)
-                tables.append(table.filter(pc.is_in(table["run_id"], pa.array(own, pa.string()))))
-        return pa.concat_tables(tables)
+        tables = {
+            array_id: table.filter(pc.is_in(table["run_id"], pa.array(by_array[array_id], pa.string())))
+            for array_id, table in self._curves_of(by_array)
+        }
+        ordered = [tables[array_id] for array_id in by_array if array_id in tables]
+        return pa.concat_tables([CURVES_SCHEMA.empty_table(), *ordered])
 
     def save_look(self, name: str, number: int, look: dict[str, Any]) -> None:
         """Keeps what was seen of a sweep when its results were looked at for this, the `number`th, time.
@@ -302,17 +303,106 @@ class Store:
         except (ValueError, KeyError, TypeError):
             return []
 
-    def _tables(self, columns: list[str], names: list[str] | None = None) -> Iterator[tuple[str, pa.Table]]:
-        """Every array's rows, or those of some files, in the order of array ids; several files are read at once."""
-        names = self._names("runs", ".parquet") if names is None else sorted(names)
+    def _tables(self, columns: list[str], merged_alone: bool = False) -> Iterator[tuple[Parts, pa.Table]]:
+        """The rows of every file, and which arrays they are of; several files are read at once.
+
+        Files that are gone when they are to be read have been merged into others: these are read in their place. Rows
+        of some arrays may so come twice, the same ones.
+        """
+        seen: set[str] = set()
+        for _ in range(LISTINGS):
+            names = self._names("runs", ".parquet")
+            left = [name for name in names if name not in seen and (merged.is_merged(name) or not merged_alone)]
+            gone = []
+            for name, table in self._read_ahead(left, columns):
+                if table is None:
+                    gone.append(name)
+                else:
+                    seen.add(name)
+                    yield merged.parts(name, table), table
+            if not gone:
+                return
+            self._listed.pop("runs", None)
+        raise FileNotFoundError(f"{self.place.path(gone[0])}: is listed again and again, and not there")
+
+    def _tables_of(self, array_ids: Iterable[str], columns: list[str]) -> Iterator[tuple[Parts, pa.Table]]:
+        """The rows of some arrays, as far as there are any, from files of their own or merged ones."""
+        names = sorted(map(_rows_of, array_ids))
+        absent = set()
+        for name, table in self._read_ahead(names, columns):
+            if table is None:
+                absent.add(PurePosixPath(name).stem)
+            else:
+                yield merged.parts(name, table), table
+        if "runs" in self._listed:
+            there = (name for name in names if PurePosixPath(name).stem not in absent)
+            self._listed["runs"] = sorted(set(self._listed["runs"]).union(there))
+        if absent and merged.index(self.place) is not None:
+            self._listed.pop("runs", None)
+            for parts, table in self._tables(columns, merged_alone=True):
+                for array_id, own in merged.split(parts, table):
+                    if array_id in absent:
+                        yield [(array_id, len(own))], own
+
+    def _curves_of(self, array_ids: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
+        """The curves of each of these arrays that has any, once, from merged files or one of its own."""
+        left, seen = set(array_ids), set[str]()
+
+        def from_merged() -> Iterator[tuple[str, pa.Table]]:
+            for _ in range(LISTINGS):
+                there = self.place.files("curves", ".parquet") if merged.index(self.place) is not None else ()
+                new = [name for name in there if merged.is_merged(name) and name not in seen]
+                gone = False
+                for name in new if left else ():
+                    try:
+                        table = self.table(name, CURVES_SCHEMA.names, CURVES_SCHEMA)
+                    except FileNotFoundError:
+                        gone = True
+                        continue
+                    seen.add(name)
+                    for array_id, own in merged.split(merged.parts(name, table), table):
+                        if array_id in left and len(own):
+                            left.remove(array_id)
+                            yield array_id, own
+                if not gone:
+                    return
+
+        yield from from_merged()
+        for array_id in tuple(left):
+            with contextlib.suppress(FileNotFoundError):
+                table = self.table(f"curves/{array_id}.parquet", CURVES_SCHEMA.names, CURVES_SCHEMA)
+                left.remove(array_id)
+                yield array_id, table
+        if left:  # merged meanwhile, or without curves
+            yield from from_merged()
+
+    def _read_ahead(self, names: Sequence[str], columns: list[str]) -> Iterator[tuple[str, pa.Table | None]]:
+        """The rows of each of these files, None where it is not there."""
+
+        def table(name: str) -> pa.Table | None:
+            try:
+                return self.table(name, columns)
+            except FileNotFoundError:
+                if self.place.local is not None:
+                    self.place.files("runs", ".parquet")  # waits for a store that went away as a whole
+                return None
+
         # Files on a disk keep the cores busy; an object store answers late.
         with ThreadPoolExecutor(READERS if self.place.local is not None else REMOTE_READERS) as pool:
             for start in range(0, len(names), READ_AHEAD):
                 some = names[start : start + READ_AHEAD]
-                tables = pool.map(functools.partial(self._table, columns=columns), some)
-                yield from zip((PurePosixPath(name).stem for name in some), tables, strict=True)
+                yield from zip(some, pool.map(table, some), strict=True)
 
-    def _table(self, name: str, columns: list[str], expected: pa.Schema = RUNS_SCHEMA) -> pa.Table:
+    def exists(self, name: str) -> bool:
+        """Whether there is a file of this name below the store."""
+        try:
+            self.place.read(name, 4)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def table(self, name: str, columns: list[str], expected: pa.Schema = RUNS_SCHEMA) -> pa.Table:
+        """Some columns of one file of rows, or of what is `expected`; FileNotFoundError where there is none."""
         if self.place.local is not None:
             return read_table(self.place.local / name, columns, expected)
         return read_table(pa.BufferReader(self.place.read(name)), columns, expected, self.place.path(name))
@@ -380,13 +470,26 @@ def _select(columns: Sequence[str]) -> pa.Schema:
     return pa.schema([field for field in RUNS_SCHEMA if field.name in columns], metadata=RUNS_SCHEMA.metadata)
 
 
-def _first_rows(table: pa.Table, places: NDArray[np.int64], array_ids: NDArray[np.object_]) -> Found:
-    """The earliest row of every place, by place; `table` holds the arrays in the order of their ids."""
-    order = np.lexsort((table["finished_at"].cast(pa.int64()).to_numpy(), places))
+def _ranks(parts: Parts) -> NDArray[np.int32]:
+    """The array of every row as its number in the order of array ids."""
+    order = {array_id: rank for rank, array_id in enumerate(sorted({array_id for array_id, _ in parts}))}
+    ranks = np.array([order[array_id] for array_id, _ in parts], dtype=np.int32)
+    return np.repeat(ranks, [rows for _, rows in parts])
+
+
+def _first_rows(
+    table: pa.Table, places: NDArray[np.int64], ranks: NDArray[np.int32], names: NDArray[np.object_]
+) -> Found:
+    """The earliest row of every place, by place; `ranks` say which of the arrays `names` a row is of."""
+    finished = table["finished_at"].cast(pa.int64()).to_numpy()
+    order = np.lexsort((ranks, finished, places))
     first = np.ones(len(order), dtype=bool)
     first[1:] = np.diff(places[order]) != 0
-    chosen, again = order[first], order[~first]
-    winner = chosen[np.cumsum(first) - 1][~first]
+    # One and the same row may stand in a merged file and, for a while, in those that it was made of.
+    copy = np.zeros(len(order), dtype=bool)
+    copy[1:] = ~first[1:] & (np.diff(finished[order]) == 0) & (np.diff(ranks[order]) == 0)
+    chosen, other = order[first], ~first & ~copy
+    again, winner = order[other], chosen[np.cumsum(first) - 1][other]
     differ = np.zeros(len(again), dtype=bool)
     for column in COMPARED if len(again) else ():
         values = table[column]
@@ -394,7 +497,7 @@ def _first_rows(table: pa.Table, places: NDArray[np.int64], array_ids: NDArray[n
     # Most often they are in order, and a copy of everything is saved.
     rows = table if np.array_equal(chosen, np.arange(len(table))) else table.take(pa.array(chosen))
     repeated = len(np.unique(places[again]))
-    return Found(rows, places[chosen], array_ids[chosen].tolist(), repeated, len(np.unique(places[again][differ])))
+    return Found(rows, places[chosen], names[ranks[chosen]].tolist(), repeated, len(np.unique(places[again][differ])))
 
 
 def _check_schema(path: object, schema: pa.Schema, expected: pa.Schema) -> None:
