@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sweep import commands
+from sweep import commands, kubectl
+from sweep import kubernetes as kube
 from sweep.errors import InputError, Terminated
 from sweep.library import Library, Listing
 from sweep.progress import say
@@ -294,6 +295,66 @@ def compact(store: StoreFolder = "results", as_json: AsJson = False, debug: Debu
         print(f"{done.files_before:,} files became {done.files_after:,}; {done.rows:,} rows, all there as before.")
 
 
+@app.command()
+def kubernetes(
+    space: Annotated[Path, typer.Argument(metavar="SPACE", help="A search space, a YAML file.", show_default=False)],
+    overlay: Annotated[str, typer.Option("--overlay", help=f"Which of {', '.join(kube.OVERLAYS)}.")] = "gpu",
+    image: Annotated[
+        str | None, typer.Option("--image", help="The image, as a registry knows it.", show_default=False)
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            envvar="SWEEP_STORE",
+            help="What all pods see: s3://…, gs://…, or pvc://CLAIM/FOLDER, a ReadWriteMany claim.",
+            show_default=False,
+        ),
+    ] = None,
+    namespace: Annotated[str, typer.Option("--namespace", help="Of the sweep, in the cluster.")] = "sweep",
+    max_gpus: Annotated[int | None, typer.Option("--max-gpus", help="At most so many.", show_default=False)] = None,
+    max_workers: Annotated[
+        int | None, typer.Option("--max-workers", help="Of the overlay cpu: at most so many.", show_default=False)
+    ] = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", help="Of the overlay kueue: its LocalQueue.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="DIR", help="Write the kustomization there instead.", show_default=False),
+    ] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Give the manifests to the cluster, after asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Of --apply: do not ask.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show how the job goes, and its log, until it ends.")
+    ] = False,
+    data_dir: DataDir = DATA_DIR,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Print the manifests that run a search space on KubeRay."""
+    console = Console(stderr=True)
+    wish = kube.Wish(overlay, image, store, namespace, max_gpus, max_workers, queue)
+    if follow and (as_json or wish.shared):
+        raise InputError(f"--follow: does not go with {'--json' if as_json else '--overlay shared-cluster: no job'}")
+    if yes and not apply:
+        raise InputError("--yes: belongs to --apply")
+    library = Library(Path(os.path.expanduser(data_dir)), downloads=False)
+    made = kube.manifests(kube.read(space), wish, library, output)
+    for note in made.notes:
+        say(console, note)
+    if as_json:
+        _print_json(made.as_json())
+    elif output is not None:
+        say(console, f"{output}: kubectl apply --server-side -k {output}")
+    elif not apply and not follow:
+        print(made.text, end="")
+    if apply:
+        _apply(made, wish, yes, console)
+    if follow and not _follow(made, wish, console):
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """The console script: one short message for an error, tracebacks with --debug alone."""
     try:
@@ -307,6 +368,32 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2 if mine else 1)
+
+
+def _apply(made: kube.Manifests, wish: kube.Wish, yes: bool, console: Console) -> None:
+    """Gives manifests to the cluster that kubectl talks to; asks first, since that costs money."""
+    size = made.sizes
+    what = f"{made.name}: up to {size.workers} workers, namespace {wish.namespace} of {kubectl.context()}"
+    if not yes:
+        if not _is_terminal():
+            raise InputError(f"--apply: {what}; there is nobody to ask, so say --yes")
+        if not typer.confirm(f"Apply {what}?", err=True):
+            raise typer.Exit(1)
+    for line in kubectl.apply(made.text).splitlines():
+        say(console, line)
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty()
+
+
+def _follow(made: kube.Manifests, wish: kube.Wish, console: Console) -> bool:
+    """Shows how the job goes until it ends; whether it succeeded. On Ctrl-C the job goes on."""
+    try:
+        return kubectl.follow(made.name, wish.namespace, lambda line: say(console, line))
+    except KeyboardInterrupt:
+        say(console, f"The job goes on. To stop it: kubectl delete rayjob {made.name} --namespace {wish.namespace}")
+        raise typer.Exit(130) from None
 
 
 def _report_after_launch(

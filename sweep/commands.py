@@ -123,6 +123,11 @@ def plan(spaces: Sequence[SearchSpace], store: Store, library: Library) -> Plan:
     )
 
 
+def pictured(space: SearchSpace, library: Library) -> SearchSpace:
+    """The search space with the facts of its data sets, as far as they are known without a download."""
+    return located(space, library) if all(map(library.here, space.datasets)) else _imagined(space)
+
+
 def _imagined(space: SearchSpace) -> SearchSpace:
     """The search space with facts of such data sets as are not here and have a known shape, under no identity."""
     entries = {name: catalogue.CATALOGUE[name] for name in space.datasets if name in catalogue.CATALOGUE}
