@@ -8,7 +8,7 @@ import sys
 import traceback
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -23,6 +23,9 @@ from sweep.progress import say
 from sweep.search_space import SearchSpace, load_all
 from sweep.store import Store
 from sweep.where import Where, authenticate
+
+if TYPE_CHECKING:
+    from sweep.jobs import Cluster, Job  # imports Ray
 
 app = typer.Typer(
     add_completion=False,
@@ -129,12 +132,15 @@ def launch(
 ) -> None:
     """Train what is missing of search spaces, then write their reports; runs that they share are trained once."""
     where_to = Where(address, gpus_per_array, cpus_per_array, install)
+    loaded = load_all(spaces)
+    if where_to.kind == "jobs":
+        _launch_as_job(spaces, loaded, store, where_to, data_dir, fonts, no_report, as_json)
     kept, library, console = (
         Store(store, once=True),
         Library(Path(os.path.expanduser(data_dir)), fonts),
         Console(stderr=True),
     )
-    wanted = [commands.located(space, library) for space in load_all(spaces)]
+    wanted = [commands.located(space, library) for space in loaded]
     authenticate(where_to)
     try:
         from sweep.launch import launch as train_missing
@@ -228,10 +234,17 @@ def datasets(
 def status(
     name: Annotated[str | None, typer.Argument(help="Of one sweep.", show_default=False)] = None,
     store: StoreFolder = "results",
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="Of a Ray cluster, as for launch: lists its jobs instead.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Show how far each sweep of the store has come."""
+    """Show how far each sweep of the store has come, or the launches that run as jobs on a cluster."""
+    if address is not None:
+        _print_jobs(_cluster(address).jobs(name), address, as_json)
+        return
     sweeps = [dataclasses.asdict(each) for each in commands.status(Store(store), name)]
     if as_json:
         _print_json(sweeps)
@@ -242,6 +255,21 @@ def status(
         for each in sweeps:
             table.add_row(*(value if isinstance(value, str) else f"{value:,}" for value in each.values()))
         Console().print(table)
+
+
+@app.command()
+def stop(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="As sweep status --address names it.")],
+    address: Annotated[str, typer.Option("--address", help="Of the Ray cluster, as for launch.", show_default=False)],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Stop a launch that runs as a job on a cluster; what it has done, and checkpoints of the rest, are kept."""
+    stopped = _cluster(address).stop(job)
+    if as_json:
+        _print_json(dataclasses.asdict(stopped))
+    else:
+        print(f"{stopped.id}: {stopped.status}. To go on: launch it again.")
 
 
 @app.command()
@@ -394,6 +422,55 @@ def _follow(made: kube.Manifests, wish: kube.Wish, console: Console) -> bool:
     except KeyboardInterrupt:
         say(console, f"The job goes on. To stop it: kubectl delete rayjob {made.name} --namespace {wish.namespace}")
         raise typer.Exit(130) from None
+
+
+def _launch_as_job(
+    files: list[Path],
+    spaces: list[SearchSpace],
+    store: str,
+    where: Where,
+    data_dir: Path,
+    fonts: Path | None,
+    no_report: bool,
+    as_json: bool,
+) -> NoReturn:
+    """Sends the launch to a cluster and ends as the job does; paths are paths there."""
+    given = {
+        "--data-dir": None if data_dir == DATA_DIR else data_dir,
+        "--fonts": fonts,
+        "--gpus-per-array": where.gpus_per_array,
+        "--cpus-per-array": where.cpus_per_array,
+    }
+    options = [f"{name}={value}" for name, value in given.items() if value is not None]
+    options += [name for name, wanted in {"--no-report": no_report, "--json": as_json}.items() if wanted]
+    cluster = _cluster(where)
+    try:
+        status, answer = cluster.launch(files, spaces, store, options, where, Console(stderr=True))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if as_json and answer is not None:
+        _print_json(answer)
+    raise typer.Exit(status)
+
+
+def _cluster(address: str | Where) -> "Cluster":
+    where = Where(address) if isinstance(address, str) else address
+    authenticate(where)
+    from sweep.jobs import Cluster
+
+    return Cluster(where)
+
+
+def _print_jobs(jobs: list["Job"], address: str, as_json: bool) -> None:
+    if as_json:
+        _print_json([dataclasses.asdict(job) for job in jobs])
+    elif not jobs:
+        print(f"No job of sweep at {address}: sweep launch SPACE --address {address} starts one.")
+    else:
+        table = Table("id", "sweep", "status", "started", "message", box=None)
+        for job in jobs:
+            table.add_row(*(escape(value or "") for value in (job.id, job.sweep, job.status, job.started, job.message)))
+        Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
 
 
 def _report_after_launch(

@@ -166,9 +166,7 @@ def _join(where: Where, console: Console) -> None:
 def _connect(where: Where, runtime_env: dict[str, Any] | None) -> None:
     _by_value()
     try:
-        ray.init(
-            address=where.address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime_env or {}
-        )
+        ray.init(address=where.address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime_env)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(f"--address {where.address}: {_words(error)}") from error
 
@@ -205,7 +203,7 @@ def _crew_there(where: Where, store: Store, console: Console) -> Crew:
         names = {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in able}
         _check({names[node]: look for node, look in looks.items()}, where, store)
     devices = f"{gpus:g} GPU and " if gpus else ""
-    say(console, f"{len(nodes)} nodes, {len(able)} with room for arrays of {devices}{crew.cpus} CPU each")
+    say(console, f"nodes: {len(nodes)}, with room for arrays of {devices}{crew.cpus} CPU: {len(able)}")
     return dataclasses.replace(crew, witness=witness)
 
 

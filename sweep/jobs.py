@@ -1,0 +1,350 @@
+"""Launches as Ray Jobs: sent over HTTP, followed, listed, stopped. The search spaces travel with the job."""
+
+import sweep.environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime
+import hashlib
+import json
+import logging
+import os
+import re
+import secrets
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray import job_submission
+from rich.console import Console
+
+from sweep import catalogue, parcel, visit
+from sweep.errors import InputError
+from sweep.places import Place
+from sweep.progress import say
+from sweep.search_space import SearchSpace
+from sweep.where import Where
+
+STOPPING: Final = 40
+"""Seconds that a job has to save its checkpoints and end when it is stopped; Ray's own default is 3."""
+
+POLL: Final = 0.5
+"""Seconds between two looks at a job."""
+
+PATIENCE: Final = 60.0
+"""Seconds that the dashboard may be away while a job is followed."""
+
+VISITING: Final = 300.0
+"""Seconds that the look at the cluster before an installation may take."""
+
+ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
+
+STOPPED: Final = 143
+"""Exit status of a launch that somebody stopped, as of one that got SIGTERM here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A launch on a cluster: Ray's status in its words, when it started (UTC), and what Ray says of it."""
+
+    id: str
+    sweep: str
+    status: str
+    started: str | None
+    message: str | None
+
+
+class Cluster:
+    """A cluster's dashboard. Raises InputError where it is not there, refuses us, or runs another version of Ray."""
+
+    def __init__(self, where: Where) -> None:
+        self.address = str(where.address)
+        for logger in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
+        if where.kind == "jobs":
+            for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray would take these instead
+                os.environ.pop(name, None)
+        with self._speaking():
+            self.client = job_submission.JobSubmissionClient(self.address)
+            version = self._version()
+        if version != ray.__version__:
+            raise InputError(
+                f"--address {self.address}: the cluster runs Ray {version}, and here is Ray {ray.__version__}; "
+                "install here what runs there, or the other way round"
+            )
+
+    def jobs(self, sweep: str | None = None) -> list[Job]:
+        """The launches that the cluster knows, or those of one sweep; the oldest first."""
+        with self._speaking():
+            found = sorted(self.client.list_jobs(), key=lambda each: each.start_time or 0)
+        jobs = [_job(each) for each in found if "sweep" in (each.metadata or {})]
+        return [job for job in jobs if sweep is None or sweep in job.sweep.split(", ")]
+
+    def stop(self, job_id: str) -> Job:
+        """Has a job save its checkpoints and end; returns it as it ended. InputError where there is no such job."""
+        known = {job.id: job for job in self.jobs()}
+        if job_id not in known:
+            running = [job.id for job in known.values() if job.status not in ENDED]
+            raise InputError(
+                f"no job {job_id!r} of sweep at {self.address}; running are: {', '.join(running) or 'none'}"
+            )
+        with self._speaking():
+            if known[job_id].status not in ENDED:
+                self.client.stop_job(job_id)
+            return _job(self._ended(job_id, STOPPING + 20))
+
+    def launch(
+        self,
+        files: Sequence[Path],
+        spaces: Sequence[SearchSpace],
+        store: str,
+        options: Sequence[str],
+        where: Where,
+        console: Console,
+    ) -> tuple[int, dict[str, Any] | None]:
+        """Sends a launch as a job, or finds the same one running, and follows it; the job's exit status, and what it
+        printed for `--json`.
+
+        KeyboardInterrupt detaches: the job goes on.
+        """
+        check_travels(spaces, store)
+        names = _names(files)
+        arguments = ["launch", *names, "--address", "auto", "--store", store, *options]
+        content = b"\0".join(file.read_bytes() for file in files)
+        same = hashlib.sha256(shlex.join(arguments).encode() + b"\0" + content).hexdigest()[:16]
+        job_id = self._running(same)
+        if job_id:
+            say(console, f"job {job_id} does this already: following it")
+        else:
+            with self._speaking():
+                job_id = self._submit(
+                    files, names, arguments, {"launch": same, "sweep": _title(spaces)}, where, console
+                )
+            say(console, f"job {job_id} at {self.address}")
+        try:
+            return self._followed(job_id, console)
+        except KeyboardInterrupt:
+            say(console, f"Detached: job {job_id} goes on. To follow it again: the same command.")
+            say(console, f"How it stands: sweep status --address {self.address}")
+            say(console, f"To stop it: sweep stop {job_id} --address {self.address}")
+            raise
+
+    def _running(self, same: str) -> str | None:
+        with self._speaking():
+            for each in self.client.list_jobs():
+                if (each.metadata or {}).get("launch") == same and each.status not in ENDED:
+                    return str(each.submission_id)
+        return None
+
+    def _submit(
+        self,
+        files: Sequence[Path],
+        names: Sequence[str],
+        arguments: Sequence[str],
+        metadata: dict[str, str],
+        where: Where,
+        console: Console,
+    ) -> str:
+        program, environment = ["sweep"], {}
+        if where.installs:
+            # What came with the job has no console script.
+            program, environment = ["python", "-m", "sweep"], parcel.runtime_env(self._lacking(console))
+        with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+            for file, name in zip(files, names, strict=True):
+                (Path(folder) / name).parent.mkdir()
+                shutil.copyfile(file, Path(folder) / name)
+            submitted: str = self.client.submit_job(
+                entrypoint=shlex.join([*program, *arguments]),
+                submission_id=f"sweep-{_slug(metadata['sweep'])}-{secrets.token_hex(4)}",
+                runtime_env=environment
+                | {"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING)}},
+                metadata=metadata,
+            )
+        return submitted
+
+    def _lacking(self, console: Console) -> list[str]:
+        """What the cluster's nodes have to install for us: a small job looks at them."""
+        wanted = parcel.requirements()
+        with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+            shutil.copyfile(visit.__file__, Path(folder) / "visit.py")
+            job_id = self.client.submit_job(
+                entrypoint=shlex.join(["python", "visit.py", json.dumps(list(wanted))]),
+                submission_id=f"sweep-visit-{secrets.token_hex(4)}",
+                runtime_env={"working_dir": folder},
+            )
+        try:
+            ended, logs = self._ended(job_id, VISITING), self.client.get_job_logs(job_id)
+        finally:
+            with contextlib.suppress(RuntimeError):
+                self.client.delete_job(job_id)
+        lines = [line for line in logs.splitlines() if line.startswith(visit.MARK)]
+        if not lines:
+            why = "".join(logs.strip().splitlines()[-1:]) or ended.message or ended.status
+            raise InputError(f"--address {self.address}: its nodes could not be looked at: {why}; see --no-install")
+        nodes = [node for node in json.loads(lines[-1].removeprefix(visit.MARK)) if "versions" in node]
+        _check_python(nodes, self.address)
+        missing = parcel.lacking([node["versions"] for node in nodes], wanted)
+        if missing:
+            say(console, f"the cluster gets {', '.join(missing)}")
+        return missing
+
+    def _ended(self, job_id: str, seconds: float) -> Any:
+        """A job's details when it has ended, or when time is over."""
+        last = time.monotonic() + seconds
+        while True:
+            details = self.client.get_job_info(job_id)
+            if details.status in ENDED or time.monotonic() > last:
+                return details
+            time.sleep(POLL)
+
+    def _followed(self, job_id: str, console: Console) -> tuple[int, dict[str, Any] | None]:
+        shown, heard = _Shown(console), time.monotonic()
+        while True:
+            # A connection that breaks says nothing about the job.
+            with contextlib.suppress(RuntimeError, OSError, asyncio.TimeoutError, *_client_errors()):
+                asyncio.run(self._tail(job_id, shown))
+            try:
+                with self._speaking():
+                    details, heard = self.client.get_job_info(job_id), time.monotonic()
+                    if details.status in ENDED:
+                        shown(self.client.get_job_logs(job_id), whole=True)
+                        break
+            except InputError as error:
+                if time.monotonic() - heard > PATIENCE:
+                    raise InputError(f"{error}; job {job_id} may go on") from error
+            time.sleep(POLL)
+        if details.status != "SUCCEEDED" and details.message:
+            say(console, f"job {job_id}: {_first(details.message)}")
+        return _exit_status(details), shown.answer()
+
+    async def _tail(self, job_id: str, shown: "_Shown") -> None:
+        shown.rewind()
+        async for text in self.client.tail_job_logs(job_id):
+            shown(text)
+
+    def _version(self) -> str:
+        answer = self.client._do_request("GET", "/api/version")
+        return str(answer.json()["ray_version"])
+
+    @contextlib.contextmanager
+    def _speaking(self) -> Iterator[None]:
+        """What goes wrong while we speak to the dashboard, in one message."""
+        try:
+            yield
+        except ray.exceptions.AuthenticationError as error:
+            missing = "required" in str(error).splitlines()[0]
+            raise InputError(
+                f"--address {self.address}: the cluster "
+                + ("wants a token, and there is none" if missing else "refuses this token")
+                + ": set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or write it to ~/.ray/auth_token"
+            ) from error
+        except (ConnectionError, *_client_errors()) as error:
+            raise InputError(f"--address {self.address}: no Ray dashboard answers there") from error
+        except InputError:
+            raise
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise InputError(f"--address {self.address}: {' '.join(str(error).split())[:500]}") from error
+
+
+def check_travels(spaces: Sequence[SearchSpace], store: str) -> None:
+    """Raises InputError where what a job needs is on this machine alone."""
+    if "://" not in store and not Path(store).is_absolute():
+        raise InputError(
+            f"--store {store}: a job runs on the cluster, where there is no such folder: give s3://BUCKET/PREFIX, "
+            "gs://BUCKET/PREFIX, or the full path of a folder that all its hosts mount"
+        )
+    Place(store)  # refuses what is no address
+    for space in spaces:
+        for dataset in space.datasets:
+            if catalogue.path_of(dataset):
+                raise InputError(
+                    f"{space.name}: the files of data set {dataset} do not travel with a job: "
+                    "launch on a machine of the cluster that has them, with --address auto"
+                )
+
+
+def _check_python(nodes: Sequence[dict[str, Any]], address: str) -> None:
+    for node in nodes:
+        if tuple(map(int, node["python"].split(".")[:2])) < (3, 11):
+            raise InputError(
+                f"--address {address}: Python {node['python']} on {node['host']}; sweep needs 3.11 or newer"
+            )
+
+
+class _Shown:
+    """A job's log on its way to the console; what was shown before a connection broke is not shown again."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.text, self._come = console, "", 0
+
+    def rewind(self) -> None:
+        """The log comes from its beginning again."""
+        self._come = 0
+
+    def __call__(self, text: str, whole: bool = False) -> None:
+        if whole:
+            self.rewind()
+        self._come += len(text)
+        new = text[-(self._come - len(self.text)) :] if self._come > len(self.text) else ""
+        self.text += new
+        self.console.file.write(new)
+        self.console.file.flush()
+
+    def answer(self) -> dict[str, Any] | None:
+        """The last line that is a JSON object with what a launch did."""
+        for line in reversed(self.text.splitlines()):
+            with contextlib.suppress(ValueError):
+                found = json.loads(line) if line.startswith("{") else None
+                if isinstance(found, dict) and {"name", "runs", "trained", "report"} <= found.keys():
+                    return found
+        return None
+
+
+def _client_errors() -> Any:
+    import aiohttp
+    import requests
+
+    return aiohttp.ClientError, requests.exceptions.RequestException
+
+
+def _exit_status(details: Any) -> int:
+    if details.status == "STOPPED":
+        return STOPPED
+    if details.driver_exit_code is not None:
+        return int(details.driver_exit_code)
+    return 0 if details.status == "SUCCEEDED" else 1
+
+
+def _job(details: Any) -> Job:
+    started = details.start_time and datetime.datetime.fromtimestamp(details.start_time / 1000, datetime.UTC)
+    return Job(
+        id=str(details.submission_id),
+        sweep=details.metadata["sweep"],
+        status=str(getattr(details.status, "value", details.status)),
+        started=started.isoformat(timespec="seconds") if started else None,
+        message=_first(details.message) or None,
+    )
+
+
+def _first(message: str | None) -> str:
+    """What Ray says of a job, without the log that it may append."""
+    return (message or "").strip().partition("\n")[0].partition(", last available logs")[0]
+
+
+def _names(files: Sequence[Path]) -> list[str]:
+    """A place for each in the job's own folder, under its own name, which may be the sweep's."""
+    return [f"{number}/{file.name}" for number, file in enumerate(files, 1)]
+
+
+def _title(spaces: Sequence[SearchSpace]) -> str:
+    return ", ".join(space.name for space in spaces)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:60].strip("-")

@@ -1,0 +1,138 @@
+"""What of a job can be told without a cluster: what travels, what is shown, how it ends, what nodes have to install."""
+
+import io
+import types
+from pathlib import Path
+
+import pytest
+from packaging.specifiers import SpecifierSet
+from rich.console import Console
+
+from sweep import cluster, jobs, parcel, search_space
+from sweep.errors import InputError
+from sweep.store import Store
+from sweep.where import Where
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> search_space.SearchSpace:
+    path = tmp_path / "small.yaml"
+    path.write_text("{settings: {steps: 3}, axes: {seed: 2}}")
+    return search_space.load(path)
+
+
+@pytest.mark.parametrize("store", ["results", "./results", "../elsewhere"])
+def test_a_folder_of_this_machine_does_not_travel(store: str, space: search_space.SearchSpace) -> None:
+    with pytest.raises(InputError, match=rf"--store {store}: a job runs on the cluster.*s3://"):
+        jobs.check_travels([space], store)
+
+
+@pytest.mark.parametrize("store", ["s3://bucket/prefix", "gs://bucket", "/shared/results", "file:///shared/results"])
+def test_what_the_cluster_can_see_travels(store: str, space: search_space.SearchSpace) -> None:
+    jobs.check_travels([space], store)
+
+
+@pytest.mark.parametrize("dataset", ["folder:/data/shapes", "npz:/data/shapes.npz"])
+def test_files_of_this_machine_do_not_travel(dataset: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"{{settings: {{steps: 3, dataset: '{dataset}'}}, axes: {{seed: 2}}}}")
+    with pytest.raises(InputError, match="do not travel with a job"):
+        jobs.check_travels([search_space.load(path)], "s3://bucket")
+
+
+def shown() -> tuple[jobs._Shown, io.StringIO]:
+    file = io.StringIO()
+    return jobs._Shown(Console(file=file)), file
+
+
+def test_a_log_is_shown_once_though_the_connection_breaks() -> None:
+    show, file = shown()
+    show("one\n")
+    show("two\nth")
+    show.rewind()
+    show("one\ntwo\n")
+    assert file.getvalue() == "one\ntwo\nth"
+    show("three\n")
+    assert file.getvalue() == "one\ntwo\nthree\n"
+    show("one\ntwo\nthree\nfour\n", whole=True)
+    assert file.getvalue() == "one\ntwo\nthree\nfour\n"
+
+
+def test_the_answer_of_a_job_is_the_object_that_a_launch_prints() -> None:
+    show, _ = shown()
+    show('{"name": "a", "runs": 2, "trained": 2, "report": null}\nlast words {"x": 1}\n{"other": 1}\n{broken\n')
+    assert show.answer() == {"name": "a", "runs": 2, "trained": 2, "report": None}
+    assert shown()[0].answer() is None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [("SUCCEEDED", 0, 0), ("FAILED", 1, 1), ("FAILED", 2, 2), ("FAILED", None, 1), ("STOPPED", None, 143)],
+)
+def test_the_exit_status_is_that_of_the_job(status: str, code: int | None, expected: int) -> None:
+    assert jobs._exit_status(types.SimpleNamespace(status=status, driver_exit_code=code)) == expected
+
+
+def test_search_spaces_of_one_name_travel_side_by_side() -> None:
+    names = jobs._names([Path("a/width.yaml"), Path("b/width.yaml")])
+    assert len(set(names)) == 2
+    assert [Path(name).stem for name in names] == ["width", "width"]
+
+
+def test_nodes_install_what_one_of_them_lacks_at_our_version_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {"torch": "2.9.0+cpu", "numpy": "2.3.1", "rich": "14.0", "ray": "2.60.0"}
+    monkeypatch.setattr("importlib.metadata.version", ours.__getitem__)
+    wanted = {name: SpecifierSet(text) for name, text in {"torch": ">=2.6", "numpy": ">=2", "rich": ">=13"}.items()}
+    wanted["ray"] = SpecifierSet(">=2.52")
+    full = {"torch": "2.8.0+cu128", "numpy": "2.0", "rich": "13.7", "ray": "2.60.0"}
+    assert parcel.lacking([full, full], wanted) == []
+    assert parcel.lacking([full, full | {"numpy": "1.26.4"}], wanted) == ["numpy==2.3.1"]
+    assert parcel.lacking([full | {"torch": None}, full | {"ray": None}], wanted) == ["torch==2.9.0"]
+
+
+def test_our_packages_travel_as_they_run_here() -> None:
+    folders = [Path(folder) for folder in parcel.runtime_env([])["py_modules"]]
+    assert [folder.name for folder in folders] == ["sweep", "analysis"]
+    assert all((folder / "__init__.py").is_file() for folder in folders)
+
+
+GOOD = {"trainer": cluster.TRAINER_VERSION, "file": True, "cuda": None}
+
+
+@pytest.mark.parametrize(
+    ("look", "said"),
+    [
+        ({"error": "boom"}, "cannot work for us: n2: boom"),
+        ({"trainer": None, "why": "No module named 'sweep'"}, "cannot be imported on n2.*--install"),
+        ({"trainer": -1}, "another version of sweep is on n2"),
+        ({"file": False}, "n2 cannot see"),
+        ({"cuda": "PyTorch 2.9.0+cpu there is built without CUDA"}, "n2 cannot train on a GPU.*--gpus-per-array 0"),
+    ],
+)
+def test_a_node_that_cannot_train_for_us_is_named_with_the_reason(
+    look: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    cluster._check({"n1": GOOD, "n3": GOOD}, Where("auto"), Store(tmp_path))
+    with pytest.raises(InputError, match=said):
+        cluster._check({"n1": GOOD, "n2": look if "error" in look else GOOD | look}, Where("auto"), Store(tmp_path))
+
+
+def test_a_worker_that_does_not_see_the_store_says_so_and_leaves_the_array_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "AWAY", 0.0)
+    crew = cluster.Crew(Where("auto"), "cpu", 1, 0, witness=str(tmp_path / "store" / ".launch"))
+    with pytest.raises(OSError, match="does not see the folder of the store"):
+        crew.check_here()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / ".launch").touch()
+    crew.check_here()
+
+
+def test_a_refused_launch_leaves_no_store_behind(tmp_path: Path) -> None:
+    store = Store(tmp_path / "new" / "store")
+    (tmp_path / "new").mkdir()
+    with pytest.raises(InputError), cluster._witness(store) as witness:
+        assert witness is not None and Path(witness).exists()
+        raise InputError("refused")
+    assert list((tmp_path / "new").iterdir()) == []
