@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sweep import commands, kubectl
+from sweep import commands, kubectl, tracking
 from sweep import kubernetes as kube
 from sweep.errors import InputError, Terminated
 from sweep.library import Library, Listing
@@ -141,6 +141,8 @@ def launch(
         Console(stderr=True),
     )
     wanted = [commands.located(space, library) for space in loaded]
+    for space in wanted:
+        tracking.check(space)
     authenticate(where_to)
     try:
         from sweep.launch import launch as train_missing
@@ -165,6 +167,9 @@ def launch(
             if len(wanted) > 1:
                 print(f"\n{space.name}")
             _print_verdict(verdict, folder)
+    for space in () if no_report else wanted:  # what a tracker shows is seen, too
+        for problem in tracking.track(space, kept):
+            say(console, problem)
     if as_json:
         several = {"report": None, "sweeps": answers}
         _print_json(answers[0] if len(answers) == 1 else dataclasses.asdict(launched.total) | several)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import GenericAlias
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -229,6 +230,44 @@ class Analysis(BaseModel):
         return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
 
+def _tracker_address(given: str, info: ValidationInfo) -> str:
+    """A folder from the root of the file system; addresses as they are, without a password in them."""
+    parts = urlsplit(given)
+    if parts.password:
+        raise _problem(
+            "holds a password; put it into the environment (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
+        )
+    if parts.scheme:
+        return given
+    return os.path.abspath(os.path.join((info.context or {}).get("folder", Path()), os.path.expanduser(given)))
+
+
+class Tracking(BaseModel):
+    """Experiment trackers, and where they are; no part of any run's identity."""
+
+    model_config = _STRICT
+
+    mlflow: Annotated[
+        str | None,
+        Field(min_length=1, description="an MLflow tracking server (http://HOST:5000), database or folder"),
+        AfterValidator(lambda given, info: None if given is None else _tracker_address(given, info)),
+    ] = None
+    wandb: Annotated[
+        str | None, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$", description="a project of Weights & Biases")
+    ] = None
+    tensorboard: Annotated[
+        str | None,
+        Field(min_length=1, description="a folder of TensorBoard's logs"),
+        AfterValidator(lambda given, info: None if given is None else _tracker_address(given, info)),
+    ] = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise _problem("names no tracker: mlflow, wandb or tensorboard")
+        return self
+
+
 class SearchSpace(BaseModel):
     """A grid of runs: `settings`, `axes` and `exclude` as given, `fixed` and `levels` with defaults."""
 
@@ -250,9 +289,7 @@ class SearchSpace(BaseModel):
     ] = []
     analysis: Annotated[Analysis, Field(description="what was declared before looking")] = Analysis()
     tracking: Annotated[
-        Any,
-        BeforeValidator(functools.partial(_only, None)),
-        WithJsonSchema({"const": None, "description": "not built yet: leave it out"}),
+        Tracking | None, Field(description="experiment trackers that hear of every cell and arm after training")
     ] = None
     data: Annotated[
         dict[Annotated[str, AfterValidator(_normal)], Pinned],
@@ -334,6 +371,8 @@ class SearchSpace(BaseModel):
         declared = self.analysis.declared
         if declared:
             document["analysis"] = declared
+        if self.tracking:
+            document["tracking"] = self.tracking.model_dump(exclude_none=True)
         if self.data:
             document["data"] = {name: pinned.model_dump() for name, pinned in self.data.items()}
         note = "".join(
@@ -585,6 +624,8 @@ def _unknown(location: Location) -> str:
             return f"a setting stands under settings or axes; the keys here are {_list(known)}"
     elif location[0] == "analysis":
         kind, known = "key", list(Analysis.model_fields)
+    elif location[0] == "tracking":
+        kind, known = "tracker", list(Tracking.model_fields)
     elif location[0] == "data":
         kind, known = "key", list(Pinned.model_fields)
     else:
@@ -617,6 +658,12 @@ def _allowed(location: Location) -> str:
             return f"a mapping from data sets to mappings with {_list(Pinned.model_fields)}"
         case ("data", *_):
             return f"a mapping with {_list(Pinned.model_fields)}, as a launch writes it"
+        case ("tracking",):
+            return f"a mapping with {_list(Tracking.model_fields)}"
+        case ("tracking", "wandb"):
+            return "the name of a project: letters, digits and . _ -"
+        case ("tracking", *_):
+            return "an address or a folder"
         case ("analysis", "tune", *_):
             return "a list with learning_rate"
         case ("analysis", field):

@@ -404,7 +404,12 @@ REFUSED = {
         2,
         "analysis.tune: learning_rate is no axis with several levels",
     ),
-    "tracking": ("tracking: mlflow", 1, "tracking: 'mlflow' is not built yet; leave it out"),
+    "tracking": (
+        "tracking: mlflow",
+        1,
+        "tracking: 'mlflow' is not allowed: a mapping with mlflow, wandb, tensorboard",
+    ),
+    "unknown tracker": ("tracking: {mlfow: x}", 1, "tracking.mlfow: unknown tracker; did you mean 'mlflow'?"),
     "unknown analysis": ("analysis: {marign: 1}", 1, "analysis.marign: unknown key; did you mean 'margin'?"),
     "name with a path": ("name: ../x", 1, "name: '../x' is not allowed: text of letters"),
     "name with a line break": ('name: "a\\n"', 1, "is not allowed: text of letters"),
