@@ -243,10 +243,25 @@ def status(
         str | None,
         typer.Option("--address", help="Of a Ray cluster, as for launch: lists its jobs instead.", show_default=False),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on looking until Ctrl-C; with --json, one line (a list) a look.")
+    ] = False,
+    every: Annotated[
+        float | None,
+        typer.Option("--every", metavar="SECONDS", help="Between two looks of --watch; 2.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Show how far each sweep of the store has come, or the launches that run as jobs on a cluster."""
+    if every is not None and not (watch and 0.1 <= every <= 86_400):
+        raise InputError(
+            f"--every {every:g}: " + ("allowed are 0.1 to 86400 seconds" if watch else "goes with --watch")
+        )
+    if watch and address is not None:
+        raise InputError("--watch: looks at a store; with --address it has none")
+    if watch:
+        _watch(Store(store), name, every, as_json)
     if address is not None:
         _print_jobs(_cluster(address).jobs(name), address, as_json)
         return
@@ -476,6 +491,21 @@ def _print_jobs(jobs: list["Job"], address: str, as_json: bool) -> None:
         for job in jobs:
             table.add_row(*(escape(value or "") for value in (job.id, job.sweep, job.status, job.started, job.message)))
         Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
+
+
+def _watch(store: Store, name: str | None, every: float | None, as_json: bool) -> NoReturn:
+    from sweep import watching
+
+    if name is None and not store.sweeps() and not as_json:
+        say(Console(stderr=True), f"No sweep in {store.address} yet: sweep launch SPACE starts one.")
+    try:
+        watching.follow(watching.Watch(store, name), every or watching.EVERY, as_json, Console())
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BrokenPipeError:  # whoever read the lines has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    raise AssertionError("it is followed until it is interrupted")
 
 
 def _report_after_launch(

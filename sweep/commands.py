@@ -205,7 +205,7 @@ def _check_name(name: str) -> None:
 def status(store: Store, name: str | None = None) -> list[Status]:
     """Every sweep of the store, or the one of this name."""
     names = store.sweeps() if name is None else [name]
-    spaces = [_launched(store, each) for each in names]
+    spaces = [launched(store, each) for each in names]
     statuses, failed = store.statuses(), _failed(store)
     return [_status(space, statuses, failed) for space in spaces]
 
@@ -224,7 +224,7 @@ def report(
 
     file = Path(what)
     if what in store.sweeps():
-        return report_sweep(_launched(store, what), store, out, margin, confidence)
+        return report_sweep(launched(store, what), store, out, margin, confidence)
     if file.suffix.lower() not in (".parquet", ".csv"):
         store.sweep(what)  # says which there are
     folder = out or file.with_name(f"{file.stem}-report")
@@ -299,7 +299,7 @@ def _report_folder(name: str, store: Store, out: Path | None) -> Iterator[tuple[
         store.place.upload(Path(scratch), inside)
 
 
-def _launched(store: Store, name: str) -> SearchSpace:
+def launched(store: Store, name: str) -> SearchSpace:
     """The search space of a sweep, as it was launched."""
     return parse(store.sweep(name), Path(store.place.path(f"sweeps/{name}.yaml")), launched=True)
 
@@ -329,7 +329,7 @@ def export(name: str, store: Store, to: Path) -> int:
         raise InputError(f"--to {to}: the name must end in .parquet or .csv")
     if to.is_dir() or not to.parent.is_dir():
         raise InputError(f"--to {to}: {'is a folder' if to.is_dir() else f'there is no folder {to.parent}'}")
-    space = _launched(store, name)
+    space = launched(store, name)
     rows = _rows(space, store, plans.run_ids(space))
     with replacing(to) as temporary:
         if to.suffix == ".parquet":

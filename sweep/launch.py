@@ -29,6 +29,7 @@ from sweep.cluster import Crew, StopSign, muster
 from sweep.data import Data, Pool
 from sweep.errors import Terminated
 from sweep.library import Library
+from sweep.metrics import Metrics
 from sweep.places import PASSING
 from sweep.plan import Array
 from sweep.progress import Meter, say
@@ -107,7 +108,7 @@ def launch(
     for space in spaces:
         store.save_sweep(space.name, space.resolved())
     store.tidy(statuses)
-    watcher = _Watcher(missing.arrays if missing else [])
+    watcher = _Watcher(missing.arrays if missing else [], ", ".join(space.name for space in spaces))
     if missing:
         _train(missing, len(run_ids), store, watcher, retries, console)
         trained = [array.array_id for array in missing.arrays]
@@ -151,12 +152,13 @@ def _train(missing: _Missing, wanted: int, store: Store, watcher: "_Watcher", re
     """Trains what is missing of so many runs, first what nobody else is training; `watcher` hears how it goes."""
     runs, work = sum(map(len, missing.arrays)), sum(array.work for array in missing.arrays)
     with missing.crew.at_work(console), Meter(runs, work, console) as watcher.meter:
-        references = _shared(missing.data)
+        references, watcher.metrics = _shared(missing.data), Metrics(watcher.name, runs)
         _tune(missing.arrays, store, references, missing.crew, watcher, retries, patient=False)
         while watcher.put_off:
             say(console, f"{len(watcher.put_off):,} arrays are being trained by another launch: waiting for them")
             left, watcher.put_off = [watcher.arrays[array_id] for array_id in watcher.put_off], []
             _tune(left, store, references, missing.crew, watcher, retries, patient=True)
+        watcher.metrics.over()
 
 
 def _load(todo: Sequence[Array], library: Library, console: Console) -> dict[DataKey, Data]:
@@ -382,8 +384,10 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
     """Hears of every trial in the driver: moves the meter, counts what was trained, gathers failures."""
 
     meter: Meter
+    metrics: Metrics
 
-    def __init__(self, arrays: Sequence[Array]) -> None:
+    def __init__(self, arrays: Sequence[Array], name: str) -> None:
+        self.name = name
         self.arrays = {array.array_id: array for array in arrays}
         self.running: set[str] = set()
         self.put_off: list[str] = []
@@ -405,6 +409,7 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         if "share" in result:
             self.running.add(array.array_id)
             self.meter.partly(array.array_id, result["share"] * array.work)
+            self.metrics.partly(array.array_id, result["share"] * len(array) * array.cell.steps)
             return
         self.running.discard(array.array_id)
         if "put_off" in result:
@@ -414,7 +419,7 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
             self.failures[array.array_id] = result["failed"]
         if "trained" in result:
             self.trained.update(array.run_ids)
-        self.meter.finished(array.array_id, len(array), array.work, failed="failed" in result)
+        self._finished(array, diverged=result.get("trained"), failed="failed" in result)
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         array = self.arrays[trial.config["array"]]
@@ -423,4 +428,9 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         raised = any("Traceback" in line for line in words)
         happened = f"failed: {words[-1]}" if raised else f"its worker was lost: {words[0]}"
         self.lost[array.array_id] = f"tried {trial.num_failures} times, {happened}"
-        self.meter.finished(array.array_id, len(array), array.work, failed=True)
+        self._finished(array, failed=True)
+
+    def _finished(self, array: Array, diverged: int | None = None, failed: bool = False) -> None:
+        """`diverged` are that many of its runs, None where it was not trained here."""
+        self.meter.finished(array.array_id, len(array), array.work, failed)
+        self.metrics.finished(array.array_id, len(array), len(array) * array.cell.steps, diverged, failed)

@@ -169,15 +169,11 @@ class Store:
         knows them from then on.
         """
         columns = ["run_id", "status", "finished_at"]
-        found = list(self._tables(columns) if array_ids is None else self._tables_of(array_ids, columns))
-        if not found:
-            return {}
-        # The last that is put into the mapping stays: that is the earliest of the first array.
-        ranks = _ranks([part for parts, _ in found for part in parts])
-        table = pa.concat_tables([table for _, table in found]).append_column("array", pa.array(ranks))
-        table = table.sort_by([("finished_at", "ascending"), ("array", "ascending")])
-        run_ids, statuses = table["run_id"].to_pylist(), table["status"].to_pylist()
-        return dict(zip(reversed(run_ids), reversed(statuses), strict=True))
+        return _statuses(list(self._tables(columns) if array_ids is None else self._tables_of(array_ids, columns)))
+
+    def new_statuses(self, seen: set[str]) -> dict[str, str]:
+        """As `statuses`, of the files that are not among `seen`, which are added there."""
+        return _statuses(list(self._tables(["run_id", "status", "finished_at"], seen=seen)))
 
     def rows(self, run_ids: Iterable[str]) -> pa.Table:
         """The rows of these runs, as `read` finds them."""
@@ -303,13 +299,15 @@ class Store:
         except (ValueError, KeyError, TypeError):
             return []
 
-    def _tables(self, columns: list[str], merged_alone: bool = False) -> Iterator[tuple[Parts, pa.Table]]:
+    def _tables(
+        self, columns: list[str], merged_alone: bool = False, seen: set[str] | None = None
+    ) -> Iterator[tuple[Parts, pa.Table]]:
         """The rows of every file, and which arrays they are of; several files are read at once.
 
         Files that are gone when they are to be read have been merged into others: these are read in their place. Rows
-        of some arrays may so come twice, the same ones.
+        of some arrays may so come twice, the same ones. Files that were `seen` are left out, the others added to them.
         """
-        seen: set[str] = set()
+        seen = set() if seen is None else seen
         for _ in range(LISTINGS):
             names = self._names("runs", ".parquet")
             left = [name for name in names if name not in seen and (merged.is_merged(name) or not merged_alone)]
@@ -468,6 +466,18 @@ def check_version(path: object, schema: pa.Schema) -> None:
 
 def _select(columns: Sequence[str]) -> pa.Schema:
     return pa.schema([field for field in RUNS_SCHEMA if field.name in columns], metadata=RUNS_SCHEMA.metadata)
+
+
+def _statuses(found: list[tuple[Parts, pa.Table]]) -> dict[str, str]:
+    """Status by run id, the earliest where a run stands twice (of equals, by array id)."""
+    if not found:
+        return {}
+    # The last that is put into the mapping stays: that is the earliest of the first array.
+    ranks = _ranks([part for parts, _ in found for part in parts])
+    table = pa.concat_tables([table for _, table in found]).append_column("array", pa.array(ranks))
+    table = table.sort_by([("finished_at", "ascending"), ("array", "ascending")])
+    run_ids, statuses = table["run_id"].to_pylist(), table["status"].to_pylist()
+    return dict(zip(reversed(run_ids), reversed(statuses), strict=True))
 
 
 def _ranks(parts: Parts) -> NDArray[np.int32]:

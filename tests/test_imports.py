@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
-    "ray": {"sweep/launch.py", "sweep/cluster.py", "sweep/visit.py", "sweep/jobs.py"},
+    "ray": {"sweep/launch.py", "sweep/metrics.py", "sweep/cluster.py", "sweep/visit.py", "sweep/jobs.py"},
     "torch": {
         *("sweep/train.py", "sweep/model.py", "sweep/methods.py", "sweep/kernels.py", "sweep/optimizers.py"),
         *("sweep/checkpoint.py", "sweep/estimate.py", "sweep/launch.py"),
