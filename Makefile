@@ -25,6 +25,8 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/trainer.py --variants --widths 1 4 16 64
 	$(BIN)/python tests/benchmarks/calibration.py
 	$(BIN)/python tests/benchmarks/report_speed.py
+	$(BIN)/python tests/benchmarks/scale.py
+	$(BIN)/python tests/benchmarks/tracking.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from rich.console import Console
@@ -156,6 +157,46 @@ def test_whoever_reads_the_lines_may_stop_and_wrong_options_are_refused(store: S
     ):
         done = subprocess.run([*command.split(), *options.split()], capture_output=True, text=True, timeout=60)
         assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+class Recorded:
+    """A metric that keeps what it was told, in place of Ray's."""
+
+    values: ClassVar[dict[str, list[float]]] = {}
+    tags: ClassVar[dict[str, str]] = {}
+
+    def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+        self.own = self.values.setdefault(name, [])
+
+    def set_default_tags(self, tags: dict[str, str]) -> None:
+        self.tags.update(tags)
+
+    def inc(self, value: float) -> None:
+        self.own.append(value)
+
+    set = inc
+
+
+def test_what_is_done_fails_or_diverges_is_counted_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweep import metrics
+
+    for each in ("Counter", "Gauge"):
+        monkeypatch.setattr(metrics, each, Recorded)
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr("sweep.metrics.time.monotonic", lambda: next(clock))
+    values = Recorded.values
+    told = metrics.Metrics("mine", 40)
+    assert values["sweep_runs_left"] == [40] and Recorded.tags == {"sweep": "mine"}
+    told.partly("a", 500.0)
+    assert values["sweep_model_steps_per_second"][-1] == 50
+    told.finished("a", 8, 1500.0, diverged=2, failed=False)
+    assert values["sweep_model_steps_per_second"][-1] == 75
+    told.finished("b", 16, 9000.0, diverged=None, failed=True)
+    told.finished("c", 16, 9000.0, diverged=None, failed=False)  # another launch was first
+    assert values["sweep_runs_done"] == [8] and values["sweep_runs_failed"] == [16]
+    assert values["sweep_runs_diverged"] == [2] and values["sweep_runs_left"] == [40, 32, 16, 0]
+    told.over()
+    assert values["sweep_model_steps_per_second"][-1] == 0
 
 
 LAUNCH = """
