@@ -18,7 +18,7 @@ SWEEP = [sys.executable, "-m", "sweep"]
 
 
 def environment(token: str | None = None, **more: str) -> dict[str, str]:
-    """That of a process whose cluster wants this token, with our Python and this tree first."""
+    """That of a process whose cluster wants this token, with our Python first and this tree on its path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SWEEP_", "TUNE_"))}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     mine = {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
@@ -52,15 +52,16 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running(*cpus: int, **more: str) -> Iterator[Cluster]:
+def running(*cpus: int, python: str = sys.executable, **more: str) -> Iterator[Cluster]:
     """A cluster with a node of so many CPUs each, the head first, token authentication on."""
     token, temporary = secrets.token_hex(32), tempfile.mkdtemp(prefix="rc-")  # short: sockets lie in it
     process = subprocess.Popen(
-        [sys.executable, __file__, *map(str, cpus)],
+        [python, __file__, *map(str, cpus)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment(token, RAY_AUTH_MODE="token", RAY_TMPDIR=temporary, **more),
         text=True,
+        cwd=temporary,
     )
     try:
         yield Cluster(process, token)
@@ -75,10 +76,16 @@ def running(*cpus: int, **more: str) -> Iterator[Cluster]:
 
 
 def sweep(
-    *arguments: str | Path, env: dict[str, str], status: int = 0, prefix: tuple[str, ...] = ()
+    *arguments: str | Path,
+    env: dict[str, str],
+    status: int = 0,
+    prefix: tuple[str, ...] = (),
+    cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """The command line, to its end."""
-    done = subprocess.run([*prefix, *SWEEP, *map(str, arguments)], capture_output=True, text=True, timeout=280, env=env)
+    done = subprocess.run(
+        [*prefix, *SWEEP, *map(str, arguments)], capture_output=True, text=True, timeout=280, env=env, cwd=cwd
+    )
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done

@@ -2,7 +2,10 @@
 
 import json
 import signal
+import subprocess
+import sysconfig
 import time
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,3 +135,29 @@ def test_a_launch_waits_for_nodes_and_those_that_join_later_get_work(tmp_path: P
         out, _ = launch.communicate(timeout=200)
     assert launch.returncode == 0
     assert json.loads(out)["trained"] == RUNS
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python that has what we need, but not us."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    (next((folder / "lib").glob("python*")) / "site-packages" / "needs.pth").write_text(sysconfig.get_path("purelib"))
+    found = subprocess.run([python, "-c", "import ray, torch, sweep.runs"], capture_output=True, text=True, cwd=folder)
+    if "No module named 'sweep" not in found.stderr:
+        pytest.skip(f"sweep is installed for good: {found.stderr}")
+    return python
+
+
+def test_nodes_without_the_project_get_it_or_are_refused(bare: Path, space: Path, tmp_path: Path) -> None:
+    space.write_text(SPACE.replace("[1, 2]", "[1]"))
+    path = f"{bare.parent}:/usr/local/bin:/usr/bin:/bin"
+    with running(1, python=str(bare), PYTHONPATH="", PATH=path) as nodes:
+        env, launch = nodes.environment(), ("launch", space, "--no-report", "--json", "--address")
+        refused = sweep(*launch, nodes.address, "--store", tmp_path / "a", env=env, status=2, cwd=tmp_path)
+        assert "sweep cannot be imported on" in refused.stderr and "--install brings it" in refused.stderr
+        assert not (tmp_path / "a").exists()
+        joined = sweep(*launch, nodes.address, "--install", "--store", tmp_path / "b", env=env, cwd=tmp_path)
+        sent = sweep(*launch, nodes.url, "--store", tmp_path / "c", env=env, cwd=tmp_path)
+        assert json.loads(joined.stdout)["trained"] == json.loads(sent.stdout)["trained"] == RUNS // 2

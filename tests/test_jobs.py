@@ -1,7 +1,12 @@
 """What of a job can be told without a cluster: what travels, what is shown, how it ends, what nodes have to install."""
 
+import contextlib
+import http.server
 import io
+import json
+import threading
 import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -136,3 +141,55 @@ def test_a_refused_launch_leaves_no_store_behind(tmp_path: Path) -> None:
         assert witness is not None and Path(witness).exists()
         raise InputError("refused")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.fixture
+def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, dict[str, str]], str]]:
+    """Starts something that answers every request so, where a Ray dashboard would be; returns its address."""
+    with contextlib.ExitStack() as open_servers:
+
+        def serve(status: int, answer: dict[str, str]) -> str:
+            class Handler(http.server.BaseHTTPRequestHandler):
+                def do_GET(self) -> None:
+                    self.send_response(status)
+                    self.end_headers()
+                    self.wfile.write(json.dumps(answer).encode())
+
+                def log_message(self, *_: object) -> None:
+                    pass
+
+            server = open_servers.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            open_servers.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_port}"
+
+        yield serve
+
+
+def test_another_version_of_ray_is_said_with_both(dashboard: Callable[[int, dict[str, str]], str]) -> None:
+    import ray
+
+    address = dashboard(200, {"version": "4", "ray_version": "2.53.0", "ray_commit": ""})
+    with pytest.raises(InputError, match=rf"the cluster runs Ray 2\.53\.0, and here is Ray {ray.__version__}"):
+        jobs.Cluster(Where(address))
+
+
+@pytest.mark.parametrize(("status", "said"), [(401, "wants a token, and there is none"), (403, "refuses this token")])
+def test_a_dashboard_that_refuses_us_is_one_message(
+    status: int, said: str, dashboard: Callable[[int, dict[str, str]], str]
+) -> None:
+    with pytest.raises(InputError, match=said):
+        jobs.Cluster(Where(dashboard(status, {})))
+
+
+def test_what_is_no_dashboard_is_one_message(dashboard: Callable[[int, dict[str, str]], str]) -> None:
+    with pytest.raises(InputError, match="--address"):
+        jobs.Cluster(Where(dashboard(200, {"hello": "world"})))
+    with pytest.raises(InputError, match="no Ray dashboard answers there"):
+        jobs.Cluster(Where("http://127.0.0.1:9"))
+
+
+def test_a_cluster_of_another_version_that_is_joined_is_said_with_both() -> None:
+    text = "Version mismatch: The cluster was started with:\n Ray: 2.53.0\n Python: 3.11.9\nThis process: Ray: 2.60.0"
+    said = cluster._words(RuntimeError(text))
+    assert "2.53.0" in said and "2.60.0" in said and "\n" not in said
