@@ -80,14 +80,15 @@ class Crew:
 
         Tune tries again, on another node if there is one.
         """
-        import torch
-
-        host = socket.gethostname()
+        host, reason = socket.gethostname(), None
         if self.witness and not os.path.exists(self.witness):
             reason = f"{host} does not see the folder of the store, {os.path.dirname(self.witness)}"
-        elif self.device == "cuda" and not torch.cuda.is_available():
-            reason = f"{host} cannot train on a GPU: PyTorch {torch.__version__} finds no CUDA there"
-        else:
+        elif self.device == "cuda":
+            import torch
+
+            if not torch.cuda.is_available():
+                reason = f"{host} cannot train on a GPU: PyTorch {torch.__version__} finds no CUDA there"
+        if reason is None:
             return
         time.sleep(AWAY)
         raise OSError(errno.EHOSTDOWN, reason)
