@@ -267,6 +267,13 @@ def check_travels(spaces: Sequence[SearchSpace], store: str) -> None:
                     f"{space.name}: the files of data set {dataset} do not travel with a job: "
                     "launch on a machine of the cluster that has them, with --address auto"
                 )
+        trackers = space.tracking.model_dump(exclude_none=True, exclude={"wandb"}) if space.tracking else {}
+        for tracker, address in trackers.items():
+            if "://" not in address:
+                raise InputError(
+                    f"{space.name}: tracking: {tracker} writes to {address}, a folder that a job cannot see: "
+                    "give a server's address, or launch on a machine of the cluster, with --address auto"
+                )
 
 
 def _check_python(nodes: Sequence[dict[str, Any]], address: str) -> None:

@@ -45,6 +45,15 @@ def test_files_of_this_machine_do_not_travel(dataset: str, tmp_path: Path) -> No
         jobs.check_travels([search_space.load(path)], "s3://bucket")
 
 
+def test_trackers_that_write_to_a_folder_do_not_travel_and_servers_do(tmp_path: Path) -> None:
+    path = tmp_path / "tracked.yaml"
+    path.write_text("{settings: {steps: 3}, axes: {seed: 2}, tracking: {mlflow: 'http://tracker:5000', wandb: mine}}")
+    jobs.check_travels([search_space.load(path)], "s3://bucket")
+    path.write_text("{settings: {steps: 3}, axes: {seed: 2}, tracking: {tensorboard: logs}}")
+    with pytest.raises(InputError, match="tracking: tensorboard writes to .*logs"):
+        jobs.check_travels([search_space.load(path)], "s3://bucket")
+
+
 def shown() -> tuple[jobs._Shown, io.StringIO]:
     file = io.StringIO()
     return jobs._Shown(Console(file=file)), file
