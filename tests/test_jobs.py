@@ -50,7 +50,7 @@ def test_trackers_that_write_to_a_folder_do_not_travel_and_servers_do(tmp_path: 
     path.write_text("{settings: {steps: 3}, axes: {seed: 2}, tracking: {mlflow: 'http://tracker:5000', wandb: mine}}")
     jobs.check_travels([search_space.load(path)], "s3://bucket")
     path.write_text("{settings: {steps: 3}, axes: {seed: 2}, tracking: {tensorboard: logs}}")
-    with pytest.raises(InputError, match="tracking: tensorboard writes to .*logs"):
+    with pytest.raises(InputError, match=r"tracking: tensorboard writes to .*logs"):
         jobs.check_travels([search_space.load(path)], "s3://bucket")
 
 
