@@ -3,21 +3,29 @@
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
+from sweep.care import Care
 from sweep.places import Place
 from sweep.store import CHECKPOINT as SUFFIX
 from sweep.store import checkpoint_header as header_of
 
-EVERY: Final = 60.0
-"""Seconds of training between two checkpoints."""
+HURRIED: Final = 3.0
+"""Seconds of training between two checkpoints where the machine is about to be taken away."""
 
-VERSION: Final = 1
+PATIENCE: Final = 2.0
+"""Seconds that a checkpoint may wait for a store that is away or full: it only insures what training goes on to do."""
+
+LAST_PATIENCE: Final = 10.0
+"""Seconds that the last one may, when training is to stop."""
+
+VERSION: Final = 2
+"""2: says of every run by itself which it is."""
 
 
 class Stopped(Exception):
@@ -35,7 +43,9 @@ class State:
 class Checkpoint:
     """Where an array in training is kept: written whole or not at all, every `every` seconds and when asked to stop.
 
-    `about` is kept with it, for whoever finds the file.
+    `about` is kept with it, for whoever finds the file. `others` names checkpoints of larger arrays that hold the same
+    runs. A checkpoint that cannot be written is no reason to stop training: `failing` hears of it. Where `hurried`, the
+    machine is about to go, and they come every `HURRIED` seconds.
     """
 
     def __init__(
@@ -44,30 +54,49 @@ class Checkpoint:
         name: str,
         *,
         about: Mapping[str, Any] | None = None,
-        every: float = EVERY,
+        every: float = Care.checkpoint_seconds,
         stopping: Callable[[], bool] = lambda: False,
+        others: Sequence[str] = (),
+        failing: Callable[[OSError], None] = lambda error: None,
+        hurried: Callable[[], bool] = lambda: False,
     ) -> None:
         self.place, self.name, self.about = place, name, dict(about or {})
-        self.every, self.stopping = every, stopping
+        self.every, self.stopping, self.failing, self.others = every, stopping, failing, tuple(others)
+        self.hurried = hurried
         self.parts: list[Checkpoint] = []
         self.last = time.monotonic()
 
     def due(self) -> bool:
         """Whether it is time to save."""
-        return time.monotonic() - self.last >= self.every or self.stopping()
+        since = time.monotonic() - self.last
+        return since >= self.every or self.stopping() or (since >= HURRIED and self.hurried())
 
     def save(self, state: State) -> None:
         """Keeps `state` in place of what was kept before; raises Stopped when training is to stop."""
         header = {"sweep": json.dumps({"version": VERSION, **self.about, **state.numbers})}
-        self.place.write(self.name, save({name: each.contiguous() for name, each in state.tensors.items()}, header))
+        content = save({name: each.contiguous() for name, each in state.tensors.items()}, header)
+        try:
+            self.place.write(self.name, content, patience=LAST_PATIENCE if self.stopping() else PATIENCE)
+        except OSError as error:
+            self.failing(error)
         self.last = time.monotonic()
         if self.stopping():
             raise Stopped
 
     def load(self) -> State | None:
-        """What was kept; None where there is nothing, or nothing that can be read."""
+        """What was kept here; None where there is nothing, or nothing that can be read."""
+        return self._load(self.name)
+
+    def states(self) -> Iterator[State]:
+        """What was kept here, then what the checkpoints of larger arrays hold."""
+        for name in (self.name, *self.others):
+            state = self._load(name)
+            if state is not None:
+                yield state
+
+    def _load(self, name: str) -> State | None:
         try:
-            content = self.place.read(self.name)
+            content = self.place.read(name)
             numbers = header_of(content)
             if numbers.pop("version", None) != VERSION:
                 return None
@@ -77,9 +106,18 @@ class Checkpoint:
 
     def part(self, number: int) -> "Checkpoint":
         """That of a part of the array, which is split where memory is short."""
-        name = f"{self.name.removesuffix(SUFFIX)}-{number}{SUFFIX}"
-        self.parts.append(Checkpoint(self.place, name, about=self.about, every=self.every, stopping=self.stopping))
-        return self.parts[-1]
+        part = Checkpoint(
+            self.place,
+            f"{self.name.removesuffix(SUFFIX)}-{number}{SUFFIX}",
+            about=self.about,
+            every=self.every,
+            stopping=self.stopping,
+            others=(self.name, *self.others),
+            failing=self.failing,
+            hurried=self.hurried,
+        )
+        self.parts.append(part)
+        return part
 
     def remove(self) -> None:
         """Forgets it, and those of its parts: the array is done."""

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from sweep import commands, kubectl, tracking
 from sweep import kubernetes as kube
+from sweep.care import Care
 from sweep.errors import InputError, Terminated
 from sweep.library import Library, Listing
 from sweep.progress import say
@@ -127,14 +128,27 @@ def launch(
             show_default=False,
         ),
     ] = None,
+    retries: Annotated[
+        int, typer.Option("--retries", metavar="NUMBER", min=0, help="Further tries of an array that a fault has hit.")
+    ] = Care.retries,
+    checkpoint_seconds: Annotated[
+        float,
+        typer.Option(
+            "--checkpoint-seconds",
+            envvar="SWEEP_CHECKPOINT_SECONDS",
+            metavar="SECONDS",
+            min=0,
+            help="Training between two checkpoints of an array: what a lost machine costs at most.",
+        ),
+    ] = Care.checkpoint_seconds,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Train what is missing of search spaces, then write their reports; runs that they share are trained once."""
-    where_to = Where(address, gpus_per_array, cpus_per_array, install)
+    where_to, care = Where(address, gpus_per_array, cpus_per_array, install), Care(retries, checkpoint_seconds)
     loaded = load_all(spaces)
     if where_to.kind == "jobs":
-        _launch_as_job(spaces, loaded, store, where_to, data_dir, fonts, no_report, as_json)
+        _launch_as_job(spaces, loaded, store, where_to, care, data_dir, fonts, no_report, as_json)
     kept, library, console = (
         Store(store, once=True),
         Library(Path(os.path.expanduser(data_dir)), fonts),
@@ -147,7 +161,7 @@ def launch(
     try:
         from sweep.launch import launch as train_missing
 
-        launched = train_missing(wanted, kept, library, console, where=where_to)
+        launched = train_missing(wanted, kept, library, console, care, where_to)
     except KeyboardInterrupt as interruption:
         done, runs = commands.progress(wanted, kept)
         say(console, f"Interrupted: {done:,} of {runs:,} runs are kept. To go on: the same command.")
@@ -449,6 +463,7 @@ def _launch_as_job(
     spaces: list[SearchSpace],
     store: str,
     where: Where,
+    care: Care,
     data_dir: Path,
     fonts: Path | None,
     no_report: bool,
@@ -460,6 +475,8 @@ def _launch_as_job(
         "--fonts": fonts,
         "--gpus-per-array": where.gpus_per_array,
         "--cpus-per-array": where.cpus_per_array,
+        "--retries": care.retries,
+        "--checkpoint-seconds": care.checkpoint_seconds,
     }
     options = [f"{name}={value}" for name, value in given.items() if value is not None]
     options += [name for name, wanted in {"--no-report": no_report, "--json": as_json}.items() if wanted]

@@ -33,6 +33,9 @@ from sweep.where import Where
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks of an array in training whether it is to stop."""
 
+NOTICE_EVERY: Final = 2.0
+"""Seconds between two looks of an array in training whether its node is about to go."""
+
 ANSWER: Final = 5.0
 """Seconds that the cluster's head has to take or give a sign."""
 
@@ -70,7 +73,10 @@ class Crew:
         try:
             if self.where.kind == "here":
                 _start_here(self)
-            with _waiting(self, console) if self.where.kind == "cluster" else contextlib.nullcontext():
+            if self.where.kind == "cluster":
+                with _waiting(self, console), _hearing_the_head(console):
+                    yield
+            else:
                 yield
         finally:
             self.dismiss()
@@ -299,6 +305,35 @@ def _waiting(crew: Crew, console: Console) -> Iterator[None]:
         thread.join(ANSWER)
 
 
+@contextlib.contextmanager
+def _hearing_the_head(console: Console) -> Iterator[None]:
+    """Says so when the head does not answer: where it is lost, Ray soon ends this process, and lets nobody speak."""
+    done = threading.Event()
+
+    def look() -> None:
+        heard = True
+        while not done.wait(WAITING):
+            before = heard
+            try:
+                _table().internal_kv_exists(b"", _SIGNS, ANSWER)
+                heard = True
+            except Exception:
+                heard = False
+            if before and not heard and not done.is_set():
+                say(
+                    console,
+                    "the head of the cluster does not answer. If it is lost, this launch ends; what is in the store is "
+                    "kept. To go on: the same command, on a cluster.",
+                )
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
 class StopSign:
     """Tells the arrays of a launch to stop, and hears that they did, through the table of Ray's head.
 
@@ -346,6 +381,22 @@ class StopSign:
         """Leaves nothing in the table."""
         with contextlib.suppress(Exception):
             _table().internal_kv_del(self.launch, True, _SIGNS, ANSWER)
+
+
+class Notice:
+    """Hears, in a worker, that its node is about to be taken away: an autoscaler, or `ray drain-node`, has said so."""
+
+    def __init__(self, crew: Crew) -> None:
+        self._given, self._last = False, -NOTICE_EVERY
+        self.node = ray.get_runtime_context().get_node_id() if crew.where.kind != "here" else None
+
+    def given(self) -> bool:
+        """Whether there is notice; Ray is asked now and then. A node never gets it back."""
+        if self.node and not self._given and time.monotonic() - self._last >= NOTICE_EVERY:
+            self._last = time.monotonic()
+            with contextlib.suppress(Exception):  # no head to ask
+                self._given = self.node in ray._private.state.state.get_draining_nodes()
+        return self._given
 
 
 def _table() -> Any:

@@ -23,6 +23,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary), temporary):
+            raise
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # the name that people know
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -35,5 +39,5 @@ def temporary_name(path: Path) -> Path:
 
 def owner_is_dead(temporary: Path) -> bool:
     """Whether a temporary file belongs to a process of this host that is no more."""
-    found = re.fullmatch(r"\..+\.([0-9a-f]{12})-(\d+)-[0-9a-f]{8}", temporary.name.removesuffix(temporary.suffix))
+    found = re.fullmatch(r"\..+\.([0-9a-f]{12})-(\d+)-[0-9a-f]{8}(\.\w+)?", temporary.name)
     return found is not None and found[1] == this_host() and not is_alive(int(found[2]))

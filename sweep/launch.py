@@ -15,9 +15,9 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import ray
@@ -25,21 +25,24 @@ from ray import tune
 from rich.console import Console
 
 from sweep import leases, plan
-from sweep.cluster import Crew, StopSign, muster
+from sweep.care import Care
+from sweep.cluster import Crew, Notice, StopSign, muster
 from sweep.data import Data, Pool
 from sweep.errors import Terminated
 from sweep.library import Library
 from sweep.metrics import Metrics
+from sweep.orphan import orphaned
 from sweep.places import PASSING
 from sweep.plan import Array
 from sweep.progress import Meter, say
+from sweep.reports import Reports
 from sweep.runs import DEFAULTS, settings_of
 from sweep.search_space import SearchSpace
 from sweep.store import Provenance, Store
 from sweep.where import Where
 
-RETRIES: Final = 2
-"""Further tries of an array whose worker or node was lost."""
+if TYPE_CHECKING:
+    from sweep.checkpoint import Checkpoint
 
 REPORT_EVERY: Final = 2.0
 """Seconds between two signs of life of an array in training."""
@@ -56,6 +59,10 @@ DataKey = tuple[str, int, int | None]
 
 _NOT_HERE: Final = Pool(np.empty((0, 1, 1, 1), np.uint8), np.empty(0, np.int64), ())
 """What stands for the pool in data that travels without it."""
+
+
+CARE: Final = Care()
+"""What a launch does against loss unless it is told otherwise."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +95,7 @@ def launch(
     store: Store,
     library: Library,
     console: Console,
-    retries: int = RETRIES,
+    care: Care = CARE,
     where: Where | None = None,
 ) -> Launched:
     """Trains the missing runs of all `spaces`, on this machine unless `where` says otherwise.
@@ -98,6 +105,7 @@ def launch(
     done in the store.
     """
     started = time.monotonic()
+    store.place.on_wait = functools.partial(say, console)
     run_ids = plan.run_ids_of_all(spaces)
     statuses = store.statuses()
     already = sum(run_id in statuses for run_id in run_ids)
@@ -107,13 +115,14 @@ def launch(
     # What is wrong with the pictures has been said by now: nothing is written for a launch that cannot start.
     for space in spaces:
         store.save_sweep(space.name, space.resolved())
-    store.tidy(statuses)
+    kept = store.tidy(statuses)
     watcher = _Watcher(missing.arrays if missing else [], ", ".join(space.name for space in spaces))
     if missing:
-        _train(missing, len(run_ids), store, watcher, retries, console)
+        _train(missing, len(run_ids), store, kept, watcher, care, console)
         trained = [array.array_id for array in missing.arrays]
         statuses |= store.statuses(trained)
         store.clear_failures(statuses)
+        store.tidy(statuses)
     seconds = time.monotonic() - started
 
     def summary(name: str, run_ids: list[str]) -> Summary:
@@ -148,16 +157,27 @@ class _Missing:
             raise
 
 
-def _train(missing: _Missing, wanted: int, store: Store, watcher: "_Watcher", retries: int, console: Console) -> None:
-    """Trains what is missing of so many runs, first what nobody else is training; `watcher` hears how it goes."""
+def _train(
+    missing: _Missing,
+    wanted: int,
+    store: Store,
+    kept: Mapping[str, frozenset[str]],
+    watcher: "_Watcher",
+    care: Care,
+    console: Console,
+) -> None:
+    """Trains what is missing of so many runs, first what nobody else is training; `watcher` hears how it goes.
+
+    `kept` names the runs of the checkpoints that there are.
+    """
     runs, work = sum(map(len, missing.arrays)), sum(array.work for array in missing.arrays)
     with missing.crew.at_work(console), Meter(runs, work, console) as watcher.meter:
         references, watcher.metrics = _shared(missing.data), Metrics(watcher.name, runs)
-        _tune(missing.arrays, store, references, missing.crew, watcher, retries, patient=False)
+        _tune(missing.arrays, store, kept, references, missing.crew, watcher, care, patient=False)
         while watcher.put_off:
             say(console, f"{len(watcher.put_off):,} arrays are being trained by another launch: waiting for them")
             left, watcher.put_off = [watcher.arrays[array_id] for array_id in watcher.put_off], []
-            _tune(left, store, references, missing.crew, watcher, retries, patient=True)
+            _tune(left, store, kept, references, missing.crew, watcher, care, patient=True)
         watcher.metrics.over()
 
 
@@ -199,14 +219,15 @@ def _data_key(array: Array) -> DataKey:
 def _tune(
     todo: Sequence[Array],
     store: Store,
+    kept: Mapping[str, frozenset[str]],
     data: dict[DataKey, tuple[Any, Any]],
     crew: Crew,
     watcher: "_Watcher",
-    retries: int,
+    care: Care,
     patient: bool,
 ) -> None:
     """Runs one trial an array, in their order; `patient` ones wait where another launch is training their array."""
-    specifications = ray.put({array.array_id: pickle.dumps(array) for array in todo})
+    specifications = ray.put({array.array_id: pickle.dumps((array, _larger(array, kept, store))) for array in todo})
     sign = StopSign()
     # Tune's own folder; with nothing kept there, hosts need not share it.
     with (
@@ -221,22 +242,29 @@ def _tune(
             crew=crew,
             sign=sign,
             patient=patient,
+            checkpoint_seconds=care.checkpoint_seconds,
         )
         trainable.__name__ = "array"  # type: ignore[attr-defined]
         tune.Tuner(
             tune.with_resources(trainable, crew.resources),
-            param_space={"array": tune.grid_search([array.array_id for array in todo])},
+            param_space={"array": tune.grid_search([array.array_id for array in todo]), "halvings": 0},
             tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=tune.RunConfig(
                 name="arrays",
                 storage_path=scratch,
                 verbose=0,
                 callbacks=[watcher],
-                failure_config=tune.FailureConfig(max_failures=retries),
+                failure_config=tune.FailureConfig(max_failures=care.retries),
             ),
         ).fit()
     for array_id, message in watcher.lost.items():
         _note_failure(store, watcher.arrays[array_id], message)
+
+
+def _larger(array: Array, kept: Mapping[str, frozenset[str]], store: Store) -> list[str]:
+    """The checkpoints that hold this array's runs among others: it was larger before some of them were done."""
+    own = store.checkpoint(array.array_id)
+    return [name for name, run_ids in kept.items() if name != own and run_ids.issuperset(array.run_ids)]
 
 
 @contextlib.contextmanager
@@ -292,43 +320,71 @@ def _list_own(array: Array) -> str:
 
 
 def _trial(
-    config: dict[str, str],
+    config: dict[str, Any],
     specifications: Any,
     data: dict[DataKey, tuple[Any, Any]],
     address: str,
     crew: Crew,
     sign: StopSign,
     patient: bool,
+    checkpoint_seconds: float,
 ) -> None:
     """One array, in a worker: trains it unless somebody else does, keeps its rows, and reports how it went."""
-    from sweep.checkpoint import Stopped
+    from sweep.checkpoint import Checkpoint, Stopped
 
-    array, store = _specification(specifications, config["array"]), Store(address)
+    (array, larger), store = _specification(specifications, config["array"]), Store(address)
+    lost = orphaned()
     crew.check_here()
     tune.report({"array": array.array_id, "share": 0.0})
-    while patient and leases.held_elsewhere(store.place, array.array_id) and not sign.asked():
-        time.sleep(WAIT)
-    with leases.taken(store.place, array.array_id) as mine:
-        try:
-            if not mine:
-                result: dict[str, Any] = {"put_off": True}
-            elif store.has_rows(array.array_id):
-                result = {"by_another": True}
-            else:
-                result = {"trained": _train_array(array, store, _data(*data[_data_key(array)]), crew, sign)}
-        except Stopped:
-            sign.obeyed(array.array_id)
-            result = {}
-        except Exception as error:
-            if _may_pass(error):
-                raise  # Tune tries again, on another node if there is one
-            # The same array on the same machine would fail again.
-            message = f"{type(error).__name__}: {error}"
-            _note_failure(store, array, message, traceback.format_exc())
-            result = {"failed": message}
+    reports = Reports(lambda fields: tune.report({"array": array.array_id, **fields}))
+
+    def stopping() -> bool:
+        return lost.is_set() or sign.asked()
+
+    def uninsured(error: OSError) -> None:
+        reports.add(note=f"no checkpoint could be written, training goes on: {error.strerror or error}")
+
+    store.place.on_wait = lambda reason: reports.add(note=reason)
+    checkpoint = Checkpoint(
+        store.place,
+        store.checkpoint(array.array_id),
+        about={"run_ids": array.run_ids},
+        every=checkpoint_seconds,
+        stopping=stopping,
+        hurried=Notice(crew).given,
+        others=larger,
+        failing=uninsured,
+    )
+    try:
+        while patient and leases.held_elsewhere(store.place, array.array_id) and not stopping():
+            time.sleep(WAIT)
+        with leases.taken(store.place, array.array_id) as mine:
+            try:
+                if not mine:
+                    result: dict[str, Any] = {"put_off": True}
+                elif store.has_rows(array.array_id):
+                    checkpoint.remove()  # it may be that of a worker that died just before it could
+                    result = {"by_another": True}
+                else:
+                    pictures = _data(*data[_data_key(array)])
+                    diverged = _train_array(array, store, pictures, crew, checkpoint, reports, config["halvings"])
+                    result = {"trained": diverged}
+            except Stopped:
+                result = {}
+            except Exception as error:
+                if _may_pass(error):
+                    raise  # Tune tries again, on another node if there is one
+                # The same array on the same machine would fail again.
+                message = f"{type(error).__name__}: {error}"
+                _note_failure(store, array, message, traceback.format_exc())
+                result = {"failed": message}
+        # A launch that has been asked to stop waits for this, and takes no report.
+        sign.obeyed(array.array_id)
+    finally:
+        reports.end()
     if not result:
         time.sleep(STOPPING)  # the driver ends this process
-    tune.report({"array": array.array_id, **result})
+    reports.finish(**result)
 
 
 def _may_pass(error: Exception) -> bool:
@@ -338,10 +394,11 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "CUDA error" in str(error)
 
 
-def _train_array(array: Array, store: Store, data: Data, crew: Crew, sign: StopSign) -> int:
+def _train_array(
+    array: Array, store: Store, data: Data, crew: Crew, checkpoint: "Checkpoint", reports: Reports, halvings: int
+) -> int:
     import torch
 
-    from sweep.checkpoint import Checkpoint
     from sweep.train import curve_examples, device_name, train
 
     torch.set_num_threads(crew.cpus)
@@ -349,15 +406,11 @@ def _train_array(array: Array, store: Store, data: Data, crew: Crew, sign: StopS
 
     def tick(step: int) -> None:
         nonlocal last
-        # A report waits for the driver, which waits for checkpoints once it has asked to stop.
-        if time.monotonic() - last >= REPORT_EVERY and not sign.asked():
+        if time.monotonic() - last >= REPORT_EVERY and not reports.behind():
             last = time.monotonic()
-            tune.report({"array": array.array_id, "share": step / array.cell.steps})
+            reports.add(share=step / array.cell.steps)
 
-    checkpoint = Checkpoint(
-        store.place, store.checkpoint(array.array_id), about={"run_ids": array.run_ids}, stopping=sign.asked
-    )
-    outcomes = train(array.runs(), data, device=crew.device, tick=tick, checkpoint=checkpoint)
+    outcomes = train(array.runs(), data, device=crew.device, tick=tick, checkpoint=checkpoint, halvings=halvings)
     by = Provenance(
         device=device_name(crew.device),
         dataset_fingerprint=data.fingerprint,
@@ -369,9 +422,10 @@ def _train_array(array: Array, store: Store, data: Data, crew: Crew, sign: StopS
     return sum(outcome.status == "diverged" for outcome in outcomes)
 
 
-def _specification(reference: Any, array_id: str) -> Array:
-    array: Array = pickle.loads(_fetched(reference)[array_id])
-    return array
+def _specification(reference: Any, array_id: str) -> tuple[Array, list[str]]:
+    """An array, and the checkpoints of larger ones that hold its runs."""
+    specification: tuple[Array, list[str]] = pickle.loads(_fetched(reference)[array_id])
+    return specification
 
 
 @functools.lru_cache(maxsize=8)
@@ -394,6 +448,7 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         self.failures: dict[str, str] = {}
         self.lost: dict[str, str] = {}
         self.trained: set[str] = set()
+        self.notes: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles its callbacks for a restoration that we never ask for; a terminal cannot be pickled.
@@ -406,6 +461,11 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
         array = self.arrays[trial.config["array"]]
+        if "note" in result:
+            if result["note"] not in self.notes:
+                self.notes.add(result["note"])
+                say(self.meter.console, result["note"])
+            return
         if "share" in result:
             self.running.add(array.array_id)
             self.meter.partly(array.array_id, result["share"] * array.work)
@@ -420,6 +480,12 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         if "trained" in result:
             self.trained.update(array.run_ids)
         self._finished(array, diverged=result.get("trained"), failed="failed" in result)
+
+    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        self.running.discard(trial.config["array"])
+        # Ray ended a worker because its node ran out of memory: the next try needs less.
+        if isinstance(trial.get_error(), ray.exceptions.OutOfMemoryError):
+            trial.config["halvings"] += 1
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         array = self.arrays[trial.config["array"]]

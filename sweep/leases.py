@@ -37,19 +37,30 @@ def taken(place: Place, array_id: str) -> Iterator[bool]:
         stop.set()
         heart.join()
         with contextlib.suppress(OSError):
-            place.remove(_name(array_id))
+            place.remove(_name(array_id), patience=HEARTBEAT)
 
 
 def held_elsewhere(place: Place, array_id: str) -> bool:
     """Whether another living process has the lease of an array; a dead one on this host loses it at once."""
+    return _held_elsewhere(place, _name(array_id))
+
+
+def tidy(place: Place) -> None:
+    """Removes the leases that nobody holds any more: their owners died, or have shown no sign of life for long."""
+    for name in place.files("leases", ".json"):
+        if not _held_elsewhere(place, name, besides_me=False):
+            place.remove(name)
+
+
+def _held_elsewhere(place: Place, name: str, besides_me: bool = True) -> bool:
     try:
-        lease: dict[str, Any] = json.loads(place.read(_name(array_id)))
+        lease: dict[str, Any] = json.loads(place.read(name))
         host, pid, expires = str(lease["host"]), int(lease["pid"]), float(lease["expires"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if host != this_host():
         return expires > time.time()
-    mine = pid == os.getpid()
+    mine = besides_me and pid == os.getpid()
     alive = is_alive(pid) and lease.get("started") == started_at(pid)
     return alive and not mine and expires > time.time()
 
@@ -63,7 +74,7 @@ def _write(place: Place, array_id: str) -> None:
     pid = os.getpid()
     lease = {"host": this_host(), "pid": pid, "started": started_at(pid), "expires": time.time() + EXPIRY}
     with contextlib.suppress(OSError):  # without a lease, work may be done twice, and is done
-        place.write(_name(array_id), json.dumps(lease).encode())
+        place.write(_name(array_id), json.dumps(lease).encode(), patience=HEARTBEAT)
 
 
 def _name(array_id: str) -> str:

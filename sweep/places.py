@@ -1,6 +1,7 @@
 """Where files lie: below a local folder, or below a prefix of an object store, through one small set of operations."""
 
 import contextlib
+import datetime
 import errno
 import functools
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+import pyarrow as pa
 from pyarrow import fs
 
 from sweep.errors import InputError
@@ -26,12 +28,14 @@ SCHEMES: Final = ("s3", "gs")
 PASSING: Final = frozenset(
     {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN}
     | {errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET, errno.ECONNREFUSED, errno.EINTR}
+    | {errno.ENOSPC, errno.EDQUOT}
 )
-"""Errors of a local (say, mounted) file system that may pass by themselves."""
+"""Errors of a local (say, mounted) file system that may pass; a full disk does when somebody makes room."""
 
 _LASTING: Final = (
     *("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH"),
     *("INVALID_CLIENT_TOKEN_ID", "UNRECOGNIZED_CLIENT"),
+    *("OAuth2 access token", "PERMISSION_DENIED", "UNAUTHENTICATED"),
     *("HTTP status 301", "HTTP status 400", "HTTP status 401", "HTTP status 403"),
 )
 """Words of an object store's errors that no waiting mends."""
@@ -43,9 +47,12 @@ class Place:
     """Files by name, such as `runs/abc.parquet`, below a folder, `file://…`, `s3://bucket/prefix` or `gs://…`.
 
     A file is written whole or not at all. An operation that fails for a reason that may pass is tried again for
-    `PATIENCE` seconds; raises OSError when it still fails. A local folder is made by `create` alone: one that goes
-    away for a while is waited for, and not made anew in its stead.
+    `PATIENCE` seconds, or for `patience`; raises OSError when it still fails. A local folder is made by `create`
+    alone: one that goes away for a while is waited for, and not made anew in its stead. `on_wait` hears why a wait of
+    full patience begins.
     """
+
+    on_wait: Callable[[str], None] | None = None
 
     def __init__(self, address: str | Path) -> None:
         self.address, self.local = _canonical(str(address))
@@ -72,36 +79,39 @@ class Place:
                 return file.read(-1 if size is None else size)
 
         def remote() -> bytes:
-            if size is None:
+            if size is None or self.address.startswith("gs://"):
                 with self._filesystem.open_input_stream(self._remote(name)) as stream:
-                    return bytes(stream.read())
+                    return bytes(stream.read(size))
             with self._filesystem.open_input_file(self._remote(name)) as file:
                 return bytes(file.read_at(min(size, file.size()), 0))
 
         return self._patiently(remote if self.local is None else functools.partial(local, self.local / name))
 
-    def write(self, name: str, content: bytes | memoryview) -> None:
+    def write(self, name: str, content: bytes | memoryview, patience: float | None = None) -> None:
         """Puts a file in place of what was there before."""
-        self.create()
         if self.local is not None:
-            self._patiently(functools.partial(self._write_local, self.local / name, content))
+            self._patiently(self.create, patience)
+            self._patiently(functools.partial(self._write_local, self.local / name, content), patience)
             return
 
         def remote() -> None:
             # One PUT: what is written at once stands there when the stream is closed, or not at all.
             stream = self._filesystem.open_output_stream(self._remote(name))
-            stream.write(content)
-            stream.close()
+            try:
+                stream.write(content)
+                stream.close()
+            except (pa.ArrowInvalid, FileNotFoundError) as error:  # broken off, and cannot be taken up: begin another
+                raise OSError(str(error)) from error
 
-        self._patiently(remote)
+        self._patiently(remote, patience)
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, patience: float | None = None) -> None:
         """Removes a file, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             if self.local is not None:
-                self._patiently((self.local / name).unlink)
+                self._patiently((self.local / name).unlink, patience)
             else:
-                self._patiently(functools.partial(self._filesystem.delete_file, self._remote(name)))
+                self._patiently(functools.partial(self._filesystem.delete_file, self._remote(name)), patience)
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """The names, in order, of the files in a folder that end so; not temporary ones, which start with a dot."""
@@ -179,16 +189,19 @@ class Place:
     def _filesystem(self) -> Any:
         parts = urlsplit(self.address)
         options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        return _s3(options) if parts.scheme == "s3" else fs.GcsFileSystem(**options)
+        return _s3(options) if parts.scheme == "s3" else _gcs(options)
 
-    def _patiently(self, operation: Callable[[], T]) -> T:
-        last = time.monotonic() + PATIENCE
+    def _patiently(self, operation: Callable[[], T], patience: float | None = None) -> T:
+        last, told = time.monotonic() + (PATIENCE if patience is None else patience), False
         for pause in _pauses():
             try:
                 return operation()
             except OSError as error:
                 if not self._passing(error) or time.monotonic() + pause > last:
                     raise
+                if self.on_wait and patience is None and not told:
+                    told = True
+                    self.on_wait(f"{self.address}: {error.strerror or error}; waiting for it")
             time.sleep(pause)
         raise AssertionError("pauses never end")
 
@@ -228,6 +241,16 @@ def _s3(options: dict[str, str]) -> Any:
         options = {"region": region} | options
     # Delayed: a small file is one PUT, with nothing before it.
     return fs.S3FileSystem(connect_timeout=5, request_timeout=20, allow_delayed_open=True, **options)
+
+
+def _gcs(options: dict[str, str]) -> Any:
+    """Credentials as Google's tools find them; the endpoint out of STORAGE_EMULATOR_HOST, which asks for none."""
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    given: dict[str, Any] = dict(options)
+    if emulator and "endpoint_override" not in options:
+        parts = urlsplit(emulator if "://" in emulator else f"http://{emulator}")
+        given = {"scheme": parts.scheme, "endpoint_override": parts.netloc, "anonymous": True} | given
+    return fs.GcsFileSystem(retry_time_limit=datetime.timedelta(seconds=10), **given)
 
 
 def _pauses() -> Iterator[float]:

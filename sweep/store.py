@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sweep import merged
+from sweep import leases, merged
 from sweep.errors import InputError
 from sweep.merged import Parts
 from sweep.places import Place
@@ -276,14 +276,22 @@ class Store:
         """The name of what keeps how far an array in training has come."""
         return f"checkpoints/{array_id}{CHECKPOINT}"
 
-    def tidy(self, done: Collection[str]) -> None:
-        """Removes checkpoints of arrays whose runs are all done, files that are none, and temporaries of the dead."""
-        for folder in ("runs", "curves", "checkpoints", "sweeps", "failures"):
+    def tidy(self, done: Collection[str]) -> dict[str, frozenset[str]]:
+        """Removes checkpoints of arrays whose runs are all done or that are none, temporaries and leases of the dead.
+
+        Returns the runs of the checkpoints that stay, by name.
+        """
+        for folder in (".", "runs", "curves", "checkpoints", "sweeps", "failures", "leases"):
             self.place.clear_temporaries(folder)
+        leases.tidy(self.place)
+        kept = {}
         for name in self.place.files("checkpoints", CHECKPOINT):
             runs = self._checkpointed(name)
             if runs is not None and all(run_id in done for run_id in runs):
                 self.place.remove(name)
+            elif runs:
+                kept[name] = frozenset(runs)
+        return kept
 
     def report_folder(self, name: str) -> str:
         """Where the report of a sweep is kept, below the store."""

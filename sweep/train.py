@@ -30,6 +30,9 @@ from sweep.shape import Shape
 CURVE_COST: Final = 0.015
 """Largest share of the training's arithmetic that points of the learning curve may cost."""
 
+SUMS: Final = frozenset({"loss_sum", "last_loss_sum", "finite"})
+"""What a trainer keeps as `[turns, networks]`; all else that it keeps is `[networks, …]`."""
+
 ORDER_BLOCK: Final = 128
 """Steps whose batches are drawn at once."""
 
@@ -70,22 +73,25 @@ def train(
     method: MethodName | None = None,
     tick: Callable[[int], None] | None = None,
     checkpoint: Checkpoint | None = None,
+    halvings: int = 0,
 ) -> list[Outcome]:
     """Trains the runs of one array to the end and evaluates them; outcomes come in the order of `runs`.
 
     Takes up the training that `checkpoint` kept, and keeps it there while it goes on. Where memory runs out, the array
-    is split in two. `tick` is called with the number of steps done, at every point of the curve and after every block
-    of batches. Raises `sweep.checkpoint.Stopped` when `checkpoint` is asked to stop.
+    is split in two; `halvings` times it is split before it is tried at all. `tick` is called with the number of steps
+    done, at every point of the curve and after every block of batches. Raises `sweep.checkpoint.Stopped` when
+    `checkpoint` is asked to stop.
     """
-    try:
-        with exact_arithmetic(runs[0].precision):
-            return _train(Trainer(runs, data, device=device, method=method), tick, checkpoint)
-    except (RuntimeError, MemoryError) as error:
-        halves = _halves(runs)
-        if len(halves) == 1 or not _out_of_memory(error):
-            raise
-        # The traceback holds on to the tensors of the array that was too large.
-        error.__traceback__ = None
+    halves = _halves(runs)
+    if not halvings or len(halves) == 1:
+        try:
+            with exact_arithmetic(runs[0].precision):
+                return _train(Trainer(runs, data, device=device, method=method), tick, checkpoint)
+        except (RuntimeError, MemoryError) as error:
+            if len(halves) == 1 or not _out_of_memory(error):
+                raise
+            # The traceback holds on to the tensors of the array that was too large.
+            error.__traceback__ = None
     gc.collect()
     if device != "cpu":
         torch.cuda.empty_cache()
@@ -97,6 +103,7 @@ def train(
             method=method,
             tick=_of_part(tick, part, len(halves), runs[0].steps),
             checkpoint=checkpoint.part(part) if checkpoint else None,
+            halvings=max(0, halvings - 1),
         )
         for part, half in enumerate(halves)
     ]
@@ -134,10 +141,10 @@ def _halves(runs: Sequence[Run]) -> list[list[Run]]:
 
 def _train(trainer: "Trainer", tick: Callable[[int], None] | None, checkpoint: Checkpoint | None) -> list[Outcome]:
     started = time.perf_counter()
-    kept = checkpoint.load() if checkpoint else None
-    if kept is not None and trainer.takes(kept):
+    kept = next(filter(trainer.takes, checkpoint.states()), None) if checkpoint else None
+    if kept is not None:
         trainer.restore(kept)
-        started -= float(kept.numbers["seconds"])
+        started -= trainer.seconds_before
     for step in range(trainer.done + 1, trainer.steps + 1):
         trainer.step()
         at_point = step % trainer.runs[0].curve_interval == 0 or step == trainer.steps
@@ -284,6 +291,7 @@ class Trainer:
         self.loss_sum = torch.zeros(len(self.rows), count, dtype=torch.float64, device=device)
         self.finite = torch.ones(len(self.rows), count, dtype=torch.bool, device=device)
         self.since_point = 0
+        self.seconds_before = 0.0  # of training that a checkpoint kept
         # A row's training loss does not depend on how often the curve is drawn: it is that of the last of ten points.
         tenth = -(-self.steps // 10)
         self.last_tenth = (self.steps - 1) // tenth * tenth
@@ -381,27 +389,40 @@ class Trainer:
             "curve/losses": torch.tensor(np.array([losses for _, losses, _ in self.points])),
             "curve/accuracies": torch.tensor(np.array([accuracies for *_, accuracies in self.points])),
         }
-        numbers = {"done": self.done, "since_point": self.since_point, "seconds": seconds, "runs": self._identity()}
-        return State({**{name: tensor.detach().cpu() for name, tensor in self._tensors().items()}, **curve}, numbers)
+        numbers = {"done": self.done, "since_point": self.since_point, "seconds": seconds}
+        whose = {"runs": self._names(self.runs), "networks": self._names(self.networks)}
+        tensors = {name: tensor.detach().cpu() for name, tensor in self._tensors().items()}
+        return State({**tensors, **curve}, numbers | whose)
 
     def takes(self, state: State) -> bool:
-        """Whether `state` is one of these runs in this order."""
-        return state.numbers.get("runs") == self._identity()
+        """Whether `state` holds these runs, be it among others."""
+        wanted = {"runs": self.runs, "networks": self.networks}
+        return all(set(state.numbers.get(part, ())).issuperset(self._names(own)) for part, own in wanted.items())
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
-        """Goes on from a `state` that it `takes`."""
+        """Goes on from a `state` that it `takes`, with these runs' part of it."""
+        networks, runs = (
+            _places(self._names(own), state.numbers[part])
+            for part, own in (("networks", self.networks), ("runs", self.runs))
+        )
         for name, tensor in self._tensors().items():
-            tensor.copy_(state.tensors[name])
+            tensor.copy_(state.tensors[name].index_select(1 if name in SUMS else 0, networks))
+        # These runs' share of the time that all of them took.
+        self.seconds_before = state.numbers["seconds"] * len(self.runs) / len(state.numbers["runs"])
         self.done, self.since_point = state.numbers["done"], state.numbers["since_point"]
         self.at.fill_(self.done)
-        curve = [state.tensors[f"curve/{part}"].numpy() for part in ("steps", "losses", "accuracies")]
-        self.points = [(int(step), losses, accuracies) for step, losses, accuracies in zip(*curve, strict=True)]
+        steps = state.tensors["curve/steps"].tolist()
+        curve = [state.tensors[f"curve/{part}"] for part in ("losses", "accuracies")]
+        points = [each.index_select(1, runs).numpy() for each in curve] if steps else curve
+        self.points = [(step, losses, accuracies) for step, losses, accuracies in zip(steps, *points, strict=True)]
         if self.done % ORDER_BLOCK:
             self._draw_block()
 
-    def _identity(self) -> str:
-        return hashlib.sha256(repr((TRAINER_VERSION, self.data.fingerprint, self.runs)).encode()).hexdigest()
+    def _names(self, runs: Sequence[Run]) -> list[str]:
+        """What each run is called in a checkpoint: all that its training goes by."""
+        about = TRAINER_VERSION, self.data.fingerprint
+        return [hashlib.sha256(repr((*about, run)).encode()).hexdigest()[:20] for run in runs]
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """All that training changes, by name."""
@@ -567,6 +588,11 @@ def _networks(runs: Sequence[Run]) -> tuple[tuple[Run, ...], list[list[int]]]:
     partners = [dataclasses.replace(run, bias=False) for run in networks]
     assert {*networks, *partners} == rows.keys(), "shared weights are trained by both arms together"
     return networks, [[rows[run] for run in networks], [rows[run] for run in partners]]
+
+
+def _places(wanted: Sequence[str], there: Sequence[str]) -> torch.Tensor:
+    place = {name: number for number, name in enumerate(there)}
+    return torch.tensor([place[name] for name in wanted], dtype=torch.int64)
 
 
 def _moved(parameter: torch.Tensor, device: str) -> torch.Tensor:

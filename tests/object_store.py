@@ -3,12 +3,15 @@
 import contextlib
 import http.client
 import http.server
+import logging
 import os
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+
+import pytest
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 
@@ -27,6 +30,23 @@ def serving() -> Iterator[int]:
         assert connection.getresponse().status == 200
         connection.close()
         yield port
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def serving_gs() -> Iterator[int]:
+    """A server that speaks Google Cloud Storage's API, with a bucket `bucket`, on the port that is yielded."""
+    from gcp_storage_emulator import server as emulator
+
+    for name in ("gcp_storage_emulator", "gcp_storage_emulator.server"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(emulator.server, "HTTPServer", http.server.ThreadingHTTPServer)  # clients keep connections open
+        server = emulator.create_server("127.0.0.1", 0, in_memory=True, default_bucket="bucket")
+        server.start()
+    try:
+        yield server._api._httpd.server_port
     finally:
         server.stop()
 
@@ -129,8 +149,8 @@ def proxy(port: int, faults: Faults) -> Iterator[tuple[str, list[str]]]:
 
 @contextlib.contextmanager
 def environment(endpoint: str) -> Iterator[dict[str, str]]:
-    """The variables with which clients find the server."""
-    wanted = CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint}
+    """The variables with which clients find the server, be it of the one kind or the other."""
+    wanted = CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint, "STORAGE_EMULATOR_HOST": endpoint}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -1,6 +1,7 @@
 """An array in training is kept whole, taken up where it was left, and ends as if nothing had happened."""
 
 import dataclasses
+import errno
 import json
 import struct
 from pathlib import Path
@@ -85,6 +86,17 @@ def test_a_checkpoint_is_written_by_time_and_not_at_every_step(tmp_path: Path) -
     assert written == []
 
 
+def test_checkpoints_come_often_where_the_machine_is_about_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.checkpoint.HURRIED", 0.0)
+    for hurried in (False, True):
+        checkpoint = kept_at(tmp_path / f"{hurried}.safetensors", hurried=lambda hurried=hurried: hurried)
+        train(pairs(SMALL), GREY, checkpoint=checkpoint)
+        kept = checkpoint.load()
+        assert (kept and kept.numbers["done"]) == (SMALL.steps - 1 if hurried else None)
+
+
 def test_the_time_before_an_interruption_counts(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     trainer = Trainer(pairs(SMALL), GREY)
@@ -101,6 +113,65 @@ def test_a_checkpoint_of_other_runs_is_left_alone(tmp_path: Path) -> None:
     assert plain(train(others, GREY, checkpoint=kept_at(path))) == plain(train(others, GREY))
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_part_of_an_array_takes_up_its_own_part_of_what_was_kept_of_the_whole(program: str, tmp_path: Path) -> None:
+    runs = [dataclasses.replace(run, seed=seed) for seed in (7, 3, 5) for run in pairs(PROGRAMS[program])[:2]]
+    done = runs[0].steps - 4
+    stopped_after(done, runs, tmp_path / "whole.safetensors")
+    some = [run for run in runs if run.seed != 3][::-1]
+    seen: list[int] = []
+    adopted = train(some, GREY, checkpoint=kept_at(tmp_path / "own", others=["whole.safetensors"]), tick=seen.append)
+    assert min(seen) > done, "trained again what was kept"
+    whole = dict(zip(runs, plain(train(runs, GREY)), strict=True))
+    for run, outcome in zip(some, adopted, strict=True):
+        wanted = whole[run]
+        assert outcome.array_size == 4 and outcome.test_correct == wanted.test_correct
+        assert (outcome.test_loss, outcome.train_loss) == pytest.approx((wanted.test_loss, wanted.train_loss), rel=2e-3)
+        assert [(point.step, point.validation_accuracy) for point in outcome.curve] == [
+            (point.step, point.validation_accuracy) for point in wanted.curve
+        ]
+        assert [point.train_loss for point in outcome.curve] == pytest.approx(
+            [point.train_loss for point in wanted.curve], rel=2e-3
+        )
+
+
+def test_more_runs_than_were_kept_start_anew_and_other_runs_of_a_larger_array_too(tmp_path: Path) -> None:
+    runs = pairs(SMALL)
+    stopped_after(5, runs[:2], tmp_path / "a.safetensors")
+    for wanted in (runs, runs[2:]):
+        seen: list[int] = []
+        checkpoint = kept_at(tmp_path / "b.safetensors", others=["a.safetensors", "none.safetensors"])
+        assert plain(train(wanted, GREY, checkpoint=checkpoint, tick=seen.append)) == plain(train(wanted, GREY))
+        assert min(seen) <= 5
+
+
+def test_halves_of_an_array_take_up_what_was_kept_before_memory_ran_out(tmp_path: Path) -> None:
+    runs, path = pairs(SMALL), tmp_path / "a.safetensors"
+    stopped_after(8, runs, path)
+    seen: list[int] = []
+    checkpoint = kept_at(path, every=0)
+    halves = train(runs, GREY, checkpoint=checkpoint, tick=seen.append, halvings=1)
+    assert [outcome.array_size for outcome in halves] == [2] * 4 and min(seen) >= 8 // 2
+    for one, other in zip(halves, train(runs, GREY), strict=True):
+        assert one.test_loss == pytest.approx(other.test_loss, rel=1e-4)
+    assert len(list(tmp_path.iterdir())) == 3
+    checkpoint.remove()
+    assert list(tmp_path.iterdir()) == []
+    assert [outcome.array_size for outcome in train(runs, GREY, halvings=5)] == [2] * 4, "no pair is parted"
+
+
+def test_a_checkpoint_that_cannot_be_written_stops_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, heard = Place(tmp_path), []
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(place, "write", full)
+    checkpoint = Checkpoint(place, "a.safetensors", every=0, failing=heard.append)
+    assert plain(train(pairs(SMALL), GREY, checkpoint=checkpoint)) == plain(train(pairs(SMALL), GREY))
+    assert len(heard) == SMALL.steps - 1 and all(error.errno == errno.ENOSPC for error in heard)
+
+
 @pytest.mark.parametrize("damage", ["nothing there", "cut off", "no such file format", "another version"])
 def test_a_checkpoint_that_cannot_be_read_starts_the_array_anew(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
@@ -114,7 +185,7 @@ def test_a_checkpoint_that_cannot_be_read_starts_the_array_anew(damage: str, tmp
         case "no such file format":
             path.write_bytes(b"nonsense")
         case "another version":
-            path.write_bytes(content.replace(b'\\"version\\": 1', b'\\"version\\": 9'))
+            path.write_bytes(content.replace(b'\\"version\\": 2', b'\\"version\\": 9'))
             assert path.read_bytes() != content
     assert kept_at(path).load() is None
     assert plain(train(pairs(SMALL), GREY, checkpoint=kept_at(path))) == plain(train(pairs(SMALL), GREY))

@@ -92,9 +92,22 @@ def test_a_killed_process_loses_its_lease_at_once(place: Place) -> None:
 
 
 def test_a_store_that_cannot_keep_leases_stops_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(place, "write", full)
     with taken(place, "a") as mine:
         assert mine
+
+
+def test_leases_that_nobody_holds_any_more_are_removed(place: Place) -> None:
+    write(place)
+    for name, changed in {"dead": {"pid": 2**22 - 3}, "late": {"expires": 0.0}, "away": {"host": "0" * 12}}.items():
+        write(place, **changed)
+        place.write(f"leases/{name}.json", place.read("leases/a.json"))
+    write(place)
+    leases.tidy(place)
+    assert place.files("leases", "") == ["leases/a.json", "leases/away.json"]
+    with taken(place, "mine"):
+        leases.tidy(place)
+        assert "leases/mine.json" in place.files("leases", "")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from object_store import Faults, environment, proxy, serving
+from processes import alive, cpu_seconds, descendants, training, wait_for
 from real_formats import pictures, png, write_cifar, write_folder
 
 SWEEP = [sys.executable, "-m", "sweep"]
@@ -472,51 +472,5 @@ def test_the_same_pictures_elsewhere_are_the_same_runs(tmp_path: Path) -> None:
     assert "but same names" in sweep("launch", pinned, store=store, status=2).stderr
 
 
-def training(pid: int) -> list[int]:
-    """The workers below a launch that are training an array."""
-    return [child for child in descendants(pid) if "ImplicitFunc.train" in command_line(child)]
-
-
-def cpu_seconds(pid: int) -> float:
-    """What the process has spent in user mode."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return int(fields[11]) / os.sysconf("SC_CLK_TCK")
-
-
-def command_line(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
 def files(store: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (store / "runs").glob("[!.]*.parquet")}
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def descendants(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = {int(child): int(parent) for child, parent in map(str.split, listed.splitlines())}
-    found: list[int] = []
-    rank = [pid]
-    while rank:
-        rank = [child for child, parent in parents.items() if parent in rank]
-        found += rank
-    return found

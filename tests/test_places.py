@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from object_store import Faults, environment, proxy, serving
+from object_store import Faults, environment, proxy, serving, serving_gs
 
 from sweep import places
 from sweep.errors import InputError
@@ -25,13 +25,19 @@ def port() -> Iterator[int]:
         yield port
 
 
-@pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, port: int) -> Iterator[Place]:
+@pytest.fixture(scope="module")
+def gs_port() -> Iterator[int]:
+    with serving_gs() as port:
+        yield port
+
+
+@pytest.fixture(params=["folder", "s3", "gs"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, port: int, gs_port: int) -> Iterator[Place]:
     if request.param == "folder":
         yield Place(tmp_path / "store")
         return
-    with environment(f"http://127.0.0.1:{port}"):
-        yield Place(f"s3://bucket/{tmp_path.name}")
+    with environment(f"http://127.0.0.1:{port if request.param == 's3' else gs_port}"):
+        yield Place(f"{request.param}://bucket/{tmp_path.name}")
 
 
 @pytest.fixture
@@ -56,8 +62,9 @@ def test_what_is_written_is_read_listed_by_name_replaced_and_removed(place: Plac
     place.remove("runs/a.parquet")
     place.remove("runs/a.parquet")
     assert place.files("runs", ".parquet") == ["runs/b.parquet"]
-    with pytest.raises(FileNotFoundError):
-        place.read("runs/a.parquet")
+    for size in (None, 4):
+        with pytest.raises(FileNotFoundError):
+            place.read("runs/a.parquet", size)
 
 
 def test_a_large_file_comes_back_whole(place: Place) -> None:
@@ -95,13 +102,14 @@ def test_folders_and_file_addresses_are_one(tmp_path: Path, monkeypatch: pytest.
     )
 
 
-def test_a_bucket_that_is_not_there_is_said_and_not_waited_for(port: int) -> None:
-    with environment(f"http://127.0.0.1:{port}"):
+@pytest.mark.parametrize(("kind", "words"), [("s3", "NO_SUCH_BUCKET"), ("gs", "404")])
+def test_a_bucket_that_is_not_there_is_said_and_not_waited_for(kind: str, words: str, port: int, gs_port: int) -> None:
+    with environment(f"http://127.0.0.1:{port if kind == 's3' else gs_port}"):
         started = time.monotonic()
         with pytest.raises(InputError, match="no such bucket"):
-            Place("s3://nothing/x").files("runs", ".parquet")
-        with pytest.raises(OSError, match="NO_SUCH_BUCKET"):
-            Place("s3://nothing/x").write("a", b"")
+            Place(f"{kind}://nothing/x").files("runs", ".parquet")
+        with pytest.raises(OSError, match=words):
+            Place(f"{kind}://nothing/x").write("a", b"")
         assert time.monotonic() - started < places.PATIENCE / 5
 
 
@@ -146,7 +154,7 @@ def test_a_local_store_that_stays_away_is_an_error_in_the_end(tmp_path: Path) ->
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize(("number", "tries"), [(errno.ENOSPC, 1), (errno.EACCES, 1), (errno.EIO, 3), (errno.ESTALE, 3)])
+@pytest.mark.parametrize(("number", "tries"), [(errno.EACCES, 1), (errno.EIO, 3), (errno.ESTALE, 3), (errno.ENOSPC, 3)])
 def test_errors_that_may_pass_are_tried_again_and_others_are_not(
     number: int, tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,11 +175,39 @@ def test_errors_that_may_pass_are_tried_again_and_others_are_not(
     assert len(tried) == tries
 
 
-def test_faults_between_us_and_the_object_store_lose_nothing(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("hurried")
+def test_a_full_disk_is_said_once_leaves_nothing_behind_and_keeps_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, heard = Place(tmp_path), []
+    place.on_wait = heard.append
+    place.write("runs/a", b"whole")
+
+    def full(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:2])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*/runs/a'$"):
+            place.write("runs/a", b"other")
+        assert heard == [f"{tmp_path}: No space left on device; waiting for it"]
+        with pytest.raises(OSError, match="No space left"):
+            place.write("leases/a", b"other", patience=0.1)
+        assert len(heard) == 1, "what is not waited for long is not told"
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a"]
+    assert place.read("runs/a") == b"whole"
+
+
+@pytest.mark.parametrize("kind", ["s3", pytest.param("gs", marks=pytest.mark.slow)])
+def test_faults_between_us_and_the_object_store_lose_nothing(
+    kind: str, port: int, gs_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(places, "PAUSES", (0.05,))
     faults = Faults(seed=1, errors=0.15, drops=0.1, late=0.1, slow=0.1)
-    with proxy(port, faults) as (endpoint, _), environment(endpoint):
-        place = Place("s3://bucket/faults")
+    with proxy(port if kind == "s3" else gs_port, faults) as (endpoint, _), environment(endpoint):
+        place = Place(f"{kind}://bucket/faults")
         contents = {f"runs/{number}.x": os.urandom(200 + number) for number in range(10)}
         for name, content in contents.items():
             place.write(name, content)
@@ -229,6 +265,9 @@ def test_what_a_dead_writer_left_is_removed_and_what_a_living_one_writes_is_not(
         place.clear_temporaries("runs")
         assert temporary.exists() and not left.exists()
     assert place.read("runs/a.parquet") == b"new"
+    without_suffix = left.with_name(left.stem)
+    without_suffix.touch()
+    assert owner_is_dead(without_suffix)
     elsewhere = tmp_path / "runs" / ".a.0123456789ab-1-89abcdef.parquet"
     elsewhere.write_bytes(b"of another host")
     assert not owner_is_dead(elsewhere)
