@@ -53,14 +53,17 @@ def child(*arguments: object, folder: Path) -> dict[str, Any]:
     """What this file prints as a child, or `sweep` where the first argument says so; with seconds and peak bytes."""
     program = ["-m", "sweep"] if arguments[0] == "sweep" else [__file__, "--child", str(arguments[0])]
     started = time.perf_counter()
-    with open(folder / "out", "w+b") as out:
-        running = subprocess.Popen([sys.executable, *program, *map(str, arguments[1:])], stdout=out, cwd=folder)
+    with open(folder / "out", "w+b") as out, open(folder / "err", "w+b") as err:
+        running = subprocess.Popen(
+            [sys.executable, *program, *map(str, arguments[1:])], stdout=out, stderr=err, cwd=folder
+        )
         _, status, usage = os.wait4(running.pid, 0)
         running.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.perf_counter() - started
         out.seek(0)
         said = out.read()
     if running.returncode:
+        print((folder / "err").read_text(), file=sys.stderr)
         raise SystemExit(f"{arguments}: exit status {running.returncode}")
     return {"seconds": seconds, "bytes": usage.ru_maxrss * 1024} | json.loads(said.decode().splitlines()[-1])
 
@@ -81,14 +84,14 @@ def fill(path: Path, store: Path) -> None:
     (store / "runs").mkdir(parents=True)
     now, size = datetime.datetime.now(datetime.UTC), -(-len(run_ids) // FILES)
     chosen: dict[str, Any] = DEFAULTS | {"status": "ok", "test_accuracy": 0.5, "validation_accuracy": 0.5}
-    chosen |= {"test_correct": os.urandom(125), "parameters": 1, "train_seconds": 0.1, "array_size": 64, "bias": True}
+    chosen |= {"parameters": 1, "train_seconds": 0.1, "array_size": 64, "bias": True}
     chosen |= {"device": "cpu", "dataset_fingerprint": "f" * 16, "trainer_version": 1, "torch_version": "2"}
     chosen |= {"finished_at": now, "seed": 0}
     for number, start in enumerate(range(0, len(run_ids), size)):
         own = run_ids[start : start + size]
+        varied = {"run_id": own, "test_correct": [os.urandom(125) for _ in own]}
         columns = [
-            pa.array(own) if field.name == "run_id" else pa.array([chosen.get(field.name)] * len(own), field.type)
-            for field in RUNS_SCHEMA
+            pa.array(varied.get(field.name) or [chosen.get(field.name)] * len(own), field.type) for field in RUNS_SCHEMA
         ]
         pq.write_table(pa.table(columns, schema=RUNS_SCHEMA), store / "runs" / f"{number:020x}.parquet")
     print(json.dumps({"rows": len(run_ids)}))
