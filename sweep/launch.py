@@ -171,6 +171,7 @@ def _train(
     `kept` names the runs of the checkpoints that there are.
     """
     runs, work = sum(map(len, missing.arrays)), sum(array.work for array in missing.arrays)
+    say(console, f"{runs:,} of {wanted:,} runs to train, in {len(missing.arrays):,} arrays")
     with missing.crew.at_work(console), Meter(runs, work, console) as watcher.meter:
         references, watcher.metrics = _shared(missing.data), Metrics(watcher.name, runs)
         _tune(missing.arrays, store, kept, references, missing.crew, watcher, care, patient=False)

@@ -80,6 +80,7 @@ def test_a_launch_trains_every_run_once_and_draws_the_picture(
     assert str(report / "effect_by_width.png") in done.stdout
     assert str(report / "report.md") in done.stdout
     assert f"{RUNS} runs trained" in done.stdout
+    assert f"{RUNS} of {RUNS} runs to train, in 4 arrays\n" in done.stderr
     assert {path.name for path in store.iterdir()} == {"runs", "curves", "sweeps", "looks", "leases", "reports"}
 
 
