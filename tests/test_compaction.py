@@ -186,13 +186,13 @@ def _dying_at(step: int, monkeypatch: pytest.MonkeyPatch, after: bool) -> Callab
     count = 0
 
     def mortal(operation: Callable[..., None]) -> Callable[..., None]:
-        def act(self: Place, name: str, *content: bytes) -> None:
+        def act(self: Place, name: str, *content: bytes, **options: Any) -> None:
             nonlocal count
             if not name.startswith("leases/"):
                 count += 1
             if count > step or (count == step and not after):
                 raise _Killed
-            operation(self, name, *content)
+            operation(self, name, *content, **options)
             if count == step and not name.startswith("leases/"):
                 raise _Killed
 
@@ -239,8 +239,9 @@ def test_death_at_any_step_loses_no_row_and_the_next_call_completes(
 def test_a_file_that_is_not_what_was_written_removes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     write_whole, before = Place.write, everything(store)
 
-    def torn(self: Place, name: str, content: bytes) -> None:
-        write_whole(self, name, store.place.read(f"runs/{array(0)[0]}.parquet") if "runs/merged" in name else content)
+    def torn(self: Place, name: str, content: bytes, **options: Any) -> None:
+        other = store.place.read(f"runs/{array(0)[0]}.parquet")
+        write_whole(self, name, other if "runs/merged" in name else content, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Place, "write", torn)
@@ -382,12 +383,12 @@ def test_two_at_once_share_a_lease_and_do_no_harm_without(store: Store, monkeypa
     # The second starts where the first has written, and has not removed yet; the first goes on after it.
     remove, seen = Place.remove, []
 
-    def overtaken(self: Place, name: str) -> None:
+    def overtaken(self: Place, name: str, **options: Any) -> None:
         if not seen and name.startswith("runs/"):
             seen.append(name)
             write(store, ARRAYS)
             compaction._settled(Store(store.root), lambda _: None)
-        remove(self, name)
+        remove(self, name, **options)
 
     monkeypatch.setattr(Place, "remove", overtaken)
     compact(store)
