@@ -482,6 +482,12 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
             self.trained.update(array.run_ids)
         self._finished(array, diverged=result.get("trained"), failed="failed" in result)
 
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+        # Tune keeps means, extremes and queues of every number that was ever reported, for each trial until the end:
+        # nobody asks for them, and over many thousand arrays they fill the driver's memory.
+        trial.metric_analysis.clear()
+        trial.metric_n_steps.clear()
+
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         self.running.discard(trial.config["array"])
         # Ray ended a worker because its node ran out of memory: the next try needs less.

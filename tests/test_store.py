@@ -195,6 +195,7 @@ def test_a_write_that_fails_leaves_nothing_behind(store: Store, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("sweep.places.PATIENCE", 0.1)
     with pytest.raises(OSError, match="No space left"):
         store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     monkeypatch.undo()
