@@ -554,7 +554,8 @@ def test_the_command_prints_manifests_or_writes_their_kustomization(tmp_path: Pa
 def test_without_options_the_command_prints_and_says_what_is_assumed() -> None:
     printed = run()
     assert printed.returncode == 0 and "--image names yours" in printed.stderr and "sweep-results" in printed.stderr
-    assert ray(yaml.safe_load_all(printed.stdout))["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["groupName"]
+    assert cluster(yaml.safe_load_all(printed.stdout))["workerGroupSpecs"][0]["groupName"] == "gpu-workers"
+    assert "--queue names yours" in run("--overlay", "kueue").stderr
 
 
 def test_a_failed_output_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -747,11 +748,22 @@ def test_hadolint_finds_nothing_and_would() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_carries_what_the_command_needs(tmp_path: Path) -> None:
+def test_the_wheel_that_the_image_builds_carries_what_the_command_needs(tmp_path: Path) -> None:
     if importlib.util.find_spec("hatchling") is None:
         pytest.skip("hatchling, which builds the wheel, is not installed")
+    build = tmp_path / "build"
+    for line in re.findall(r"^COPY (.*) /build\S*$", dockerfile(), re.M):
+        for source in line.split():
+            (build / source).parent.mkdir(parents=True, exist_ok=True)
+            copy_of: Any = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
+            copy_of(ROOT / source, build / source)
+    listed = re.search(r"RUN python -c '(.*)' \\\n", dockerfile())
+    assert listed
+    program = listed[1].replace("/build", str(build))
+    wanted = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert {"torch", "ray"} <= {re.split(r"\W", line)[0] for line in wanted.splitlines()}
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path), str(ROOT)]
+    wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path), str(build)]
     subprocess.run(wheel, check=True, capture_output=True)
     [built] = tmp_path.glob("*.whl")
     installed = tmp_path / "installed"
