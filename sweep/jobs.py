@@ -38,7 +38,7 @@ POLL: Final = 0.5
 """Seconds between two looks at a job."""
 
 PATIENCE: Final = 60.0
-"""Seconds that the dashboard may be away while a job is followed."""
+"""Seconds that the dashboard may be away while a job is followed, or accept no job yet."""
 
 VISITING: Final = 300.0
 """Seconds that the look at the cluster before an installation may take."""
@@ -159,21 +159,31 @@ class Cluster:
             for file, name in zip(files, names, strict=True):
                 (Path(folder) / name).parent.mkdir()
                 shutil.copyfile(file, Path(folder) / name)
-            submitted: str = self.client.submit_job(
+            return self._sent(
                 entrypoint=shlex.join([*program, *arguments]),
                 submission_id=f"sweep-{_slug(metadata['sweep'])}-{secrets.token_hex(4)}",
                 runtime_env=environment
                 | {"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING)}},
                 metadata=metadata,
             )
-        return submitted
+
+    def _sent(self, **job: Any) -> str:
+        """Submits a job; a cluster that has just started takes a while until it accepts any."""
+        last = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return str(self.client.submit_job(**job))
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > last:
+                    raise
+            time.sleep(POLL)
 
     def _lacking(self, console: Console) -> list[str]:
         """What the cluster's nodes have to install for us: a small job looks at them."""
         wanted = parcel.requirements()
         with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
             shutil.copyfile(visit.__file__, Path(folder) / "visit.py")
-            job_id = self.client.submit_job(
+            job_id = self._sent(
                 entrypoint=shlex.join(["python", "visit.py", json.dumps(list(wanted))]),
                 submission_id=f"sweep-visit-{secrets.token_hex(4)}",
                 runtime_env={"working_dir": folder},

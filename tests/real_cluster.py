@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -72,6 +73,9 @@ def running(*cpus: int, python: str = sys.executable, **more: str) -> Iterator[C
             process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
         shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -112,9 +116,11 @@ def _main() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     head, *others = map(int, sys.argv[1:])
-    nodes = Nodes(
-        initialize_head=True, head_node_args={"num_cpus": head, "include_dashboard": True, "dashboard_port": 0}
-    )
+    # Another Ray on this machine may have the port that its agent, which starts jobs, always takes.
+    with socket.create_server(("", 0)) as free:
+        agent = free.getsockname()[1]
+    dashboard = {"include_dashboard": True, "dashboard_port": 0, "dashboard_agent_listen_port": agent}
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": head, **dashboard})
     for cpus in others:
         nodes.add_node(num_cpus=cpus)
     print(nodes.address, f"http://{nodes.webui_url}", flush=True)

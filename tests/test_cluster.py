@@ -144,7 +144,13 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     (next((folder / "lib").glob("python*")) / "site-packages" / "needs.pth").write_text(sysconfig.get_path("purelib"))
-    found = subprocess.run([python, "-c", "import ray, torch, sweep.runs"], capture_output=True, text=True, cwd=folder)
+    found = subprocess.run(
+        [python, "-c", "import ray, torch, sweep.runs"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment(PYTHONPATH=""),
+    )
     if "No module named 'sweep" not in found.stderr:
         pytest.skip(f"sweep is installed for good: {found.stderr}")
     return python
