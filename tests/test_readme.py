@@ -1,13 +1,15 @@
 """What the README shows works as it stands."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from sweep import search_space
+from sweep import cli, search_space
 from sweep.runs import SETTINGS
 
 ROOT = Path(__file__).parent.parent
@@ -41,10 +43,22 @@ def test_every_setting_stands_in_the_table_of_settings() -> None:
     assert set(SETTINGS) <= set(re.findall(r"`(\w+)`", settings))
 
 
-def test_every_command_shown_is_one_that_there_is() -> None:
-    commands = {line.split()[1] for block in blocks("sh") for line in block.splitlines() if line.startswith("sweep ")}
-    done = subprocess.run([sys.executable, "-m", "sweep", "--help"], capture_output=True, text=True, check=True)
-    assert commands and all(command in done.stdout for command in commands)
+def commands() -> list[str]:
+    """Every call of sweep that the README shows, in a block or in the running text."""
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
+    found = [re.sub(r"\s+#.*", "", each) for each in [*lines, *inline]]
+    return sorted({each for each in found if re.match(r"sweep [a-z]+ ", each) and "DIR" not in each})
+
+
+@pytest.mark.parametrize("call", commands())
+def test_every_command_shown_parses_and_names_files_that_are_there(call: str) -> None:
+    name, *arguments = shlex.split(call)[1:]
+    known = getattr(typer.main.get_command(cli.app), "commands", {})
+    assert name in known
+    expanded = [str(path) for each in arguments for path in (sorted(ROOT.glob(each)) if "*" in each else [each])]
+    given = known[name].make_context(name, expanded).params
+    assert all((ROOT / path).exists() for path in given.get("spaces", ()) if str(path) != "SPACE")
 
 
 def test_every_file_that_is_linked_is_there() -> None:

@@ -1,0 +1,287 @@
+"""The question's claims, and what the kept results say of each: the table that the README shows.
+
+`python -m analysis.answers` prints the table, `--readme FILE` writes it between the file's two marks, and
+`--keep STORE` first takes the newest reports of these sweeps out of a store. What counts as evidence for or against a
+claim was written down with its search space, before the runs.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from analysis.effects import Record
+from sweep.files import replacing
+
+RESULTS: Final = Path(__file__).parent / "results"
+BEGIN: Final = "<!-- answers: made by python -m analysis.answers --readme README.md -->"
+END: Final = "<!-- end of answers -->"
+HOLDS, REFUTED, OPEN = "holds", "refuted", "not settled"
+WORDS: Final = {"supported": HOLDS, "contradicted": REFUTED}
+"""A hypothesis' verdict, as the claim's."""
+
+MARKED: Final = {HOLDS: "**holds**", REFUTED: "**refuted**", OPEN: OPEN}
+
+
+class Finding(NamedTuple):
+    """One line of evidence: of which part of the sweep, what it does to the claim, and the numbers."""
+
+    part: str
+    answer: str
+    numbers: str
+    size: str
+
+
+Evidence = Callable[[Record], list[Finding]]
+
+
+class Claim(NamedTuple):
+    """What somebody said, the sweep that tests it, and where its report has the evidence."""
+
+    sweep: str
+    words: str
+    evidence: Evidence
+
+
+def hypothesis(*names: str) -> Evidence:
+    """The contrasts of these names."""
+
+    def found(verdict: Record) -> list[Finding]:
+        by_name = {record["name"]: record for record in verdict["hypotheses"]}
+        return [_of_hypothesis(by_name[name]) for name in names]
+
+    return found
+
+
+def cells(
+    holds: str = "equivalent", refuted: Collection[str] = ("matters",), among: str = "cells", **levels: Any
+) -> Evidence:
+    """The cells at these levels; `holds` and `refuted` are verdicts, or verdicts with their direction."""
+
+    def found(verdict: Record) -> list[Finding]:
+        chosen = [cell for cell in verdict[among] if all(cell[name] == level for name, level in levels.items())]
+        return [_of_cell(cell, _names(verdict, cell), holds, refuted) for cell in chosen]
+
+    return found
+
+
+def wide_enough(needed: float = 1.0, most: int = 4) -> Evidence:
+    """Networks 2 to `most` times as wide as the narrowest within `needed` points of the best, by training pictures."""
+
+    def found(verdict: Record) -> list[Finding]:
+        findings = []
+        for examples in sorted({cell["train_examples"] for cell in verdict["cells"]}):
+            members = [cell for cell in verdict["cells"] if cell["train_examples"] == examples]
+            best = max(cell["accuracy_bias"] for cell in members)
+            enough = min(cell["width"] for cell in members if 100 * (best - cell["accuracy_bias"]) <= needed)
+            wide = [cell for cell in members if 2 * enough <= cell["width"] <= most * enough]
+            part = f"{examples:,} pictures, width {enough} is enough"
+            if not wide:
+                findings.append(Finding(f"{part}: none wider was tested", OPEN, "", ""))
+            for cell in wide:
+                judged = _of_cell(cell, [], "equivalent", ("matters",))
+                findings.append(judged._replace(part=f"{part}: width {cell['width']}"))
+        return findings
+
+    return found
+
+
+def _all(*parts: Evidence) -> Evidence:
+    return lambda verdict: [finding for part in parts for finding in part(verdict)]
+
+
+CLAIMS: Final = (
+    Claim(
+        "original-quick",
+        "“With and without bias, the accuracy comes out about the same” (the question's own experiment, MNIST digits)",
+        cells(),
+    ),
+    Claim("original-letters", "The same on letters A to J", cells()),
+    Claim(
+        "width-quick",
+        "“The number of channels decides: wide networks do not need it”",
+        _all(hypothesis("width"), cells(width=1), cells(width=16)),
+    ),
+    Claim("depth-quick", "“Depth is less important than channels”", hypothesis("width_or_depth")),
+    Claim(
+        "batch_norm-quick",
+        "“Batch norm makes it redundant”",
+        _all(hypothesis("batch_norm"), hypothesis("negative_control")),
+    ),
+    Claim(
+        "first_layer-quick",
+        "“The first layer's need depends on its input's mean”",
+        hypothesis("input_mean"),
+    ),
+    Claim(
+        "regularization-quick",
+        "“Pooling, dropout and activations hide the difference”",
+        hypothesis("pooling", "dropout", "activation"),
+    ),
+    Claim(
+        "bias_init-quick",
+        "“Starting biases at 1 changes what the bias does”",
+        hypothesis("bias_init"),
+    ),
+    Claim(
+        "training_length-quick",
+        "Longer training makes the bias matter less",
+        hypothesis("steps"),
+    ),
+    Claim(
+        "initialization-quick",
+        "PyTorch's default initialisation makes the bias hurt at width 1",
+        cells("matters hurts", ("equivalent", "matters helps"), weight_init="uniform", bias_init="uniform", width=1),
+    ),
+    Claim(
+        "learning_rate-quick",
+        "It is only the learning rate: with each arm at its own best one, the bias makes no difference",
+        cells(among="tuned_cells"),
+    ),
+    Claim(
+        "overparameterized-quick",
+        "“2 to 4 times more parameters than needed hide it”",
+        wide_enough(),
+    ),
+)
+"""In the order of the README's table."""
+
+
+def findings(results: Path = RESULTS) -> list[tuple[Claim, list[Finding]]]:
+    """Each claim with its evidence from the kept `verdict.json`, the claims without one left out."""
+    there = [claim for claim in CLAIMS if (results / claim.sweep / "verdict.json").exists()]
+    return [(claim, claim.evidence(_verdict(results / claim.sweep))) for claim in there]
+
+
+def answer(found: Iterable[Finding]) -> str:
+    """What all evidence together does to a claim: one refutation refutes it, and all of it has to bear it out."""
+    answers = {finding.answer for finding in found}
+    return REFUTED if REFUTED in answers else HOLDS if answers == {HOLDS} else OPEN
+
+
+def table(results: Path = RESULTS) -> str:
+    """The claims as a table in Markdown, every number out of the kept `verdict.json` beside which the report stands."""
+    lines = ["| claim | verdict | measured, with its interval | n | again |", "| --- | --- | --- | --- | --- |"]
+    for claim, found in findings(results):
+        about = json.loads((results / claim.sweep / "about.json").read_text())
+        numbers = "<br>".join(_sentence(finding, len(found)) for finding in found)
+        sizes = "<br>".join(finding.size for finding in found)
+        report = f"[{MARKED[answer(found)]}](analysis/results/{claim.sweep}/report.md)"
+        lines.append(f"| {claim.words} | {report} | {numbers} | {sizes} | `{about['command']}` |")
+    return "\n".join(lines) + "\n"
+
+
+def keep(store: Path, results: Path = RESULTS) -> list[str]:
+    """Takes `verdict.json`, `report.md` and the first figure of each claim's sweep out of a store; returns the sweeps.
+
+    Beside them `about.json` says by which command, on what, and when. Sweeps without a report, or with runs missing,
+    are left out.
+    """
+    kept = []
+    for claim in CLAIMS:
+        report = store / "reports" / claim.sweep
+        if not (report / "verdict.json").exists() or _verdict(report)["missing_runs"]:
+            continue
+        folder = results / claim.sweep
+        folder.mkdir(parents=True, exist_ok=True)
+        text, first = _with_first_figure((report / "report.md").read_text(encoding="utf-8"))
+        for name in ("verdict.json", first):
+            shutil.copyfile(report / name, folder / name)
+        (folder / "report.md").write_text(text, encoding="utf-8")
+        about = json.dumps(_about(claim.sweep, _verdict(report)), indent=2) + "\n"
+        (folder / "about.json").write_text(about, encoding="utf-8")
+        kept.append(claim.sweep)
+    return kept
+
+
+def written_into(text: str, shown: str) -> str:
+    """`text` with what stands between its two marks replaced by `shown`."""
+    head, _, rest = text.partition(BEGIN)
+    _, mark, tail = rest.partition(END)
+    if not mark:
+        raise SystemExit(f"no {BEGIN!r} … {END!r} in the file")
+    return f"{head}{BEGIN}\n{shown}{END}{tail}"
+
+
+def space_of(sweep: str) -> str:
+    """The search space of a sweep, as a path from the project's root."""
+    name = sweep.removesuffix("-quick")
+    return f"search_spaces/{'' if name == sweep else 'quick/'}{name.replace('-', '_')}.yaml"
+
+
+def _of_hypothesis(record: Record) -> Finding:
+    part = record["contrast"]
+    if record["estimate"] is None:
+        return Finding(part, OPEN, "not measured", "")
+    numbers = f"{record['estimate']:+.2f} ({record['low']:+.2f} to {record['high']:+.2f}) {record['unit']}"
+    return Finding(part, WORDS.get(record["verdict"], OPEN), numbers, f"{record['seeds']} seeds")
+
+
+def _of_cell(cell: Record, names: list[str], holds: str, refuted: Collection[str]) -> Finding:
+    part = ", ".join(f"{name} {_level(cell[name])}" for name in names)
+    verdict, directed = cell["verdict"], f"{cell['verdict']} {cell['direction']}"
+    shown = verdict if cell["direction"] is None else f"{verdict}, {cell['direction']}"
+    numbers = f"{cell['effect']:+.2f} ({cell['low']:+.2f} to {cell['high']:+.2f}) points, {shown}"
+    either = {verdict, directed}
+    said = HOLDS if holds in either else REFUTED if either & set(refuted) else OPEN
+    return Finding(part, said, numbers, f"{cell['pairs']} pairs")
+
+
+def _names(verdict: Record, cell: Record) -> list[str]:
+    return [name for name in verdict["factors"] if name in cell]
+
+
+def _level(level: Any) -> str:
+    return str(level).lower() if isinstance(level, bool) else str(level)
+
+
+def _sentence(finding: Finding, of: int) -> str:
+    judged = f" ({finding.answer})" if of > 1 else ""
+    return f"{finding.part}: {finding.numbers}{judged}" if finding.numbers else f"{finding.part}{judged}"
+
+
+def _with_first_figure(text: str) -> tuple[str, str]:
+    """A report with its first figure alone, and that figure's file."""
+    paragraphs = text.split("\n\n")
+    figures = [each for each in paragraphs if each.startswith("![")]
+    kept = [each for each in paragraphs if not each.startswith("![") or each == figures[0]]
+    return "\n\n".join(kept), figures[0].rpartition("(")[2].rstrip(")\n")
+
+
+def _about(sweep: str, verdict: Record) -> Record:
+    made = verdict["provenance"]
+    versions = {name: importlib.metadata.version(name) for name in ("sweep", "ray", "pyarrow", "scipy")}
+    return {
+        "command": f"sweep launch {space_of(sweep)}",
+        "devices": made["devices"],
+        "versions": {**versions, "torch": made["torch_versions"], "trainer": made["trainer_versions"]},
+        "trained": [made["first_finished_at"], made["last_finished_at"]],
+    }
+
+
+def _verdict(folder: Path) -> Record:
+    read: Record = json.loads((folder / "verdict.json").read_text())
+    return read
+
+
+def main() -> None:
+    """The command line of this module."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.answers", description=__doc__)
+    parser.add_argument("--keep", type=Path, metavar="STORE", help="take the newest reports out of a store")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="write the table between the marks of a file")
+    given = parser.parse_args()
+    if given.keep is not None:
+        print("\n".join(f"kept {name}" for name in keep(given.keep)))
+    if given.readme is None:
+        print(table(), end="")
+        return
+    text = written_into(given.readme.read_text(encoding="utf-8"), table())
+    with replacing(given.readme) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The claims: each has its search spaces and its kept results, and the README says what these say."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import answers
+from analysis.answers import CLAIMS, HOLDS, OPEN, REFUTED
+from sweep import search_space
+from sweep.search_space import SearchSpace
+
+ROOT = Path(__file__).parent.parent
+SPACES = ROOT / "search_spaces"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TWO_SIZES = (
+    *("original", "width", "depth", "batch_norm", "first_layer", "regularization", "bias_init", "training_length"),
+    *("initialization", "learning_rate", "overparameterized"),
+)
+
+
+def read(path: str) -> SearchSpace:
+    return search_space.load(SPACES / path)
+
+
+@pytest.mark.parametrize("name", TWO_SIZES)
+def test_every_claim_has_a_search_space_in_two_sizes(name: str) -> None:
+    full, quick = read(f"{name}.yaml"), read(f"quick/{name}.yaml")
+    assert (full.name, quick.name) == (name, f"{name}-quick")
+    assert quick.run_count() < full.run_count() or name == "width"
+    assert full.levels["bias"] == quick.levels["bias"] == (True, False)
+    # What the small one varies, the large one varies too, over at least the same levels.
+    for axis in set(quick.levels) - {"seed"}:
+        assert set(quick.levels[axis]) <= set(full.levels[axis]), axis
+    assert full.analysis == quick.analysis
+
+
+def test_there_is_no_search_space_of_a_claim_that_no_test_knows() -> None:
+    quick = {path.stem for path in (SPACES / "quick").glob("*.yaml")}
+    assert quick == set(TWO_SIZES)
+    assert {path.stem for path in SPACES.glob("*.yaml")} == quick | {"quickstart", "original_letters"}
+
+
+@pytest.mark.parametrize("path", sorted(SPACES.rglob("*.yaml")), ids=lambda path: str(path.relative_to(SPACES)))
+def test_a_search_space_knows_its_schema_and_says_what_would_refute_its_claim(path: Path) -> None:
+    first, *lines = path.read_text(encoding="utf-8").splitlines()
+    assert (path.parent / first.removeprefix("# yaml-language-server: $schema=")).resolve() == SPACES / "schema.json"
+    comment = " ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
+    assert comment
+    if path.stem not in ("quickstart", "large"):
+        assert re.search(r"Refuted (\(.*\) )?if: ", comment)
+
+
+def test_the_large_one_is_planned_for_a_cluster_alone() -> None:
+    large = read("cluster/large.yaml")
+    assert {"depth", "width", "batch_norm", "learning_rate", "seed"} < set(large.levels)
+    assert (min(large.levels["depth"]), max(large.levels["depth"])) == (1, 16)
+    assert (min(large.levels["width"]), max(large.levels["width"])) == (1, 256)
+    assert large.run_count() == 5 * 9 * 2 * 5 * 2 * 64
+
+
+def cell(verdict: str, direction: str | None = None, **more: Any) -> dict[str, Any]:
+    numbers = {"effect": 1.25, "low": 0.5, "high": 2.0, "pairs": 40, "accuracy_bias": 0.9}
+    return {**numbers, "verdict": verdict, "direction": direction, **more}
+
+
+def test_a_cell_bears_a_claim_out_refutes_it_or_leaves_it_open() -> None:
+    verdict = {
+        "factors": ["width"],
+        "cells": [cell("equivalent", width=1), cell("matters", "hurts", width=2), cell("undecided", width=4)],
+    }
+    equal, less, open_ = answers.cells()(verdict)
+    assert [each.answer for each in (equal, less, open_)] == [HOLDS, REFUTED, OPEN]
+    assert less.numbers == "+1.25 (+0.50 to +2.00) points, matters, hurts"
+    assert (less.part, less.size) == ("width 2", "40 pairs")
+    hurts = answers.cells("matters hurts", ("equivalent", "matters helps"))
+    assert [each.answer for each in hurts(verdict)] == [REFUTED, HOLDS, OPEN]
+    helps = {"factors": ["width"], "cells": [cell("matters", "helps", width=1)]}
+    assert [each.answer for each in hurts(helps)] == [REFUTED]
+    assert [each.part for each in answers.cells(width=4)(verdict)] == ["width 4"]
+
+
+def test_a_hypothesis_answers_in_the_claim_s_words() -> None:
+    record = {"name": "width", "contrast": "slope", "estimate": -0.5, "low": -0.75, "high": -0.25, "unit": "points"}
+    verdict = {"hypotheses": [{**record, "seeds": 64, "verdict": "supported"}]}
+    [found] = answers.hypothesis("width")(verdict)
+    assert found == ("slope", HOLDS, "-0.50 (-0.75 to -0.25) points", "64 seeds")
+    verdict["hypotheses"][0] |= {"verdict": "contradicted"}
+    assert answers.hypothesis("width")(verdict)[0].answer == REFUTED
+    verdict["hypotheses"][0] |= {"estimate": None, "low": None, "high": None, "verdict": "undecided"}
+    assert answers.hypothesis("width")(verdict)[0][1:3] == (OPEN, "not measured")
+
+
+def test_wide_enough_looks_at_two_to_four_times_the_width_that_does() -> None:
+    accuracies = {1: 0.8, 2: 0.895, 4: 0.9, 8: 0.901, 16: 0.9}
+    members = [
+        cell("equivalent" if width != 8 else "matters", width=width, train_examples=100, accuracy_bias=accuracy)
+        for width, accuracy in accuracies.items()
+    ]
+    found = answers.wide_enough()({"cells": members})
+    assert [(each.part.rpartition(" ")[2], each.answer) for each in found] == [("4", HOLDS), ("8", REFUTED)]
+    [narrow] = answers.wide_enough()({"cells": members[:1]})
+    assert narrow.answer == OPEN and "none wider" in narrow.part
+
+
+def test_one_refutation_refutes_and_everything_has_to_bear_a_claim_out() -> None:
+    def found(*answered: str) -> list[answers.Finding]:
+        return [answers.Finding("", each, "", "") for each in answered]
+
+    assert answers.answer(found(HOLDS, HOLDS)) == HOLDS
+    assert answers.answer(found(HOLDS, OPEN)) == OPEN
+    assert answers.answer(found(HOLDS, OPEN, REFUTED)) == REFUTED
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.sweep)
+def test_the_kept_results_of_a_claim_are_those_of_its_search_space(claim: answers.Claim) -> None:
+    folder = ROOT / "analysis" / "results" / claim.sweep
+    verdict = json.loads((folder / "verdict.json").read_text())
+    space = search_space.load(ROOT / answers.space_of(claim.sweep))
+    assert verdict["name"] == space.name == claim.sweep
+    assert (verdict["runs"], verdict["missing_runs"]) == (space.run_count(), 0)
+    assert (verdict["margin"], verdict["confidence"]) == (space.analysis.margin, space.analysis.confidence)
+    assert not verdict["unplanned_look"]
+    assert set(verdict["factors"]) == set(space.levels) - {"bias", "seed"}
+    about = json.loads((folder / "about.json").read_text())
+    assert about["command"] == f"sweep launch {answers.space_of(claim.sweep)}"
+    assert about["devices"] and about["versions"]["torch"] and about["trained"][0] < about["trained"][1]
+    assert claim.evidence(verdict)
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    figures = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert figures and all((folder / name).exists() for name in figures)
+
+
+def test_the_readme_s_table_is_what_the_kept_results_say() -> None:
+    shown = README.partition(answers.BEGIN + "\n")[2].partition(answers.END)[0]
+    assert shown == answers.table(ROOT / "analysis" / "results")
+    assert shown.count("\n") == 2 + len(CLAIMS)
+
+
+def test_reports_are_kept_from_a_store_when_they_are_complete(tmp_path: Path) -> None:
+    results, store = ROOT / "analysis" / "results", tmp_path / "results"
+    for claim, missing in ((CLAIMS[0], 0), (CLAIMS[1], 3)):
+        report = store / "reports" / claim.sweep
+        report.mkdir(parents=True)
+        verdict = json.loads((results / claim.sweep / "verdict.json").read_text())
+        (report / "verdict.json").write_text(json.dumps(verdict | {"missing_runs": missing}))
+        (report / "report.md").write_text("# A\n\n![one](one.png)\n\n![two](two.png)\n\nthe end\n")
+        (report / "one.png").write_bytes(b"1")
+    kept = tmp_path / "kept"
+    assert answers.keep(store, kept) == [CLAIMS[0].sweep]
+    assert {path.name for path in (kept / CLAIMS[0].sweep).iterdir()} == {
+        *("verdict.json", "report.md", "one.png", "about.json")
+    }
+    assert (kept / CLAIMS[0].sweep / "report.md").read_text() == "# A\n\n![one](one.png)\n\nthe end\n"
+    line = answers.table(kept).splitlines()[2]
+    assert f"`sweep launch {answers.space_of(CLAIMS[0].sweep)}`" in line
+    before = f"a\n{answers.BEGIN}\nold\n{answers.END}\nb\n"
+    assert answers.written_into(before, "new\n") == f"a\n{answers.BEGIN}\nnew\n{answers.END}\nb\n"
