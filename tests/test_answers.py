@@ -14,7 +14,9 @@ from sweep.search_space import SearchSpace
 
 ROOT = Path(__file__).parent.parent
 SPACES = ROOT / "search_spaces"
+RESULTS = ROOT / "analysis" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SAID = ("width", "width-quick", "training_length-quick", "bias_init-quick")
 TWO_SIZES = (
     *("original", "width", "depth", "batch_norm", "first_layer", "regularization", "bias_init", "training_length"),
     *("initialization", "learning_rate", "overparameterized"),
@@ -116,7 +118,7 @@ def test_one_refutation_refutes_and_everything_has_to_bear_a_claim_out() -> None
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.sweep)
 def test_the_kept_results_of_a_claim_are_those_of_its_search_space(claim: answers.Claim) -> None:
-    folder = ROOT / "analysis" / "results" / claim.sweep
+    folder = RESULTS / claim.sweep
     verdict = json.loads((folder / "verdict.json").read_text())
     space = search_space.load(ROOT / answers.space_of(claim.sweep))
     assert verdict["name"] == space.name == claim.sweep
@@ -133,14 +135,39 @@ def test_the_kept_results_of_a_claim_are_those_of_its_search_space(claim: answer
     assert figures and all((folder / name).exists() for name in figures)
 
 
+def shown(part: str) -> str:
+    begin, end = (mark.format(part) for mark in answers.MARKS)
+    return README.partition(begin + "\n")[2].partition(end)[0]
+
+
 def test_the_readme_s_table_is_what_the_kept_results_say() -> None:
-    shown = README.partition(answers.BEGIN + "\n")[2].partition(answers.END)[0]
-    assert shown == answers.table(ROOT / "analysis" / "results")
-    assert shown.count("\n") == 2 + len(CLAIMS)
+    assert shown("claims") == answers.table(RESULTS)
+    assert shown("claims").count("\n") == 2 + len(CLAIMS)
+
+
+def test_the_readme_s_three_sentences_are_what_the_kept_results_say() -> None:
+    assert shown("summary") == answers.summary(RESULTS)
+    kept = {name: json.loads((RESULTS / name / "verdict.json").read_text()) for name in SAID}
+
+    def cells(sweep: str, **levels: Any) -> list[dict[str, Any]]:
+        return [one for one in kept[sweep]["cells"] if all(one[name] == level for name, level in levels.items())]
+
+    # The words around the numbers: each stands for verdicts, margins and ends.
+    assert all(verdict["margin"] == 0.5 and verdict["confidence"] == 0.95 for verdict in kept.values())
+    [axis] = kept["width-quick"]["thresholds"]
+    assert max(cell["width"] for cell in kept["width-quick"]["cells"]) == 16
+    wide = [cell for cell in kept["width-quick"]["cells"] if cell["width"] >= axis["equivalent_from"]]
+    assert len(wide) > 1 and all(cell["verdict"] == "equivalent" for cell in wide)
+    norm = cells("width", batch_norm=True)
+    assert max(cell["width"] for cell in norm) == 64 and all(cell["verdict"] == "equivalent" for cell in norm)
+    early, later, last = (cells("training_length-quick", width=1, steps=steps)[0] for steps in (300, 1001, 3000))
+    assert early["direction"] == "helps" and early["effect"] > later["effect"] > last["effect"] > 0
+    ones, zeros = (cells("bias_init-quick", width=16, bias_init=start)[0] for start in ("original", "zeros"))
+    assert (ones["verdict"], ones["direction"], zeros["verdict"]) == ("matters", "hurts", "equivalent")
 
 
 def test_reports_are_kept_from_a_store_when_they_are_complete(tmp_path: Path) -> None:
-    results, store = ROOT / "analysis" / "results", tmp_path / "results"
+    results, store = RESULTS, tmp_path / "results"
     for claim, missing in ((CLAIMS[0], 0), (CLAIMS[1], 3)):
         report = store / "reports" / claim.sweep
         report.mkdir(parents=True)
@@ -156,5 +183,11 @@ def test_reports_are_kept_from_a_store_when_they_are_complete(tmp_path: Path) ->
     assert (kept / CLAIMS[0].sweep / "report.md").read_text() == "# A\n\n![one](one.png)\n\nthe end\n"
     line = answers.table(kept).splitlines()[2]
     assert f"`sweep launch {answers.space_of(CLAIMS[0].sweep)}`" in line
-    before = f"a\n{answers.BEGIN}\nold\n{answers.END}\nb\n"
-    assert answers.written_into(before, "new\n") == f"a\n{answers.BEGIN}\nnew\n{answers.END}\nb\n"
+
+
+def test_what_is_made_stands_between_its_marks() -> None:
+    begin, end = (mark.format("claims") for mark in answers.MARKS)
+    before = f"a\n{begin}\nold\n{end}\nb\n"
+    assert answers.written_into(before, claims="new\n") == f"a\n{begin}\nnew\n{end}\nb\n"
+    with pytest.raises(SystemExit, match="summary"):
+        answers.written_into(before, summary="new\n")
