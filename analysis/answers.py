@@ -1,8 +1,8 @@
 """The question's claims, and what the kept results say of each: the table that the README shows.
 
-`python -m analysis.answers` prints the table, `--readme FILE` writes it and the three sentences before
-it between the file's marks, and `--keep STORE` first takes the newest reports of these sweeps out of a store. What counts as evidence for or against a
-claim was written down with its search space, before the runs.
+`python -m analysis.answers` prints the table, `--readme FILE` writes it and the three sentences before it between the
+file's marks, and `--keep STORE` first takes the newest reports of these sweeps out of a store. What counts as evidence
+for or against a claim was written down with its search space, before the runs.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from sweep.files import replacing
 RESULTS: Final = Path(__file__).parent / "results"
 MARKS: Final = "<!-- {}: made by python -m analysis.answers --readme README.md -->", "<!-- end of {} -->"
 SUMMARY: Final = """\
-**Wide enough networks do not need it**: from {width-quick|equivalent_from} to 16 channels, two convolutions without batch norm come out
-within half a point with and without bias ({width-quick|width=16|pairs} pairs a width, 95 %), and with batch norm so do networks of all
-widths from {width|batch_norm=true|equivalent_from} to 64. **Narrow ones need it early in training**: at width 1 the bias is worth
-{training_length-quick|width=1,steps=300|effect} after 300 steps of 16 pictures,
-{training_length-quick|width=1,steps=1001|effect} after 1,001, and {training_length-quick|width=1,steps=3000|effect} after 3,000. **The
-question's own network came out worse with bias because its biases started at 1**: that makes a difference of
-{bias_init-quick|width=16,bias_init=original|effect}; biases that start at 0 make one of
-{bias_init-quick|width=16,bias_init=zeros|effect}.
+**Wide enough networks do not need it**: from {width-quick|equivalent_from} to 16 channels, two convolutions without
+batch norm come out within half a point with and without bias ({width-quick|width=16|pairs} pairs a width, 95 %), and with
+batch norm so do networks of all widths from {width|batch_norm=true|equivalent_from} to 64. **Narrow ones need it early in
+training**: at width 1 the bias is worth {training_length-quick|width=1,steps=300|effect} after 300 steps of 16 pictures,
+{training_length-quick|width=1,steps=1001|effect} after 1,001, and
+{training_length-quick|width=1,steps=3000|effect} after 3,000. **The question's own network came out worse with bias
+because its biases started at 1**: that makes a difference of {bias_init-quick|width=16,bias_init=original|effect};
+biases that start at 0 make one of {bias_init-quick|width=16,bias_init=zeros|effect}.
 """
 """The answer in three sentences. In braces stand a kept sweep, the levels of a cell or axis, and which number of it."""
 
