@@ -23,7 +23,8 @@ SUMMARY: Final = """\
 **Wide enough networks do not need it**: from {width-quick|equivalent_from} to 16 channels, two convolutions without
 batch norm come out within half a point with and without bias ({width-quick|width=16|pairs} pairs a width, 95 %), and
 with batch norm so do networks of all widths from {width|batch_norm=true|equivalent_from} to 64. **Narrow ones need it
-early in training**: at width 1 the bias is worth {training_length-quick|width=1,steps=300|effect} after 300 steps of 16 pictures,
+early in training**: at width 1 the bias is worth {training_length-quick|width=1,steps=300|effect} after 300 steps of
+16 pictures,
 {training_length-quick|width=1,steps=1001|effect} after 1,001, and
 {training_length-quick|width=1,steps=3000|effect} after 3,000. **The question's own network came out worse with bias
 because its biases started at 1**: that makes a difference of {bias_init-quick|width=16,bias_init=original|effect};
