@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import re
 import shutil
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -245,7 +246,8 @@ def summary(results: Path = RESULTS) -> str:
             return f"{record['effect']:+.2f} points ({record['low']:+.2f} to {record['high']:+.2f})"
         return str(record[field])
 
-    return re.sub(r"\{([^{}]+)\}", shown, SUMMARY)
+    text = re.sub(r"\{([^{}]+)\}", shown, SUMMARY)
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def written_into(text: str, **parts: str) -> str:
