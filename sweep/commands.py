@@ -280,10 +280,18 @@ def report_sweep(
             looks_taken=number,
             looks_declared_before=min((look["looks"]["declared"] for look in earlier.values()), default=None),
             declared_before=earlier[min(earlier)].get("declared", {}) if earlier else {},
-            store=store.address,
+            store=cited(store),
             record=record,
         )
     return address, verdict
+
+
+def cited(store: Store) -> str:
+    """What a report calls the store: as short as from here, so that it says nothing of the machine."""
+    local = store.place.local
+    if local is not None and local.is_relative_to(Path.cwd()):
+        return str(local.relative_to(Path.cwd()))
+    return store.address
 
 
 @contextlib.contextmanager

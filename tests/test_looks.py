@@ -149,6 +149,18 @@ def test_a_verdict_of_the_store_says_where_its_rows_come_from_and_how_many_disag
     assert origin["first_finished_at"] <= origin["last_finished_at"]
 
 
+def test_a_report_calls_a_store_below_here_by_its_path_from_here(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(store.address)
+    monkeypatch.chdir(folder.parent)
+    assert commands.cited(store) == folder.name
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert commands.cited(store) == store.address
+    assert commands.cited(Store("s3://bucket/sweeps")) == "s3://bucket/sweeps"
+
+
 def test_a_report_gets_the_curves_of_its_runs_or_of_as_many_cells_as_can_be_drawn(
     store: Store, unwritten: list[pd.DataFrame], monkeypatch: pytest.MonkeyPatch
 ) -> None:
