@@ -202,3 +202,41 @@ def test_a_cluster_of_another_version_that_is_joined_is_said_with_both() -> None
     text = "Version mismatch: The cluster was started with:\n Ray: 2.53.0\n Python: 3.11.9\nThis process: Ray: 2.60.0"
     said = cluster._words(RuntimeError(text))
     assert "2.53.0" in said and "2.60.0" in said and "\n" not in said
+
+
+def node(name: str, **resources: float) -> dict[str, object]:
+    about = {"NodeID": name, "NodeManagerHostname": name, "NodeManagerAddress": "10.0.0.1", "Alive": True}
+    return about | {"Resources": resources}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "device", "gpus", "able"),
+    [
+        ([node("head"), node("n1", CPU=4)], None, "cpu", 0, ["n1"]),
+        ([node("n1", CPU=4), node("n2", CPU=4, GPU=2)], None, "cuda", 1, ["n2"]),
+        ([node("n1", CPU=4), node("n2", CPU=4, GPU=2)], 0.5, "cuda", 0.5, ["n2"]),
+        ([node("n1", CPU=4), node("n2", CPU=4, GPU=2)], 0, "cpu", 0, ["n1", "n2"]),
+        ([node("n1", CPU=1, GPU=2)], None, "cuda", 1, []),
+        ([node("head")], 1, "cuda", 1, []),
+    ],
+)
+def test_the_device_is_what_the_cluster_has_or_what_was_asked_for(
+    nodes: list[dict[str, object]],
+    asked: float | None,
+    device: str,
+    gpus: float,
+    able: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[object] = []
+
+    def visited(nodes: list[dict[str, object]], *_: object) -> dict[object, dict[str, object]]:
+        seen.extend(each["NodeID"] for each in nodes)
+        return {each["NodeID"]: GOOD for each in nodes}
+
+    monkeypatch.setattr(cluster, "_alive", lambda: nodes)
+    monkeypatch.setattr(cluster.visit, "visit", visited)
+    where = Where("auto", gpus_per_array=asked, cpus_per_array=2)
+    crew = cluster._crew_there(where, Store("s3://bucket/store"), Console(file=io.StringIO()))
+    assert (crew.device, crew.gpus, crew.resources) == (device, gpus, {"cpu": 2, "gpu": gpus})
+    assert seen == able
