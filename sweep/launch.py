@@ -10,12 +10,14 @@ import contextlib
 import dataclasses
 import functools
 import pickle
+import re
 import signal
 import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -50,6 +52,9 @@ REPORT_EVERY: Final = 2.0
 
 STOPPING: Final = 20.0
 """Seconds that arrays in training have to save a checkpoint when a launch is interrupted."""
+
+OUT_OF_MEMORY: Final = ("running low on memory", "exceeds the memory usage threshold")
+"""Words of Ray when it ends a worker for want of memory on its node."""
 
 WAIT: Final = 1.0
 """Seconds between two looks whether another launch has finished an array."""
@@ -234,6 +239,7 @@ def _tune(
     with (
         tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as scratch,
         _stopping(watcher, sign),
+        _every_death_is_one_trials_own(),
     ):
         trainable = functools.partial(
             _trial,
@@ -260,6 +266,33 @@ def _tune(
         ).fit()
     for array_id, message in watcher.lost.items():
         _note_failure(store, watcher.arrays[array_id], message)
+
+
+@contextlib.contextmanager
+def _every_death_is_one_trials_own() -> Iterator[None]:
+    """Has Tune take all that Ray says of a lost worker as the failure of its trial.
+
+    As it is (Ray 2.60), Tune ends all trials where Ray ended one worker for want of memory: it knows no other errors
+    than those of an actor and of a task.
+    """
+    try:
+        from ray.air.execution._internal.actor_manager import RayActorManager
+    except ImportError:  # another Ray, with other ways
+        yield
+        return
+    known = ray.exceptions.RayActorError, ray.exceptions.RayTaskError
+    failed = RayActorManager._actor_task_failed
+
+    def tolerant(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, ray.exceptions.RayError) and not isinstance(exception, known):
+            exception = ray.exceptions.RayActorError(error_msg=str(exception))
+        failed(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = tolerant
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = failed
 
 
 def _larger(array: Array, kept: Mapping[str, frozenset[str]], store: Store) -> list[str]:
@@ -435,6 +468,16 @@ def _fetched(reference: Any) -> Any:
     return ray.get(reference)
 
 
+def _last_failure(trial: Any) -> list[str]:
+    """The lines of what last went wrong; Tune keeps all failures of a trial in one file of the driver's."""
+    try:
+        text = Path(trial.error_file).read_text()
+    except (OSError, TypeError):  # there is none
+        text = ""
+    last = re.split(r"^Failure # \d+ \(occurred at .*\)$", text, flags=re.MULTILINE)[-1]
+    return last.strip().splitlines() or ["unknown"]
+
+
 class _Watcher(tune.Callback):  # type: ignore[misc]
     """Hears of every trial in the driver: moves the meter, counts what was trained, gathers failures."""
 
@@ -491,13 +534,13 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         self.running.discard(trial.config["array"])
         # Ray ended a worker because its node ran out of memory: the next try needs less.
-        if isinstance(trial.get_error(), ray.exceptions.OutOfMemoryError):
+        if any(word in line for line in _last_failure(trial) for word in OUT_OF_MEMORY):
             trial.config["halvings"] += 1
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         array = self.arrays[trial.config["array"]]
         self.running.discard(array.array_id)
-        words = str(trial.get_error() or "unknown").strip().splitlines()
+        words = _last_failure(trial)
         raised = any("Traceback" in line for line in words)
         happened = f"failed: {words[-1]}" if raised else f"its worker was lost: {words[0]}"
         self.lost[array.array_id] = f"tried {trial.num_failures} times, {happened}"

@@ -1,8 +1,10 @@
 """What a launch does when something goes wrong: it tries again, splits, waits, and names what failed."""
 
+import contextlib
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -76,18 +78,73 @@ def test_what_may_pass_is_tried_again_and_what_would_happen_again_is_not(error: 
     assert _may_pass(error) is again
 
 
-def test_an_array_that_ray_ended_for_want_of_memory_is_split_at_the_next_try(space: Path) -> None:
-    from ray.exceptions import ActorDiedError, OutOfMemoryError
-
+def test_the_next_try_is_split_where_the_last_failure_was_want_of_memory_and_the_last_failure_is_told(
+    space: Path, tmp_path: Path
+) -> None:
     from sweep.launch import _Watcher
 
     [array] = plan.arrays(search_space.load(space), "cpu")
-    watcher, trial = _Watcher([array], "one"), Mock(config={"array": array.array_id, "halvings": 0})
-    for error, halvings in ((ActorDiedError(), 0), (OutOfMemoryError("the node"), 1), (OutOfMemoryError("again"), 2)):
-        trial.get_error.return_value = error
+    watcher = _Watcher([array], "one")
+    watcher.meter, watcher.metrics = Mock(), Mock()
+    trial = Mock(
+        config={"array": array.array_id, "halvings": 0}, error_file=str(tmp_path / "error.txt"), num_failures=3
+    )
+    gone, short = "The actor died unexpectedly", "1 worker(s) were killed due to the node running low on memory.\nOOM"
+    for number, (happened, halvings) in enumerate([(gone, 0), (short, 1), (short, 2), (gone, 2)], 1):
+        with open(trial.error_file, "a") as file:
+            file.write(f"Failure # {number} (occurred at 2026-11-23_17-57-00)\n{happened}\n")
         watcher.running.add(array.array_id)
         watcher.on_trial_recover(iteration=1, trials=[trial], trial=trial)
         assert trial.config["halvings"] == halvings and not watcher.running
+    watcher.on_trial_error(iteration=1, trials=[trial], trial=trial)
+    assert watcher.lost[array.array_id] == "tried 3 times, its worker was lost: The actor died unexpectedly"
+    trial.error_file = None
+    watcher.on_trial_error(iteration=1, trials=[trial], trial=trial)
+    assert watcher.lost[array.array_id].endswith("its worker was lost: unknown")
+
+
+@contextlib.contextmanager
+def balloon(gib: float) -> Iterator[None]:
+    """A process that takes so much of the machine's memory."""
+    program = f"held = b'1' * int({gib} * 2**30); print(len(held), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_an_array_whose_worker_ray_ends_for_want_of_memory_is_split(space: Path, tmp_path: Path) -> None:
+    lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    memory = {name: int(kib) / 2**20 for name, kib, *_ in lines}
+    if memory["MemAvailable:"] < 10:
+        pytest.skip("needs 10 GiB of memory")
+    store = tmp_path / "results"
+    [array] = plan.arrays(search_space.load(space), "cpu")
+    # Ray ends workers when 4 GiB more are in use than now.
+    limit = (memory["MemTotal:"] - memory["MemAvailable:"] + 4) / memory["MemTotal:"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_memory_usage_threshold", f"{limit:.4f}")
+        patch.setenv("RAY_memory_monitor_refresh_ms", "100")
+        process = launching(space, store)
+    wait_for(lambda: steps_done(store, array) or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    [worker] = training(process.pid)
+    with contextlib.ExitStack() as balloons:
+        for _ in range(6):
+            if alive(worker):
+                balloons.enter_context(balloon(1))
+                time.sleep(0.5)
+        wait_for(lambda: not alive(worker), 20)
+    summary, _ = ended(process, 0)
+    assert (summary["trained"], summary["failed"]) == (32, 0)
+    assert set(chaos.table(store)["array_size"]) <= {16, 8}
+    assert list((store / "checkpoints").iterdir()) == []
 
 
 def test_a_process_whose_parent_is_gone_hears_of_it_and_ends_soon(tmp_path: Path) -> None:
@@ -121,13 +178,15 @@ def test_an_array_whose_worker_dies_every_time_is_tried_as_often_as_asked_and_na
     for _ in range(2):
         before = steps_done(store, array)
         wait_for(lambda before=before: steps_done(store, array) > before or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
         killed.append(steps_done(store, array))
         [worker] = training(process.pid)
         os.kill(worker, signal.SIGKILL)
     summary, said = ended(process, 1)
     assert (summary["trained"], summary["failed"]) == (0, 32)
     assert f"array {array.array_id} (width=1, dataset=digits, steps=3000, seeds 0 to 15) failed: tried 2 times" in said
-    assert "its worker was lost" in said and 0 < killed[0] < killed[1] < 3000
+    assert re.search(r"its worker was lost: (?!Failure|unknown)\w+", said), said
+    assert 0 < killed[0] < killed[1] < 3000
     failure = json.loads((store / "failures" / f"{array.array_id}.json").read_text())
     assert set(failure["run_ids"]) == set(array.run_ids) and "tried 2 times" in failure["error"]
 
