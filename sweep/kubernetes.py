@@ -26,8 +26,9 @@ from sweep.search_space import SearchSpace, parse
 
 OVERLAYS: Final = ("cpu", "gpu", "gpu-spot", "kueue", "shared-cluster")
 
-LONGEST_NAME: Final = 47
-"""Characters of a RayJob's name: what the operator appends has to fit into a service's name (its `validation.go`)."""
+LONGEST_NAME: Final = 44
+"""Characters of a RayJob's name. The operator's `validation.go` allows 47; six fewer than 50 leave the name that it
+makes of it for the cluster uncut, so that the Secret of the cluster's token is called as the cluster is."""
 
 LARGEST_CONFIG_MAP: Final = 2**20
 """Bytes of a ConfigMap, its keys included."""
