@@ -163,7 +163,8 @@ def launch(
 
         launched = train_missing(wanted, kept, library, console, care, where_to)
     except KeyboardInterrupt as interruption:
-        done, runs = commands.progress(wanted, kept)
+        # What workers wrote meanwhile is not in what `kept` listed when the launch began.
+        done, runs = commands.progress(wanted, Store(store))
         say(console, f"Interrupted: {done:,} of {runs:,} runs are kept. To go on: the same command.")
         raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
     for array, message in launched.failures.items():

@@ -40,6 +40,12 @@ POLL: Final = 0.5
 PATIENCE: Final = 60.0
 """Seconds that the dashboard may be away while a job is followed, or accept no job yet."""
 
+QUIET: Final = 60.0
+"""Seconds without a word of a job after which its log is asked for anew: a connection may die and never say so."""
+
+ANSWER: Final = (10.0, 120.0)
+"""Seconds that the dashboard may take to accept a connection, and to answer."""
+
 VISITING: Final = 300.0
 """Seconds that the look at the cluster before an installation may take."""
 
@@ -71,7 +77,7 @@ class Cluster:
             for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray would take these instead
                 os.environ.pop(name, None)
         with self._speaking():
-            self.client = job_submission.JobSubmissionClient(self.address)
+            self.client = _Client(self.address)
             version = self._version()
         if version != ray.__version__:
             raise InputError(
@@ -191,8 +197,10 @@ class Cluster:
         try:
             ended, logs = self._ended(job_id, VISITING), self.client.get_job_logs(job_id)
         finally:
-            with contextlib.suppress(RuntimeError):
-                self.client.delete_job(job_id)
+            # One that has not ended would go on, and look at nodes for nobody.
+            for over in (self.client.stop_job, self.client.delete_job):
+                with contextlib.suppress(RuntimeError):
+                    over(job_id)
         lines = [line for line in logs.splitlines() if line.startswith(visit.MARK)]
         if not lines:
             why = "".join(logs.strip().splitlines()[-1:]) or ended.message or ended.status
@@ -235,7 +243,12 @@ class Cluster:
 
     async def _tail(self, job_id: str, shown: "_Shown") -> None:
         shown.rewind()
-        async for text in self.client.tail_job_logs(job_id):
+        texts = self.client.tail_job_logs(job_id)
+        while True:
+            async with asyncio.timeout(QUIET):
+                text = await anext(texts, None)
+            if text is None:
+                return
             shown(text)
 
     def _version(self) -> str:
@@ -260,6 +273,13 @@ class Cluster:
             raise
         except (RuntimeError, ValueError, KeyError) as error:
             raise InputError(f"--address {self.address}: {' '.join(str(error).split())[:500]}") from error
+
+
+class _Client(job_submission.JobSubmissionClient):  # type: ignore[misc]
+    """Ray's own client, which would wait for ever for a dashboard that takes a request and never answers."""
+
+    def _do_request(self, *arguments: Any, **options: Any) -> Any:
+        return super()._do_request(*arguments, **{"timeout": ANSWER, **options})
 
 
 def check_travels(spaces: Sequence[SearchSpace], store: str) -> None:
@@ -334,7 +354,8 @@ def _exit_status(details: Any) -> int:
     if details.status == "STOPPED":
         return STOPPED
     if details.driver_exit_code is not None:
-        return int(details.driver_exit_code)
+        code = int(details.driver_exit_code)
+        return code if code >= 0 else 128 - code  # a signal, as a shell says it
     return 0 if details.status == "SUCCEEDED" else 1
 
 

@@ -117,17 +117,20 @@ def launch(
     missing = None
     if already < len(run_ids):
         missing = _Missing.of(spaces, statuses, library, muster(where or Where(), store, console), console)
-    # What is wrong with the pictures has been said by now: nothing is written for a launch that cannot start.
-    for space in spaces:
-        store.save_sweep(space.name, space.resolved())
-    kept = store.tidy(statuses)
-    watcher = _Watcher(missing.arrays if missing else [], ", ".join(space.name for space in spaces))
-    if missing:
-        _train(missing, len(run_ids), store, kept, watcher, care, console)
-        trained = [array.array_id for array in missing.arrays]
-        statuses |= store.statuses(trained)
-        store.clear_failures(statuses)
-        store.tidy(statuses)
+    with contextlib.ExitStack() as leaving:
+        if missing:
+            leaving.callback(missing.crew.dismiss)
+        # What is wrong with the pictures has been said by now: nothing is written for a launch that cannot start.
+        for space in spaces:
+            store.save_sweep(space.name, space.resolved())
+        kept = store.tidy(statuses)
+        watcher = _Watcher(missing.arrays if missing else [], ", ".join(space.name for space in spaces))
+        if missing:
+            _train(missing, len(run_ids), store, kept, watcher, care, console)
+            trained = [array.array_id for array in missing.arrays]
+            statuses |= store.statuses(trained)
+            store.clear_failures(statuses)
+            store.tidy(statuses)
     seconds = time.monotonic() - started
 
     def summary(name: str, run_ids: list[str]) -> Summary:
@@ -138,7 +141,7 @@ def launch(
 
     total = summary(", ".join(space.name for space in spaces), run_ids)
     each = (total,) if len(spaces) == 1 else tuple(summary(space.name, plan.run_ids(space)) for space in spaces)
-    return Launched(total, each, watcher.named_failures())
+    return Launched(total, each, watcher.named_failures(statuses))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -498,9 +501,13 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         # Tune pickles its callbacks for a restoration that we never ask for; a terminal cannot be pickled.
         return tune.Callback, ()
 
-    def named_failures(self) -> dict[str, str]:
-        """What went wrong by array, which is named with its settings."""
-        both = self.failures | self.lost
+    def named_failures(self, done: Collection[str]) -> dict[str, str]:
+        """What went wrong by array, which is named with its settings.
+
+        Where all its runs are `done` nothing did: its worker died behind the last row, or another launch trained it.
+        """
+        failed = (self.failures | self.lost).items()
+        both = {name: message for name, message in failed if not all(map(done.__contains__, self.arrays[name].run_ids))}
         return {f"{array_id} ({_words(self.arrays[array_id])})": message for array_id, message in both.items()}
 
     def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:

@@ -85,13 +85,13 @@ class Place:
             with self._filesystem.open_input_file(self._remote(name)) as file:
                 return bytes(file.read_at(min(size, file.size()), 0))
 
-        return self._patiently(remote if self.local is None else functools.partial(local, self.local / name))
+        return self.patiently(remote if self.local is None else functools.partial(local, self.local / name))
 
     def write(self, name: str, content: bytes | memoryview, patience: float | None = None) -> None:
         """Puts a file in place of what was there before."""
         if self.local is not None:
-            self._patiently(self.create, patience)
-            self._patiently(functools.partial(self._write_local, self.local / name, content), patience)
+            self.patiently(self.create, patience)
+            self.patiently(functools.partial(self._write_local, self.local / name, content), patience)
             return
 
         def remote() -> None:
@@ -103,24 +103,24 @@ class Place:
             except (pa.ArrowInvalid, FileNotFoundError) as error:  # broken off, and cannot be taken up: begin another
                 raise OSError(str(error)) from error
 
-        self._patiently(remote, patience)
+        self.patiently(remote, patience)
 
     def remove(self, name: str, patience: float | None = None) -> None:
         """Removes a file, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             if self.local is not None:
-                self._patiently((self.local / name).unlink, patience)
+                self.patiently((self.local / name).unlink, patience)
             else:
-                self._patiently(functools.partial(self._filesystem.delete_file, self._remote(name)), patience)
+                self.patiently(functools.partial(self._filesystem.delete_file, self._remote(name)), patience)
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """The names, in order, of the files in a folder that end so; not temporary ones, which start with a dot."""
-        found = self._patiently(functools.partial(self._listed, folder))
+        found = self.patiently(functools.partial(self._listed, folder))
         return sorted(f"{folder}/{name}" for name in found if name.endswith(suffix) and not name.startswith("."))
 
     def sizes(self, folder: str, suffix: str) -> dict[str, int]:
         """The files of `files`, with their sizes in bytes."""
-        found = self._patiently(functools.partial(self._sized, folder))
+        found = self.patiently(functools.partial(self._sized, folder))
         names = sorted(name for name in found if name.endswith(suffix) and not name.startswith("."))
         return {f"{folder}/{name}": found[name] for name in names}
 
@@ -191,7 +191,8 @@ class Place:
         options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         return _s3(options) if parts.scheme == "s3" else _gcs(options)
 
-    def _patiently(self, operation: Callable[[], T], patience: float | None = None) -> T:
+    def patiently(self, operation: Callable[[], T], patience: float | None = None) -> T:
+        """What an operation on these files returns; tried again while what is wrong with it may pass."""
         last, told = time.monotonic() + (PATIENCE if patience is None else patience), False
         for pause in _pauses():
             try:

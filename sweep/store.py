@@ -10,6 +10,7 @@ import datetime
 import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
@@ -300,8 +301,12 @@ class Store:
     def _checkpointed(self, name: str) -> list[str] | None:
         """The runs of a checkpoint, none if it is no checkpoint, None where the file cannot be read."""
         try:
-            length = int.from_bytes(self.place.read(name, 8), "little")
-            return list(checkpoint_header(self.place.read(name, 8 + min(length, 2**28)))["run_ids"])
+            length = self.place.read(name, 8)
+            header = self.place.read(name, 8 + min(int.from_bytes(length, "little"), 2**28))
+            while header[:8] != length:  # whoever trains the array has put the next one in its place meanwhile
+                length = header[:8]
+                header = self.place.read(name, 8 + min(int.from_bytes(length, "little"), 2**28))
+            return list(checkpoint_header(header)["run_ids"])
         except OSError:
             return None
         except (ValueError, KeyError, TypeError):
@@ -389,8 +394,6 @@ class Store:
             try:
                 return self.table(name, columns)
             except FileNotFoundError:
-                if self.place.local is not None:
-                    self.place.files("runs", ".parquet")  # waits for a store that went away as a whole
                 return None
 
         # Files on a disk keep the cores busy; an object store answers late.
@@ -410,7 +413,8 @@ class Store:
     def table(self, name: str, columns: list[str], expected: pa.Schema = RUNS_SCHEMA) -> pa.Table:
         """Some columns of one file of rows, or of what is `expected`; FileNotFoundError where there is none."""
         if self.place.local is not None:
-            return read_table(self.place.local / name, columns, expected)
+            # A mounted file that another host has merged away may be stale before it is missing.
+            return self.place.patiently(partial(read_table, self.place.local / name, columns, expected))
         return read_table(pa.BufferReader(self.place.read(name)), columns, expected, self.place.path(name))
 
     def _names(self, kind: str, suffix: str) -> list[str]:

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +37,12 @@ PATIENCE: Final = {
 }
 """How long a tracker that does not answer is waited for, unless the environment says otherwise."""
 
-QUIET: Final = {"WANDB_SILENT": "true", "GIT_PYTHON_REFRESH": "quiet", "MLFLOW_ALLOW_FILE_STORE": "true"}
+QUIET: Final = {
+    "WANDB_SILENT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ALLOW_FILE_STORE": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,13 +140,14 @@ def _wanted(space: SearchSpace) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Trackers' libraries talk, wait and report home less."""
+    """Trackers' libraries talk, wait and report home less; what they print all the same is no answer of ours."""
     for name, value in (QUIET | PATIENCE).items():
         os.environ.setdefault(name, value)
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
         logging.disable(before)
 

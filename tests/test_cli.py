@@ -332,3 +332,48 @@ def test_the_version_is_the_package_s(monkeypatch: pytest.MonkeyPatch, capsys: p
 
     assert run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out.strip() == version("sweep")
+
+
+def test_an_interrupted_launch_counts_what_was_kept_since_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from test_store import BY, outcome
+
+    import sweep.launch
+    from sweep import plan, search_space, store
+
+    path = tmp_path / "small.yaml"
+    path.write_text("{settings: {steps: 3}, axes: {seed: 2}}")
+
+    def interrupted(spaces: object, kept: store.Store, *_: object) -> None:
+        assert kept.statuses() == {}
+        [array] = plan.arrays(search_space.load(path), "cpu")
+        store.Store(tmp_path / "results").write(
+            array.array_id, array.runs(), array.run_ids, [outcome()] * len(array), BY
+        )
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweep.launch, "launch", interrupted)
+    assert run(monkeypatch, "launch", path, "--store", tmp_path / "results") == 130
+    assert "Interrupted: 4 of 4 runs are kept" in capsys.readouterr().err
+
+
+def test_a_launch_that_cannot_write_leaves_the_cluster_and_nothing_beside_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sweep.launch
+    from sweep import cluster, store
+
+    path, witness = tmp_path / "small.yaml", tmp_path / "witness"
+    path.write_text("{settings: {steps: 3, dataset: digits}, axes: {seed: 2}}")
+    witness.touch()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    crew = cluster.Crew(cluster.Where(), "cpu", 1, 0, str(witness))
+    monkeypatch.setattr(sweep.launch, "muster", lambda *_: crew)
+    monkeypatch.setattr(store.Store, "save_sweep", full)
+    assert run(monkeypatch, "launch", path, "--store", tmp_path / "results") == 2
+    assert "No space left" in capsys.readouterr().err
+    assert not witness.exists()

@@ -1,12 +1,14 @@
 """What of a job can be told without a cluster: what travels, what is shown, how it ends, what nodes have to install."""
 
+import asyncio
 import contextlib
 import http.server
 import io
 import json
+import socket
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -81,10 +83,44 @@ def test_the_answer_of_a_job_is_the_object_that_a_launch_prints() -> None:
 
 @pytest.mark.parametrize(
     ("status", "code", "expected"),
-    [("SUCCEEDED", 0, 0), ("FAILED", 1, 1), ("FAILED", 2, 2), ("FAILED", None, 1), ("STOPPED", None, 143)],
+    [
+        ("SUCCEEDED", 0, 0),
+        ("FAILED", 1, 1),
+        ("FAILED", 2, 2),
+        ("FAILED", None, 1),
+        ("FAILED", -9, 137),
+        ("STOPPED", None, 143),
+    ],
 )
 def test_the_exit_status_is_that_of_the_job(status: str, code: int | None, expected: int) -> None:
     assert jobs._exit_status(types.SimpleNamespace(status=status, driver_exit_code=code)) == expected
+
+
+def test_a_log_whose_connection_died_in_silence_is_asked_for_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Client:
+        asked = 0
+
+        async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+            self.asked += 1
+            yield "one\n"
+            if self.asked == 1:
+                await asyncio.sleep(60)  # nothing comes any more, and nothing is closed
+            yield "two\n"
+
+        def get_job_info(self, job_id: str) -> types.SimpleNamespace:
+            return types.SimpleNamespace(
+                status="RUNNING" if self.asked == 1 else "SUCCEEDED", driver_exit_code=0, message=None
+            )
+
+        def get_job_logs(self, job_id: str) -> str:
+            return "one\ntwo\n"
+
+    monkeypatch.setattr(jobs, "QUIET", 0.2)
+    monkeypatch.setattr(jobs, "POLL", 0.01)
+    there, file = object.__new__(jobs.Cluster), io.StringIO()
+    there.address, there.client = "http://there", Client()
+    assert there._followed("job", Console(file=file)) == (0, None)
+    assert file.getvalue() == "one\ntwo\n" and there.client.asked == 2
 
 
 def test_search_spaces_of_one_name_travel_side_by_side() -> None:
@@ -240,3 +276,9 @@ def test_the_device_is_what_the_cluster_has_or_what_was_asked_for(
     crew = cluster._crew_there(where, Store("s3://bucket/store"), Console(file=io.StringIO()))
     assert (crew.device, crew.gpus, crew.resources) == (device, gpus, {"cpu": 2, "gpu": gpus})
     assert seen == able
+
+
+def test_a_dashboard_that_never_answers_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "ANSWER", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(InputError, match="no Ray dashboard answers"):
+        jobs.Cluster(Where(f"http://127.0.0.1:{silent.getsockname()[1]}"))

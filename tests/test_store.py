@@ -1,13 +1,16 @@
 import dataclasses
 import datetime
+import errno
 import json
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import sweep.store
 from sweep.errors import InputError
 from sweep.runs import SETTINGS, Run, run_id
 from sweep.store import CURVES_SCHEMA, RUNS_SCHEMA, Provenance, Store
@@ -188,6 +191,42 @@ def test_checkpoints_of_what_is_done_and_files_that_are_none_are_cleared(store: 
         store.place.write(store.checkpoint(name), content)
     store.tidy({"a", "b"})
     assert [path.stem for path in (store.root / "checkpoints").iterdir()] == ["half"]
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_looked_at_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def content(seconds: str) -> bytes:
+        header = json.dumps({"__metadata__": {"sweep": json.dumps({"run_ids": ["a"], "seconds": seconds})}}).encode()
+        return len(header).to_bytes(8, "little") + header + b"tensors"
+
+    name, read, looks = store.checkpoint("array"), store.place.read, []
+
+    def late(name: str, size: int | None = None) -> bytes:
+        found = read(name, size)
+        if not looks:
+            store.place.write(name, content("1" * 100))
+        looks.append(size)
+        return found
+
+    store.place.write(name, content("1"))
+    monkeypatch.setattr(store.place, "read", late)
+    assert store.tidy(set()) == {name: frozenset("a")}
+    assert (store.root / name).exists() and len(looks) > 2
+
+
+def test_rows_that_are_stale_for_a_moment_are_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
+    table, tries = sweep.store.read_table, []
+
+    def stale(*arguments: Any) -> pa.Table:
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return table(*arguments)
+
+    monkeypatch.setattr(sweep.store, "read_table", stale)
+    assert len(store.statuses()) == 4 and len(tries) == 2
 
 
 def test_a_write_that_fails_leaves_nothing_behind(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

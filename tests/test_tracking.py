@@ -236,6 +236,14 @@ def test_a_tracker_that_cannot_be_reached_is_said_once_and_the_others_are_told(
     assert len(list((tmp_path / "logs" / "tracked").iterdir())) == 4
 
 
+def test_what_a_tracker_prints_is_no_part_of_an_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sweep.tracking._mlflow", lambda *_: print("View run at"))
+    assert track(space("{mlflow: 'http://tracker:5000'}"), store) == []
+    assert capsys.readouterr() == ("", "View run at\n")
+
+
 # TensorBoard
 
 
