@@ -199,6 +199,7 @@ class Watch:
         self.seen = {array.array_id: Seen(array.cell.steps) for array in arrays}
         self.work = {array.array_id: array.work for array in arrays}
         self.changed: list[str] = []
+        self.holders: dict[str, tuple[int, float]] = {}
         self.last = 0.0  # when anything last came on
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -217,18 +218,17 @@ class Watch:
         return done / sum(self.work.values())
 
     def in_training(self, pids: list[int]) -> dict[str, tuple[int, float]]:
-        """The arrays that these processes train: steps of their checkpoints, and seconds since these were written."""
-        found = {}
-        for name, seen in self.seen.items():
-            with contextlib.suppress(OSError, ValueError):
-                lease = json.loads((self.store / "leases" / f"{name}.json").read_text())
-                if lease["pid"] in pids and not seen.rows:
-                    found[name] = seen.done, time.monotonic() - seen.at if seen.done else 0.0
-        return found
+        """The arrays that these processes train: steps of their checkpoints, and seconds of training since then."""
+        return {
+            name: (self.seen[name].done, time.monotonic() - max(self.seen[name].at, since))
+            for name, (pid, since) in dict(self.holders).items()
+            if pid in pids and not self.seen[name].rows
+        }
 
     def _watch(self) -> None:
         while not self.stop.wait(0.2):
             for name, seen in self.seen.items():
+                self._hold(name)
                 rows, checkpoint = (self.store / "runs" / f"{name}.parquet", self._done(name))
                 with contextlib.suppress(OSError):
                     now = hashlib.sha256(rows.read_bytes()).hexdigest()
@@ -243,6 +243,16 @@ class Watch:
                     if checkpoint > seen.done:
                         seen.at = self.last = time.monotonic()
                     seen.done = checkpoint
+
+    def _hold(self, name: str) -> None:
+        """Takes note of who trains an array, and from when on."""
+        try:
+            pid = int(json.loads((self.store / "leases" / f"{name}.json").read_text())["pid"])
+        except (OSError, ValueError):
+            self.holders.pop(name, None)
+            return
+        if name not in self.holders or self.holders[name][0] != pid:
+            self.holders[name] = pid, time.monotonic()
 
     def _done(self, name: str) -> int | None:
         try:
@@ -276,7 +286,7 @@ class Chaos:
         self.disk, self.store = folder, folder / "results"
         self.space = space
         kinds = self.random.sample(kinds, len(kinds))
-        moments = sorted(self.random.uniform(0.03, 0.93) for _ in kinds)
+        moments = sorted(self.random.uniform(0.03, 0.9) for _ in kinds)
         self.pending = list(zip(moments, kinds, strict=True))
         arrays = list(plan.arrays(search_space.load(space), "cpu"))
         self.watch = Watch(self.store, arrays)
@@ -328,8 +338,8 @@ class Chaos:
         )
 
     def _training(self) -> bool:
-        """Whether there is something to hit: a process that trains, of a launch that runs."""
-        return bool(self.drivers and self.nodes and self.nodes.workers())
+        """Whether there is something to hit: an array in training, by a launch that runs."""
+        return bool(self.drivers and self.nodes and self.watch.in_training(self.nodes.workers()))
 
     def _reap(self) -> None:
         for driver in list(self.drivers):
@@ -357,9 +367,9 @@ class Chaos:
     def _hit(self, share: float, kind: str) -> None:
         assert self.nodes is not None
         started, driver, workers = time.monotonic(), self.random.choice(self.drivers), self.nodes.workers()
-        worker = self.random.choice(workers)
+        worker = self.random.choice([pid for pid in workers if self.watch.in_training([pid])])
         there = [node for node in self.nodes.nodes if alive(self.nodes.raylet(node))]
-        node = self.random.choice([node for node in there if training(self.nodes.raylet(node))] or there)
+        node = next(node for node in there if worker in training(self.nodes.raylet(node)))
         pids = {"worker": [worker], "raylet": training(self.nodes.raylet(node))}.get(kind, workers)
         if kind == "notice":
             pids = training(self.nodes.raylet(node))
