@@ -11,7 +11,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -274,29 +274,10 @@ def _some(nodes: Collection[str]) -> str:
 
 
 @contextlib.contextmanager
-def _waiting(crew: Crew, console: Console) -> Iterator[None]:
-    """Says so while no node of the cluster has room for an array: it may be about to grow."""
+def _beside(look: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Runs `look` in a thread of its own while the block does, whose end sets the event that it is given."""
     done = threading.Event()
-
-    def look() -> None:
-        said = False
-        while not done.is_set():
-            with contextlib.suppress(Exception):  # the head may be gone: whoever trains hears of it
-                room = any(_has_room(node, crew) for node in _alive())
-                if room == said:
-                    devices = f"{crew.gpus:g} GPU and " if crew.gpus else ""
-                    say(
-                        console,
-                        "a node with room has joined"
-                        if said
-                        else f"no node of the cluster has room for an array yet ({devices}{crew.cpus} CPU): waiting",
-                    )
-                    said = not said
-                if room:
-                    return
-            done.wait(WAITING)
-
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=look, args=(done,), daemon=True)
     thread.start()
     try:
         yield
@@ -305,12 +286,30 @@ def _waiting(crew: Crew, console: Console) -> Iterator[None]:
         thread.join(ANSWER)
 
 
-@contextlib.contextmanager
-def _hearing_the_head(console: Console) -> Iterator[None]:
-    """Says so when the head does not answer: where it is lost, Ray soon ends this process, and lets nobody speak."""
-    done = threading.Event()
+def _waiting(crew: Crew, console: Console) -> contextlib.AbstractContextManager[None]:
+    """Says so while no node of the cluster has room for an array: it may be about to grow."""
+    devices = f"{crew.gpus:g} GPU and " if crew.gpus else ""
+    alone = f"no node of the cluster has room for an array yet ({devices}{crew.cpus} CPU): waiting"
 
-    def look() -> None:
+    def look(done: threading.Event) -> None:
+        said = False
+        while not done.is_set():
+            with contextlib.suppress(Exception):  # the head may be gone: whoever trains hears of it
+                room = any(_has_room(node, crew) for node in _alive())
+                if room == said:
+                    say(console, "a node with room has joined" if said else alone)
+                    said = not said
+                if room:
+                    return
+            done.wait(WAITING)
+
+    return _beside(look)
+
+
+def _hearing_the_head(console: Console) -> contextlib.AbstractContextManager[None]:
+    """Says so when the head does not answer: where it is lost, Ray soon ends this process, and lets nobody speak."""
+
+    def look(done: threading.Event) -> None:
         heard = True
         while not done.wait(WAITING):
             before = heard
@@ -326,12 +325,7 @@ def _hearing_the_head(console: Console) -> Iterator[None]:
                     "kept. To go on: the same command, on a cluster.",
                 )
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
+    return _beside(look)
 
 
 class StopSign:

@@ -192,9 +192,9 @@ def _curves(store: Store, names: list[str]) -> dict[str, pa.Table]:
 def _write(store: Store, name: str, schema: pa.Schema, tables: Mapping[Part, pa.Table | None]) -> None:
     """Writes a merged file and reads it back; OSError where something else comes back."""
     arrays = [
-        [*part, *((0, None) if table is None else (len(table), _counted(table)))] for part, table in tables.items()
+        [part.array_id, 0 if table is None else len(table), part.written, None if table is None else _counted(table)]
+        for part, table in tables.items()
     ]
-    arrays = [[array_id, rows, written, counted] for array_id, written, rows, counted in arrays]
     metadata = {b"schema_version": str(SCHEMA_VERSION), merged.ARRAYS: json.dumps(arrays)}
     there = [table.replace_schema_metadata(None) for table in tables.values() if table is not None]
     whole = pa.concat_tables([schema.remove_metadata().empty_table(), *there]).replace_schema_metadata(metadata)

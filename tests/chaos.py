@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +136,10 @@ class Nodes:
         processes = node.all_processes.get("raylet", [])
         return int(processes[0].process.pid) if processes else 0
 
-    def workers(self) -> list[int]:
-        """The processes that train."""
-        return [worker for node in self.nodes if alive(self.raylet(node)) for worker in training(self.raylet(node))]
+    def workers(self) -> dict[int, Any]:
+        """The processes that train, and the node of each."""
+        there = [node for node in self.nodes if alive(self.raylet(node))]
+        return {worker: node for node in there for worker in training(self.raylet(node))}
 
     def processes(self, node: Any) -> list[int]:
         """A node's processes and what they have started."""
@@ -217,7 +218,7 @@ class Watch:
         done = sum(self.work[name] * (seen.done / seen.steps) for name, seen in self.seen.items())
         return done / sum(self.work.values())
 
-    def in_training(self, pids: list[int]) -> dict[str, tuple[int, float]]:
+    def in_training(self, pids: Collection[int]) -> dict[str, tuple[int, float]]:
         """The arrays that these processes train: steps of their checkpoints, and seconds of training since then."""
         return {
             name: (self.seen[name].done, time.monotonic() - max(self.seen[name].at, since))
@@ -311,8 +312,9 @@ class Chaos:
                         if self.ended and self.ended[-1][0] == 0:
                             return
                         self._launch()
-                    if self.pending and self.watch.progress() >= self.pending[0][0] and self._training():
-                        self._hit(*self.pending.pop(0))
+                    due = bool(self.pending) and self.watch.progress() >= self.pending[0][0]
+                    if due and (at_work := self._at_work()):
+                        self._hit(*self.pending.pop(0), at_work)
                     time.sleep(0.1)
             finally:
                 for driver in self.drivers:
@@ -337,9 +339,10 @@ class Chaos:
             f"{self.watch.progress():.0%} done, pending {self.pending}, ended {self.ended}"
         )
 
-    def _training(self) -> bool:
-        """Whether there is something to hit: an array in training, by a launch that runs."""
-        return bool(self.drivers and self.nodes and self.watch.in_training(self.nodes.workers()))
+    def _at_work(self) -> dict[int, Any]:
+        """What there is to hit: the processes that train an array for a launch that runs, and the node of each."""
+        workers = self.nodes.workers() if self.drivers and self.nodes else {}
+        return {worker: node for worker, node in workers.items() if self.watch.in_training([worker])}
 
     def _reap(self) -> None:
         for driver in list(self.drivers):
@@ -364,13 +367,11 @@ class Chaos:
             )
         )
 
-    def _hit(self, share: float, kind: str) -> None:
+    def _hit(self, share: float, kind: str, at_work: dict[int, Any]) -> None:
         assert self.nodes is not None
-        started, driver, workers = time.monotonic(), self.random.choice(self.drivers), self.nodes.workers()
-        worker = self.random.choice([pid for pid in workers if self.watch.in_training([pid])])
-        there = [node for node in self.nodes.nodes if alive(self.nodes.raylet(node))]
-        node = next(node for node in there if worker in training(self.nodes.raylet(node)))
-        pids = {"worker": [worker], "raylet": training(self.nodes.raylet(node))}.get(kind, workers)
+        started, driver = time.monotonic(), self.random.choice(self.drivers)
+        worker, node = self.random.choice(list(at_work.items()))
+        pids = {"worker": [worker], "raylet": [pid for pid in at_work if at_work[pid] is node]}.get(kind, [*at_work])
         if kind == "notice":
             pids = training(self.nodes.raylet(node))
             self.nodes.drain(node, 30)
@@ -378,7 +379,7 @@ class Chaos:
         hit = self.watch.in_training(pids) if kind in KILLS else {}
         match kind:
             case "worker":
-                os.kill(worker, signal.SIGKILL)
+                self._end(worker, signal.SIGKILL)
             case "driver":
                 driver.kill()
                 driver.wait()
@@ -386,7 +387,7 @@ class Chaos:
                 driver.terminate()
                 driver.wait(60)
             case "raylet" | "notice":
-                os.kill(self.nodes.raylet(node), signal.SIGKILL if kind == "raylet" else signal.SIGTERM)
+                self._end(self.nodes.raylet(node), signal.SIGKILL if kind == "raylet" else signal.SIGTERM)
                 wait_for(lambda: not alive(self.nodes.raylet(node)), 60)
                 self.nodes.fill()
             case "head":
@@ -411,6 +412,11 @@ class Chaos:
                 self._launch()
         self.faults.append(Fault(kind, started, share, hit))
         self.log(f"{kind} at {share:.0%}, {time.monotonic() - started:.1f} s, hit {sorted(hit.values())}")
+
+    @staticmethod
+    def _end(pid: int, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it may have been about to end
+            os.kill(pid, number)
 
     @staticmethod
     def _stopped(pid: int) -> None:
