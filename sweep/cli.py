@@ -305,6 +305,9 @@ def stop(
         _print_json(dataclasses.asdict(stopped))
     else:
         print(f"{stopped.id}: {stopped.status}. To go on: launch it again.")
+    if not stopped.has_ended:
+        say(Console(stderr=True), f"It takes long to end. Whether it has: sweep status --address {address}")
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -65,6 +65,11 @@ class Job:
     started: str | None
     message: str | None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its status will not change any more."""
+        return self.status in ENDED
+
 
 class Cluster:
     """A cluster's dashboard. Raises InputError where it is not there, refuses us, or runs another version of Ray."""
@@ -225,7 +230,9 @@ class Cluster:
         shown, heard = _Shown(console), time.monotonic()
         while True:
             # A connection that breaks says nothing about the job.
-            with contextlib.suppress(RuntimeError, OSError, asyncio.TimeoutError, *_client_errors()):
+            with contextlib.suppress(
+                RuntimeError, OSError, asyncio.TimeoutError, ray.exceptions.AuthenticationError, *_client_errors()
+            ):
                 asyncio.run(self._tail(job_id, shown))
             try:
                 with self._speaking():

@@ -185,7 +185,7 @@ def _train(
         _tune(missing.arrays, store, kept, references, missing.crew, watcher, care, patient=False)
         while watcher.put_off:
             say(console, f"{len(watcher.put_off):,} arrays are being trained by another launch: waiting for them")
-            left, watcher.put_off = [watcher.arrays[array_id] for array_id in watcher.put_off], []
+            left, watcher.put_off = [watcher.arrays[array_id] for array_id in watcher.put_off], {}
             _tune(left, store, kept, references, missing.crew, watcher, care, patient=True)
         watcher.metrics.over()
 
@@ -491,7 +491,7 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         self.name = name
         self.arrays = {array.array_id: array for array in arrays}
         self.running: set[str] = set()
-        self.put_off: list[str] = []
+        self.put_off: dict[str, None] = {}  # in their order; an array that is tried again may be so twice
         self.failures: dict[str, str] = {}
         self.lost: dict[str, str] = {}
         self.trained: set[str] = set()
@@ -524,7 +524,7 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
             return
         self.running.discard(array.array_id)
         if "put_off" in result:
-            self.put_off.append(array.array_id)
+            self.put_off[array.array_id] = None
             return
         if "failed" in result:
             self.failures[array.array_id] = result["failed"]

@@ -19,12 +19,16 @@ def cores() -> int:
 
 @functools.cache
 def this_host() -> str:
-    """12 hexadecimal digits that stand for this host since it was last started."""
+    """12 hexadecimal digits that stand for this host since it was last started, or for this container on it.
+
+    Whoever has the same can look this process up by its number.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        processes = os.readlink("/proc/self/ns/pid")  # containers may share the host's name, but not this
     except OSError:
-        boot = ""
-    return hashlib.sha256(f"{socket.gethostname()}\0{boot}".encode()).hexdigest()[:12]
+        boot = processes = ""
+    return hashlib.sha256(f"{socket.gethostname()}\0{boot}\0{processes}".encode()).hexdigest()[:12]
 
 
 def is_alive(pid: int) -> bool:

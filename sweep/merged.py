@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from sweep.errors import InputError
 from sweep.places import Place
 
 PREFIX: Final = "merged-"
@@ -31,10 +32,19 @@ def is_merged(name: str) -> bool:
 
 
 def parts(name: str, table: pa.Table) -> Parts:
-    """Which arrays the rows of a file are of; a file without a word of it is named after its array."""
+    """Which arrays the rows of a file are of; a file without a word of it is named after its array.
+
+    Raises InputError where the file's list of them is damaged.
+    """
     if ARRAYS not in (table.schema.metadata or {}):
         return [(PurePosixPath(name).stem, len(table))]
-    return [(array_id, rows) for array_id, rows, *_ in json.loads(table.schema.metadata[ARRAYS])]
+    try:
+        found = [(str(array_id), int(rows)) for array_id, rows, *_ in json.loads(table.schema.metadata[ARRAYS])]
+    except (ValueError, TypeError):
+        found = []
+    if sum(rows for _, rows in found) != len(table):
+        raise InputError(f"{name}: is no table of this store (which arrays it holds is damaged); move it away to go on")
+    return found
 
 
 def split(of: Parts, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:

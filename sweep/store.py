@@ -266,11 +266,17 @@ class Store:
                 self.place.remove(f"failures/{array_id}.json")
 
     def failures(self) -> dict[str, dict[str, Any]]:
-        """The last error of every array that failed since it last succeeded: `error`, `run_ids`, `traceback`."""
+        """The last error of every array that failed since it last succeeded: `error`, `run_ids`, `traceback`.
+
+        A damaged one is left out: its runs are missing all the same, and the next launch trains them.
+        """
         found = {}
         for name in self.place.files("failures", ".json"):
-            with contextlib.suppress(FileNotFoundError):  # cleared by another launch meanwhile
-                found[PurePosixPath(name).stem] = json.loads(self.place.read(name))
+            # Another launch may have cleared it meanwhile.
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                failure = json.loads(self.place.read(name))
+                if isinstance(failure, dict) and isinstance(failure.get("run_ids"), list):
+                    found[PurePosixPath(name).stem] = failure
         return found
 
     def checkpoint(self, array_id: str) -> str:

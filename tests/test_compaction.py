@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from object_store import Faults, environment, proxy, serving
 
-from sweep import compaction, places
+from sweep import compaction, merged, places
 from sweep.compaction import compact
 from sweep.errors import InputError
 from sweep.places import Place
@@ -158,6 +158,18 @@ def test_rows_of_an_earlier_version_and_arrays_without_curves_are_merged_too(sto
     before = everything(store)
     compact(store)
     assert everything(store) == before and len(before["curves"]) == 4 * (ARRAYS - 1)
+
+
+@pytest.mark.parametrize("arrays", [b"", b"{", b"3", b"[3]", b"[]", b'[["a", null]]', b'[["a", 3]]', b"\xff"])
+def test_a_merged_file_whose_arrays_are_not_known_is_named(arrays: bytes, store: Store) -> None:
+    compact(store)
+    [name] = store.place.files("runs", ".parquet")
+    table = pq.read_table(store.root / name)
+    pq.write_table(table.replace_schema_metadata(table.schema.metadata | {merged.ARRAYS: arrays}), store.root / name)
+    for read in (lambda: Store(store.root).read(IDS), lambda: compact(Store(store.root))):
+        with pytest.raises(InputError, match=f"{name}.*move it away"):
+            read()
+    assert store.place.files("runs", ".parquet") == [name]
 
 
 def test_a_damaged_file_is_named_and_nothing_is_removed(store: Store) -> None:

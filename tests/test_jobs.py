@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
+from typer.testing import CliRunner
 
-from sweep import cluster, jobs, parcel, search_space
+from sweep import cli, cluster, jobs, parcel, search_space
 from sweep.errors import InputError
 from sweep.store import Store
 from sweep.where import Where
@@ -123,6 +125,34 @@ def test_a_log_whose_connection_died_in_silence_is_asked_for_anew(monkeypatch: p
     assert file.getvalue() == "one\ntwo\n" and there.client.asked == 2
 
 
+def test_a_token_that_runs_out_while_a_job_is_followed_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Client:
+        async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+            yield "one\n"
+            raise ray.exceptions.AuthenticationError("InvalidAuthToken: the token is refused")
+
+        def get_job_info(self, job_id: str) -> None:
+            raise ray.exceptions.AuthenticationError("InvalidAuthToken: the token is refused")
+
+    monkeypatch.setattr(jobs, "PATIENCE", 0.05)
+    monkeypatch.setattr(jobs, "POLL", 0.01)
+    there = object.__new__(jobs.Cluster)
+    there.address, there.client = "http://there", Client()
+    with pytest.raises(InputError, match=r"refuses this token.*job 17 may go on"):
+        there._followed("17", Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize(("status", "expected"), [("STOPPED", 0), ("RUNNING", 1)])
+def test_a_job_that_takes_long_to_end_is_not_called_stopped(
+    status: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs.Job("17", "width", status, None, None)
+    monkeypatch.setattr(cli, "_cluster", lambda address: types.SimpleNamespace(stop=lambda job_id: job))
+    done = CliRunner().invoke(cli.app, ["stop", "17", "--address", "http://there"])
+    assert done.exit_code == expected
+    assert ("takes long to end" in done.stderr) == bool(expected) and f"17: {status}" in done.stdout
+
+
 def test_search_spaces_of_one_name_travel_side_by_side() -> None:
     names = jobs._names([Path("a/width.yaml"), Path("b/width.yaml")])
     assert len(set(names)) == 2
@@ -212,8 +242,6 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, dict[s
 
 
 def test_another_version_of_ray_is_said_with_both(dashboard: Callable[[int, dict[str, str]], str]) -> None:
-    import ray
-
     address = dashboard(200, {"version": "4", "ray_version": "2.53.0", "ray_commit": ""})
     with pytest.raises(InputError, match=rf"the cluster runs Ray 2\.53\.0, and here is Ray {ray.__version__}"):
         jobs.Cluster(Where(address))

@@ -116,7 +116,8 @@ class Rehearsal:
 def host_of(pod: namespaces.Pod) -> str:
     """As `sweep.machine.this_host` calls it, in the pod."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-    return hashlib.sha256(f"{pod.name}\0{boot}".encode()).hexdigest()[:12]
+    processes = os.readlink(f"/proc/{pod.process.pid}/ns/pid_for_children")
+    return hashlib.sha256(f"{pod.name}\0{boot}\0{processes}".encode()).hexdigest()[:12]
 
 
 def until(true: Callable[[], bool], seconds: float, *pods: namespaces.Pod) -> None:

@@ -65,6 +65,15 @@ def test_a_lease_that_cannot_be_read_holds_nothing(place: Place, content: bytes)
     assert not held_elsewhere(place, "a")
 
 
+def test_a_container_that_shares_the_hosts_name_is_another_host() -> None:
+    program = [sys.executable, "-c", "from sweep.machine import this_host; print(this_host())"]
+    assert subprocess.check_output(program, text=True).strip() == this_host()
+    own = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", *program], capture_output=True, text=True)
+    if own.returncode:
+        pytest.skip(f"no process namespace can be made here: {own.stderr.strip()}")
+    assert own.stdout.strip() != this_host()
+
+
 def test_a_long_lease_shows_signs_of_life(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT", 0.05)
     with taken(place, "a"):

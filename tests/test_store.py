@@ -303,6 +303,16 @@ def test_failures_are_kept_until_all_runs_of_the_array_are_done(store: Store) ->
     assert store.failures() == {}
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"run_ids": 3}', b"\xff\xfe"])
+def test_a_damaged_note_of_a_failure_hides_no_other(content: bytes, store: Store) -> None:
+    store.save_failure("a" * 20, {"error": "ValueError: no", "run_ids": IDS})
+    store.place.write(f"failures/{'b' * 20}.json", content)
+    assert store.failures().keys() == {"a" * 20}
+    store.clear_failures(IDS)
+    store.save_failure("b" * 20, {"error": "ValueError: no", "run_ids": IDS})
+    assert store.failures().keys() == {"b" * 20}
+
+
 def test_rows_of_other_columns_and_times_keep_their_types() -> None:
     assert RUNS_SCHEMA.field("width").type == pa.int64()
     assert RUNS_SCHEMA.field("bias").type == pa.bool_()
