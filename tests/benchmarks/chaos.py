@@ -1,6 +1,6 @@
 """A hundred kills: what each kind costs, and whether the table ends as that of a launch that was left alone.
 
-python tests/benchmarks/chaos.py [--kills 100] [--seed 1] [--steps 1800]
+python tests/benchmarks/chaos.py [--kills 100] [--seed 1] [--steps 3000]
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=3000)
     given = parser.parse_args()
     kinds = [kind for kind, share in SHARES.items() for _ in range(round(share * given.kills / 100))]
     with tempfile.TemporaryDirectory() as scratch, chaos.environment():
