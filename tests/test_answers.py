@@ -64,7 +64,7 @@ def test_the_large_one_is_planned_for_a_cluster_alone() -> None:
 
 
 def cell(verdict: str, direction: str | None = None, **more: Any) -> dict[str, Any]:
-    numbers = {"effect": 1.25, "low": 0.5, "high": 2.0, "pairs": 40, "accuracy_bias": 0.9}
+    numbers = {"effect": 1.25, "low": 0.5, "high": 2.0, "pairs": 40, "accuracy_bias": 0.9, "sensitive": False}
     return {**numbers, "verdict": verdict, "direction": direction, **more}
 
 
@@ -77,6 +77,8 @@ def test_a_cell_bears_a_claim_out_refutes_it_or_leaves_it_open() -> None:
     assert [each.answer for each in (equal, less, open_)] == [HOLDS, REFUTED, OPEN]
     assert less.numbers == "+1.25 (+0.50 to +2.00) points, matters, hurts"
     assert (less.part, less.size) == ("width 2", "40 pairs")
+    [torn] = answers.cells()({"factors": ["width"], "cells": [cell("equivalent", width=1, sensitive=True)]})
+    assert torn.numbers == "+1.25 (+0.50 to +2.00) points, equivalent, sensitive: the bootstrap says otherwise"
     hurts = answers.cells("matters hurts", ("equivalent", "matters helps"))
     assert [each.answer for each in hurts(verdict)] == [REFUTED, HOLDS, OPEN]
     helps = {"factors": ["width"], "cells": [cell("matters", "helps", width=1)]}
@@ -136,7 +138,10 @@ def test_the_kept_results_of_a_claim_are_those_of_its_search_space(claim: answer
     assert (verdict["runs"], verdict["missing_runs"]) == (space.run_count(), 0)
     assert (verdict["margin"], verdict["confidence"]) == (space.analysis.margin, space.analysis.confidence)
     assert not verdict["unplanned_look"]
-    assert set(verdict["factors"]) == set(space.levels) - {"bias", "seed"}
+    assert set(verdict["factors"]) == {name for name, levels in space.levels.items() if len(levels) > 1} - {
+        "bias",
+        "seed",
+    }
     about = json.loads((folder / "about.json").read_text())
     assert about["command"] == f"sweep launch {answers.space_of(claim.sweep)}"
     assert about["devices"] and about["versions"]["torch"] and about["trained"][0] < about["trained"][1]

@@ -112,6 +112,13 @@ def test_where_neither_varies_every_cell_is_a_point_with_its_settings(tmp_path: 
     assert not any("Bars" in one for one in found)
 
 
+def test_many_cells_have_their_levels_below_and_below_all_which_settings_these_are(tmp_path: Path) -> None:
+    rows = table(activation=["relu", "tanh"], steps=[100, 300, 900], batch_norm=[False, True])
+    found = texts(rows, tmp_path, "effects")
+    assert {"without batch norm, relu, 100", "with batch norm, tanh, 900"} <= {" ".join(one.split()) for one in found}
+    assert "batch norm, activation, steps" in found
+
+
 def test_a_single_cell_is_drawn(tmp_path: Path) -> None:
     assert "all pairs" in texts(table(), tmp_path, "effects")
 

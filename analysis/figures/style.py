@@ -96,7 +96,7 @@ def outer(panels: Sequence[Axes], below: str, beside: str | None) -> None:
         bottom[at.colspan.start] = axes
         if beside is not None and at.colspan.start == 0:
             axes.set_ylabel(beside, fontsize=9)
-    for axes in bottom.values():
+    for axes in bottom.values() if below else ():
         axes.set_xlabel(below, fontsize=9)
 
 
@@ -217,17 +217,20 @@ def name_of(cell: Record) -> str:
 
 
 def name_cells(axes: Axes, cells: Sequence[Record]) -> None:
-    """Cells side by side, each with its settings below; upright where they are many."""
+    """Cells side by side, each with its settings below; many have their levels alone, upright, below all which ones."""
     upright = len(cells) > 6
-    names = {float(n): (_upright if upright else _stacked)(name_of(cell)) for n, cell in enumerate(cells)}
+    names = {float(n): _levels(cell) if upright else _stacked(name_of(cell)) for n, cell in enumerate(cells)}
     axes.set_xlim(-0.5, len(cells) - 0.5)
     label(axes, names, sorted(names))
     if upright:
         axes.tick_params(axis="x", labelrotation=90)
+        axes.set_xlabel(textwrap.fill(", ".join(settings(cells[0])).replace("_", " "), 90), fontsize=9)
 
 
-def _upright(said: str) -> str:
-    return textwrap.fill(said, 40)
+def _levels(cell: Record) -> str:
+    """The levels of its settings; those that are on or off are named, since they would not tell else."""
+    named = settings(cell).items()
+    return ", ".join(describe({name: level}) if isinstance(level, bool) else str(level) for name, level in named)
 
 
 def _stacked(said: str) -> str:
