@@ -296,10 +296,10 @@ def _of_cell(cell: Record, names: list[str], holds: str, refuted: Collection[str
     verdict, directed = cell["verdict"], f"{cell['verdict']} {cell['direction']}"
     shown = _judged(cell) if cell["direction"] is None else f"{_judged(cell)}, {cell['direction']}"
     numbers = f"{cell['effect']:+.2f} ({cell['low']:+.2f} to {cell['high']:+.2f}) points, {shown}"
-    either = (
-        {verdict, directed} if not cell["sensitive"] else set()
-    )  # what two methods judge differently settles nothing
+    either = {verdict, directed}
     said = HOLDS if holds in either else REFUTED if either & set(refuted) else OPEN
+    if cell["sensitive"]:
+        said = OPEN  # what two methods judge differently settles nothing
     return Finding(part, said, numbers, f"{cell['pairs']} pairs")
 
 
