@@ -15,6 +15,7 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 
+from sweep import winograd
 from sweep.plan import MethodName
 
 Rounding = Callable[[torch.Tensor], torch.Tensor]
@@ -69,10 +70,10 @@ class Method:
         self.precision = precision
         self.round = _rounding(precision, device)
 
-    def arrange(self, weight: torch.Tensor) -> torch.Tensor:
+    def arrange(self, weight: torch.Tensor, stride: int, size: tuple[int, int]) -> torch.Tensor:
         """Convolution weights `[runs, outputs, inputs, side, side]` as `[runs, side, side, inputs, outputs]`.
 
-        The memory is laid out as `convolution` wants it.
+        The memory is laid out as `convolution` wants it for pictures of `size` (height, width).
         """
         return weight.permute(0, 3, 4, 2, 1).contiguous()
 
@@ -123,8 +124,17 @@ class Grouped(Method):
     name = "grouped"
     runs_first = False
 
-    def arrange(self, weight: torch.Tensor) -> torch.Tensor:
+    def __init__(self, precision: str = "float32", device: str = "cpu") -> None:
+        super().__init__(precision, device)
+        self.transforms = device == "cpu" and self.round is _same
+
+    def arrange(self, weight: torch.Tensor, stride: int, size: tuple[int, int]) -> torch.Tensor:
+        if self._transformed(*weight.shape[1:4], stride, size):
+            return super().arrange(weight, stride, size)
         return weight.permute(0, 1, 3, 4, 2).contiguous().permute(0, 2, 3, 4, 1)
+
+    def _transformed(self, outputs: int, inputs: int, side: int, stride: int, size: tuple[int, int]) -> bool:
+        return self.transforms and winograd.takes(inputs, outputs, side, stride, size)
 
     def join(self, pictures: torch.Tensor) -> torch.Tensor:
         return pictures.permute(1, 2, 3, 0, 4).contiguous().flatten(3).permute(0, 3, 1, 2)
@@ -136,6 +146,11 @@ class Grouped(Method):
     def convolution(
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool
     ) -> torch.Tensor:
+        height, width = x.shape[2:]
+        runs, side, _, inputs, outputs = weight.shape
+        if x.shape[1] == runs * inputs and self._transformed(outputs, inputs, side, stride, (height, width)):
+            y = winograd.convolution(x, weight, bias)
+            return torch.relu_(y) if relu else y
         filters = weight.permute(0, 4, 3, 1, 2).flatten(0, 1)
         # Pictures that all runs share need no groups: their channels are then the inputs of every run's filters.
         padding, groups = weight.shape[1] // 2, x.shape[1] // weight.shape[3]

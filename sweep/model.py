@@ -69,7 +69,8 @@ def arrange(layer: str, weight: torch.Tensor, shape: Shape, method: Method) -> t
     convolutions with inputs in the order of `features`, both axes padded.
     """
     if layer.startswith("conv"):
-        return method.arrange(weight)
+        number = int(layer.removeprefix("conv"))
+        return method.arrange(weight, shape.stride(number), shape.given(number))
     if layer == shape.layers[shape.depth][0]:
         weight = weight.view(*weight.shape[:2], shape.filters, -1).transpose(2, 3).flatten(2)
     missing = 0, -weight.shape[1] % ALIGNMENT, 0, -weight.shape[2] % ALIGNMENT

@@ -67,6 +67,13 @@ class Shape:
                 size = (size[0] // 2, size[1] // 2)
         return (*sizes, size)
 
+    def given(self, layer: int) -> tuple[int, int]:
+        """Height and width that convolution `layer` is given."""
+        if layer == 0:
+            return self.height, self.width
+        height, width = self.sizes[layer - 1]
+        return (height // 2, width // 2) if self.pools(layer - 1) else (height, width)
+
     def pixels(self, layer: int) -> int:
         """Pixels of one channel that convolution `layer` puts out; for `depth`, of what the linear layers see."""
         return math.prod(self.sizes[layer])

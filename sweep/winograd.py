@@ -1,0 +1,188 @@
+"""A CPU's 5 x 5 convolution of stride 2 over many channels, with about half the multiplications.
+
+An output row sums over the even rows below three of the kernel's taps and the odd rows below the other two: along the
+height these are two convolutions of stride 1, and minimal filtering (Lavin and Gray, arXiv 1509.09308, section 4.1)
+computes m outputs of r taps by m + r - 1 products instead of m r. One tile holds a whole column: the 7 rows of a picture
+of 28 pixels take 17 products a column instead of 35. Taps along the width stay what they are, as matrix products over
+slices of one memory layout, which copies no patches.
+
+Every run is computed by itself, from the same sizes at the same alignment: its bits know neither slot nor neighbours.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+SIDE: Final = 5
+CHANNELS: Final = range(64, 513, 16)
+"""Numbers of channels for which this pays: below, transforms cost what products save; above, they take memory."""
+
+ROWS: Final = 8
+"""Most rows put out: each needs another point, and rounding grows with them."""
+
+_HALF, _QUARTER = Fraction(1, 2), Fraction(1, 4)
+EVEN: Final = tuple(map(Fraction, (0, 1, -1, 2, -_HALF, -2, _HALF, 4, -_QUARTER)))
+ODD: Final = tuple(map(Fraction, (0, 1, -1, 2, -_HALF, -2, _HALF, -_QUARTER)))
+"""Points of the transforms, the first as many as are needed, after Barabasz et al., arXiv 1803.10986: pairs of opposite
+and of reciprocal numbers round least."""
+
+
+def takes(inputs: int, outputs: int, side: int, stride: int, size: tuple[int, int]) -> bool:
+    """Whether a convolution of pictures of `size` (height, width) is one for `convolution`, and faster by it."""
+    height, width = size
+    return (
+        (side, stride) == (SIDE, 2)
+        and inputs in CHANNELS
+        and outputs in CHANNELS
+        and (height + 1) // 2 <= ROWS
+        and width % 2 == 0
+    )
+
+
+def convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """`[pictures, runs x inputs, height, width]`, channels last, to `[pictures, runs x outputs, rows, columns]`, too.
+
+    `weight` `[runs, 5, 5, inputs, outputs]` is contiguous, `bias` is `[runs, outputs]`. Padding is 2, stride 2.
+    """
+    y: torch.Tensor = _Convolution.apply(x.permute(0, 2, 3, 1), weight, bias)
+    return y.permute(0, 3, 1, 2)
+
+
+class _Convolution(torch.autograd.Function):
+    """From and to channels last. A run's columns are `[points, pairs of columns, pictures, (parity, channels)]` inside."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        runs, _, _, inputs, outputs = weight.shape
+        pictures, height, width, _ = x.shape
+        rows, columns = (height + 1) // 2, width // 2
+        of_input, of_kernel, to_output = _transforms(height, x.dtype)
+        points = len(of_input)
+        pairs = x.reshape(pictures, height, columns, 2, runs, inputs)
+        pairs = pairs.permute(4, 1, 2, 0, 3, 5).contiguous().view(runs, height, -1)
+        given = x.new_empty(runs, points, columns, pictures, 2 * inputs)
+        kernels = x.new_empty(runs, points, SIDE * inputs, outputs)
+        products = x.new_empty(points, columns, pictures, outputs)
+        sums = x.new_empty(runs, rows, columns * pictures * outputs)
+        for run in range(runs):
+            torch.mm(of_input, pairs[run], out=given[run].view(points, -1))
+            torch.mm(of_kernel, weight[run].view(SIDE, -1), out=kernels[run].view(points, -1))
+            for first, (a, b, c) in _taps(given[run], kernels[run], products):
+                if first:
+                    torch.bmm(a, b, out=c)
+                else:
+                    c.baddbmm_(a, b)
+            torch.mm(to_output, products.view(points, -1), out=sums[run])
+        ctx.save_for_backward(given, kernels)
+        ctx.height = height
+        y = x.new_empty(pictures, rows, columns, runs * outputs)  # no view: a ReLU may come in place
+        sums = sums.view(runs, rows, columns, pictures, outputs).permute(3, 1, 2, 0, 4)
+        torch.add(sums, bias, out=y.view(sums.shape))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        given, kernels = ctx.saved_tensors
+        runs, points, columns, pictures, pair = given.shape
+        inputs, outputs, height = pair // 2, kernels.shape[3], ctx.height
+        rows = gradient.shape[1]
+        of_input, of_kernel, to_output = _transforms(height, gradient.dtype)
+        dy = gradient.reshape(pictures, rows, columns, runs, outputs)
+        dy = dy.permute(3, 1, 2, 0, 4).contiguous().view(runs, rows, -1)
+        dx = gradient.new_empty(runs, height, columns * pictures * pair)
+        dweight = gradient.new_empty(runs, SIDE, SIDE, inputs, outputs)
+        dproducts = gradient.new_empty(points, columns, pictures, outputs)
+        dgiven, dkernels = torch.empty_like(given[0]), torch.empty_like(kernels[0])
+        for run in range(runs):
+            torch.mm(to_output.T, dy[run], out=dproducts.view(points, -1))
+            for _, (a, b, c) in _taps(given[run], dkernels, dproducts):
+                torch.bmm(a.mT, c, out=b)
+            torch.mm(of_kernel.T, dkernels.view(points, -1), out=dweight[run].view(SIDE, -1))
+            for first, (a, b, c) in _taps(dgiven, kernels[run], dproducts):
+                if first:
+                    torch.bmm(c, b.mT, out=a)
+                else:
+                    a.baddbmm_(c, b.mT)
+            torch.mm(of_input.T, dgiven.view(points, -1), out=dx[run])
+        dx = dx.view(runs, height, columns, pictures, 2, inputs).permute(3, 1, 2, 4, 0, 5)
+        return dx.contiguous().view(pictures, height, 2 * columns, -1), dweight, dy.view(runs, -1, outputs).sum(1)
+
+
+def _taps(
+    given: torch.Tensor, kernels: torch.Tensor, products: torch.Tensor
+) -> list[tuple[bool, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]:
+    """The matrices `(a, b, c)`, c += a b for every point, of the taps along the width; the first covers all of c.
+
+    Output column j sums over taps 0 and 1 of the pair of columns j - 1, 2 and 3 of pair j, and 4 of pair j + 1.
+    """
+    columns, inputs = given.shape[1], kernels.shape[1] // SIDE
+    found = []
+    for tap, count, shift in ((2, 2, 0), (0, 2, -1), (4, 1, 1)):
+        start, stop = max(0, -shift), columns - max(0, shift)  # output columns whose pair is inside the picture
+        a = given[:, start + shift : stop + shift, :, : count * inputs].flatten(1, 2)
+        b = kernels[:, tap * inputs : (tap + count) * inputs]
+        found.append((shift == 0, (a, b, products[:, start:stop].flatten(1, 2))))
+    return found
+
+
+@functools.lru_cache(maxsize=16)
+def _transforms(height: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Matrices of a column's input `[points, height]`, of the kernel `[points, 5]` and of the output `[rows, points]`.
+
+    Those of the even rows' taps come first, then those of the odd rows'.
+    """
+    rows = (height + 1) // 2
+    even, odd = minimal_filter(rows, 3, EVEN), minimal_filter(rows, 2, ODD)
+    points = len(even[0]) + len(odd[0])
+    of_input, of_kernel = np.zeros((points, height)), np.zeros((points, SIDE))
+    at = 0
+    for parity, (column, kernel, _) in enumerate((even, odd)):
+        here = slice(at, at + len(column))
+        of_kernel[here, parity::2] = kernel
+        for place, factors in enumerate(column.T):
+            row = 2 * (place - 1) + parity  # the kernel's first tap lies two rows above its middle
+            if 0 <= row < height:
+                of_input[here, row] = factors
+        at += len(column)
+    to_output = np.concatenate([even[2], odd[2]], axis=1)
+    tensors = [torch.from_numpy(matrix).to(dtype) for matrix in (of_input, of_kernel, to_output)]
+    return tensors[0], tensors[1], tensors[2]
+
+
+def minimal_filter(
+    outputs: int, taps: int, points: Sequence[Fraction]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Matrices B, G, A with `A ((G kernel) * (B input))` the convolution F(outputs, taps) of stride 1, by Toom and Cook.
+
+    A polynomial's product is found from its values at `points` and at infinity, and transposed. Made of exact
+    fractions; each point's factors are shared out between B and G by a power of two.
+    """
+    count = outputs + taps - 1
+    finite = list(points[: count - 1])
+    assert len(finite) == count - 1, "too few points"
+    last = [Fraction(0)] * (count - 1)
+    a = [[point**power for point in finite] + [Fraction(power == outputs - 1)] for power in range(outputs)]
+    g = [[point**power for power in range(taps)] for point in finite] + [[*last[: taps - 1], Fraction(1)]]
+    b = []
+    for point in finite:
+        others = [other for other in finite if other != point]
+        scale = math.prod(point - other for other in others)
+        b.append([factor / scale for factor in _polynomial(others)] + [Fraction(0)])
+    b.append(_polynomial(finite))
+    of_input, of_kernel, to_output = (np.array(matrix, dtype=np.float64) for matrix in (b, g, a))
+    balance = 2.0 ** np.round(np.log2(np.abs(of_kernel).max(axis=1, keepdims=True)))
+    return of_input * balance, of_kernel / balance, to_output
+
+
+def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
+    """Coefficients, constant first, of the monic polynomial with these roots."""
+    found = [Fraction(1)]
+    for root in roots:
+        found = [below - root * here for below, here in zip([Fraction(0), *found], [*found, Fraction(0)], strict=True)]
+    return found
