@@ -129,11 +129,12 @@ class Grouped(Method):
         self.transforms = device == "cpu" and self.round is _same
 
     def arrange(self, weight: torch.Tensor, stride: int, size: tuple[int, int]) -> torch.Tensor:
-        if self._transformed(*weight.shape[1:4], stride, size):
+        _, outputs, inputs, side, _ = weight.shape
+        if self._transformed(inputs, outputs, side, stride, size):
             return super().arrange(weight, stride, size)
         return weight.permute(0, 1, 3, 4, 2).contiguous().permute(0, 2, 3, 4, 1)
 
-    def _transformed(self, outputs: int, inputs: int, side: int, stride: int, size: tuple[int, int]) -> bool:
+    def _transformed(self, inputs: int, outputs: int, side: int, stride: int, size: tuple[int, int]) -> bool:
         return self.transforms and winograd.takes(inputs, outputs, side, stride, size)
 
     def join(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -148,7 +149,7 @@ class Grouped(Method):
     ) -> torch.Tensor:
         height, width = x.shape[2:]
         runs, side, _, inputs, outputs = weight.shape
-        if x.shape[1] == runs * inputs and self._transformed(outputs, inputs, side, stride, (height, width)):
+        if x.shape[1] == runs * inputs and self._transformed(inputs, outputs, side, stride, (height, width)):
             y = winograd.convolution(x, weight, bias)
             return torch.relu_(y) if relu else y
         filters = weight.permute(0, 4, 3, 1, 2).flatten(0, 1)

@@ -1,10 +1,9 @@
 """A CPU's 5 x 5 convolution of stride 2 over many channels, with about half the multiplications.
 
-An output row sums over the even rows below three of the kernel's taps and the odd rows below the other two: along the
-height these are two convolutions of stride 1, and minimal filtering (Lavin and Gray, arXiv 1509.09308, section 4.1)
-computes m outputs of r taps by m + r - 1 products instead of m r. One tile holds a whole column: the 7 rows of a picture
-of 28 pixels take 17 products a column instead of 35. Taps along the width stay what they are, as matrix products over
-slices of one memory layout, which copies no patches.
+Three of the kernel's five rows meet even rows of the picture, the other two odd ones: along the height these are two
+convolutions of stride 1, and minimal filtering (Lavin and Gray, arXiv 1509.09308, section 4.1) computes m outputs of r
+taps by m + r - 1 products instead of m r. One tile holds a whole column: 7 rows take 17 products instead of 35. Taps
+along the width stay what they are, as matrix products over slices of one memory layout, which copies no patches.
 
 Every run is computed by itself, from the same sizes at the same alignment: its bits know neither slot nor neighbours.
 """
@@ -26,11 +25,10 @@ CHANNELS: Final = range(64, 513, 16)
 ROWS: Final = 8
 """Most rows put out: each needs another point, and rounding grows with them."""
 
-_HALF, _QUARTER = Fraction(1, 2), Fraction(1, 4)
-EVEN: Final = tuple(map(Fraction, (0, 1, -1, 2, -_HALF, -2, _HALF, 4, -_QUARTER)))
-ODD: Final = tuple(map(Fraction, (0, 1, -1, 2, -_HALF, -2, _HALF, -_QUARTER)))
-"""Points of the transforms, the first as many as are needed, after Barabasz et al., arXiv 1803.10986: pairs of opposite
-and of reciprocal numbers round least."""
+EVEN: Final = tuple(map(Fraction, ("0", "1", "-1", "2", "-1/2", "-2", "1/2", "4", "-1/4")))
+ODD: Final = tuple(map(Fraction, ("0", "1", "-1", "2", "-1/2", "-2", "1/2", "-1/4")))
+"""Points of the transforms, the first as many as are needed: small numbers, their opposites and reciprocals round least
+(Barabasz and others, arXiv 1803.10986); the later ones are those that erred least of the few that were tried."""
 
 
 def takes(inputs: int, outputs: int, side: int, stride: int, size: tuple[int, int]) -> bool:
@@ -55,7 +53,7 @@ def convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> to
 
 
 class _Convolution(torch.autograd.Function):
-    """From and to channels last. A run's columns are `[points, pairs of columns, pictures, (parity, channels)]` inside."""
+    """From and to channels last; inside, a run is `[points, pairs of columns, pictures, (parity, channels)]`."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -158,26 +156,28 @@ def _transforms(height: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Te
 def minimal_filter(
     outputs: int, taps: int, points: Sequence[Fraction]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Matrices B, G, A with `A ((G kernel) * (B input))` the convolution F(outputs, taps) of stride 1, by Toom and Cook.
+    """Matrices B, G, A with `A ((G kernel) * (B input))` the convolution F(outputs, taps) of stride 1.
 
-    A polynomial's product is found from its values at `points` and at infinity, and transposed. Made of exact
+    By Toom and Cook: a product of polynomials from its values at `points` and at infinity, transposed. Made of exact
     fractions; each point's factors are shared out between B and G by a power of two.
     """
-    count = outputs + taps - 1
-    finite = list(points[: count - 1])
-    assert len(finite) == count - 1, "too few points"
-    last = [Fraction(0)] * (count - 1)
-    a = [[point**power for point in finite] + [Fraction(power == outputs - 1)] for power in range(outputs)]
-    g = [[point**power for power in range(taps)] for point in finite] + [[*last[: taps - 1], Fraction(1)]]
+    finite = list(points[: outputs + taps - 2])
+    assert len(finite) == outputs + taps - 2, "too few points"
     b = []
     for point in finite:
         others = [other for other in finite if other != point]
         scale = math.prod(point - other for other in others)
         b.append([factor / scale for factor in _polynomial(others)] + [Fraction(0)])
     b.append(_polynomial(finite))
-    of_input, of_kernel, to_output = (np.array(matrix, dtype=np.float64) for matrix in (b, g, a))
+    of_input, of_kernel = np.array(b, dtype=np.float64), _values(finite, taps)
     balance = 2.0 ** np.round(np.log2(np.abs(of_kernel).max(axis=1, keepdims=True)))
-    return of_input * balance, of_kernel / balance, to_output
+    return of_input * balance, of_kernel / balance, _values(finite, outputs).T
+
+
+def _values(points: Sequence[Fraction], count: int) -> NDArray[np.float64]:
+    """What each of `count` coefficients adds to a polynomial's value at `points` and, last, at infinity."""
+    rows = [[point**power for power in range(count)] for point in points]
+    return np.array([*rows, [0] * (count - 1) + [1]], dtype=np.float64)
 
 
 def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:

@@ -11,7 +11,7 @@ MAY_IMPORT = {
     "torch": {
         *("sweep/train.py", "sweep/model.py", "sweep/methods.py", "sweep/kernels.py", "sweep/optimizers.py"),
         *("sweep/checkpoint.py", "sweep/estimate.py", "sweep/launch.py"),
-        *("sweep/cluster.py", "sweep/visit.py"),
+        *("sweep/winograd.py", "sweep/cluster.py", "sweep/visit.py"),
     },
     "torchvision": {"sweep/download.py"},
 }

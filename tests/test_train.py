@@ -162,6 +162,13 @@ def test_the_fused_array_trains_as_the_plain_network_does_at_every_depth(depth: 
     assert_fused_is_unfused(runs, COLOUR)
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_fused_array_trains_as_the_plain_network_does_with_many_channels(batch_norm: bool) -> None:
+    common = dataclasses.replace(SMALL, width=64, kernel_size=5, batch_norm=batch_norm, momentum=0.9)
+    runs = vary(common, bias=[True, False, True], seed=[0, 0, 7], bias_init=["original", "original", "uniform"])
+    assert_fused_is_unfused(runs, GREY)
+
+
 def test_the_fused_array_trains_as_the_plain_network_does_on_mnist() -> None:
     runs = vary(
         Run(width=4, batch_norm=True, steps=5),
@@ -173,14 +180,17 @@ def test_the_fused_array_trains_as_the_plain_network_does_on_mnist() -> None:
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-def test_the_gradients_of_a_step_in_float32_are_those_of_the_plain_network(batch_norm: bool) -> None:
-    common = Run(depth=3, width=8, batch_norm=batch_norm, steps=1, learning_rate=1.0, bias_init="uniform")
+@pytest.mark.parametrize(("width", "data"), [(8, COLOUR), (64, GREY)], ids=["narrow", "wide"])
+def test_the_gradients_of_a_step_in_float32_are_those_of_the_plain_network(
+    width: int, data: Data, batch_norm: bool
+) -> None:
+    common = Run(depth=3, width=width, batch_norm=batch_norm, steps=1, learning_rate=1.0, bias_init="uniform")
     runs = vary(common, bias=[True, False, True], seed=[0, 0, 1])
-    fused, before = trained(runs, COLOUR), Trainer(runs, COLOUR)
+    fused, before = trained(runs, data), Trainer(runs, data)
     for slot, run in enumerate(runs):
         after, start = oracle.fused(fused, slot), oracle.fused(before, slot)
         for dtype in (torch.float32, torch.float64):
-            net, alone = oracle.network(run, COLOUR, dtype), oracle.train(run, COLOUR, dtype).network
+            net, alone = oracle.network(run, data, dtype), oracle.train(run, data, dtype).network
             for (name, old), new in zip(net.named_parameters(), alone.parameters(), strict=True):
                 wanted = (new - old).detach().double()
                 error = (after[name] - start[name]).double() - wanted
@@ -229,32 +239,33 @@ def test_the_largest_pictures_and_batches_that_one_meets_train_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "data"),
     [
-        {},
-        {"batch_norm": True, "depth": 3},
-        {"momentum": 0.9, "weight_decay": 0.1, "schedule": "cosine"},
-        {"optimizer": "adamw", "bias_layers": "all", "weight_decay": 0.1},
-        {"dropout": 0.5, "bias_layers": "later_conv"},
+        ({}, COLOUR),
+        ({"batch_norm": True, "depth": 3}, COLOUR),
+        ({"momentum": 0.9, "weight_decay": 0.1, "schedule": "cosine"}, COLOUR),
+        ({"optimizer": "adamw", "bias_layers": "all", "weight_decay": 0.1}, COLOUR),
+        ({"dropout": 0.5, "bias_layers": "later_conv"}, COLOUR),
+        ({"width": 64, "kernel_size": 5}, GREY),
     ],
-    ids=str,
+    ids=["plain", "batch norm", "momentum", "AdamW", "dropout", "wide"],
 )
 def test_two_arms_that_take_turns_on_shared_weights_train_as_two_plain_networks_with_the_same_parameters(
-    settings: dict[str, Any],
+    settings: dict[str, Any], data: Data
 ) -> None:
     common = dataclasses.replace(SMALL, protocol="shared_weights", bias_init="original", **settings)
     runs = vary(common, bias=[False, True, True, False], seed=[1, 0, 1, 0])
-    trainer = Trainer(runs, COLOUR, dtype=torch.float64)
+    trainer = Trainer(runs, data, dtype=torch.float64)
     losses = every_loss(trainer)
     correct, test_loss = trainer.evaluate(*trainer.data.test)
     close: Any = {"rtol": 1e-9, "atol": 1e-9}
     for seed, rows in {0: (1, 3), 1: (2, 0)}.items():
-        arms = oracle.train_shared(dataclasses.replace(common, seed=seed), COLOUR)
+        arms = oracle.train_shared(dataclasses.replace(common, seed=seed), data)
         network = next(n for n, run in enumerate(trainer.networks) if run.seed == seed)
         torch.testing.assert_close(oracle.fused(trainer, network), arms[0].state(), **close)
         for row, arm in zip(rows, arms, strict=True):
             np.testing.assert_allclose([each[row] for each in losses], arm.losses, **close)
-            expected_correct, expected_loss = oracle.evaluate(runs[row], COLOUR, arm.network, COLOUR.test)
+            expected_correct, expected_loss = oracle.evaluate(runs[row], data, arm.network, data.test)
             np.testing.assert_array_equal(correct[row], expected_correct)
             np.testing.assert_allclose(test_loss[row], expected_loss, **close)
 
@@ -433,9 +444,11 @@ def test_neighbours_and_slots_leave_no_bit_of_a_run_s_result(draw: st.DataObject
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 7, 8, 16])
-def test_a_run_has_the_same_bits_in_every_slot(width: int, batch_norm: bool) -> None:
-    common = dataclasses.replace(SMALL, width=width, batch_norm=batch_norm, steps=4)
+@pytest.mark.parametrize(
+    ("width", "kernel_size"), [(1, 3), (2, 3), (3, 3), (4, 3), (5, 3), (7, 3), (8, 3), (16, 3), (64, 5), (80, 5)]
+)
+def test_a_run_has_the_same_bits_in_every_slot(width: int, kernel_size: int, batch_norm: bool) -> None:
+    common = dataclasses.replace(SMALL, width=width, kernel_size=kernel_size, batch_norm=batch_norm, steps=4)
     for size in (4, 7):
         outcomes = results([common] * size, GREY)
         assert outcomes == [outcomes[0]] * size
@@ -533,11 +546,14 @@ def test_a_diverged_run_is_a_result_and_touches_no_other() -> None:
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 @pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("width", [1, 3, 16])
-def test_weights_that_are_not_finite_stay_with_their_run(width: int, batch_norm: bool, poison: float) -> None:
-    runs = [dataclasses.replace(SMALL, seed=s, width=width, batch_norm=batch_norm) for s in range(4)]
+@pytest.mark.parametrize(("width", "kernel_size"), [(1, 3), (3, 3), (16, 3), (64, 5)])
+def test_weights_that_are_not_finite_stay_with_their_run(
+    width: int, kernel_size: int, batch_norm: bool, poison: float
+) -> None:
+    common = dataclasses.replace(SMALL, width=width, kernel_size=kernel_size, batch_norm=batch_norm)
+    runs = [dataclasses.replace(common, seed=s) for s in range(4)]
     healthy, poisoned = Trainer(runs, GREY), Trainer(runs, GREY)
-    for name in ("conv0.weight", "hidden.weight"):
+    for name in ("conv0.weight", "conv1.weight", "hidden.weight"):
         with torch.no_grad():
             poisoned.parameters[name][1].fill_(poison)
     for _ in range(SMALL.steps):
