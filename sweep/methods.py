@@ -119,7 +119,10 @@ class Method:
 
 
 class Grouped(Method):
-    """One grouped convolution: what CPUs do best, and GPUs at the smallest widths."""
+    """One grouped convolution: what CPUs do best, and GPUs at the smallest widths.
+
+    A CPU computes strided convolutions of many channels by minimal filtering instead (`sweep.winograd`).
+    """
 
     name = "grouped"
     runs_first = False

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from sweep.catalogue import CHOICES, PATTERN, kind
 
 TRAINER_VERSION: Final = 1
-"""Raised whenever the same settings would train to a result that differs by more than rounding; part of a run's identity."""
+"""Raised whenever the same settings would train to a result that differs by more than rounding; part of identities."""
 
 SEED_LIMIT: Final = 2**32
 
