@@ -498,29 +498,34 @@ class Trainer:
         pictures, labels = self.data.pictures, self.data.labels
         if self.method.runs_first:
             chosen = chosen.T
-        batch = pictures[chosen.flatten()].view(*chosen.shape, *pictures.shape[1:]).transpose(2, 3)
-        if self.method.runs_first:  # [networks, batch, pixels, channels]
-            return self._scaled(batch, self.factor[:, None, None], self.offset[:, None, None]), labels[chosen]
-        # [batch, pixels, networks, channels]
-        return self._scaled(batch.transpose(1, 2), self.factor, self.offset), labels[chosen].T
+        # Indexing by a tensor would take several times as long as `index_select`.
+        batch = pictures.index_select(0, chosen.flatten()).view(*chosen.shape, *pictures.shape[1:])
+        wanted = labels.index_select(0, chosen.flatten()).view(chosen.shape)
+        if self.method.runs_first:  # [networks, batch, channels, pixels]
+            return self._scaled(batch, self.factor[:, None], self.offset[:, None]), wanted
+        return self._scaled(batch, self.factor, self.offset), wanted.T
 
     def _evaluated(self, pictures: torch.Tensor) -> torch.Tensor:
         """Pictures of an evaluation as activations: where runs scale alike, one input does for all their channels."""
-        batch, networks = pictures.transpose(1, 2), len(self.networks)  # [n, pixels, channels]
+        networks = len(self.networks)
         if self.method.runs_first:
-            batch = batch.expand(networks, -1, -1, -1)
-            return self._scaled(batch, self.factor[:, None, None], self.offset[:, None, None])
+            return self._scaled(pictures.expand(networks, -1, -1, -1), self.factor[:, None], self.offset[:, None])
         # A GPU would take another way for one input, with other bits: what neighbours scale by must not be seen.
         copies = 1 if self.same_input and self.device == "cpu" else networks
-        batch = batch.unsqueeze(2).expand(-1, -1, copies, -1)
+        batch = pictures.unsqueeze(1).expand(-1, copies, -1, -1)
         return self._scaled(batch, self.factor[:copies], self.offset[:copies])
 
     def _scaled(self, batch: torch.Tensor, factor: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-        """Bytes with pixels before channels, in the order that memory is to have, as activations."""
-        scaled = batch.to(self.dtype, memory_format=torch.contiguous_format).mul_(factor).add_(offset)
-        if self.method.runs_first:
-            scaled = scaled.flatten(0, 1)
-        return scaled.view(len(scaled), self.shape.height, self.shape.width, -1).permute(0, 3, 1, 2)
+        """Bytes `[…, channels, pixels]`, networks before or behind pictures as activations have them, as activations.
+
+        Scaled first, while all pixels of a channel, which have one factor and one offset, lie side by side.
+        """
+        scaled = batch.to(self.dtype, memory_format=torch.contiguous_format)
+        scaled = scaled.mul_(factor.unsqueeze(-1)).add_(offset.unsqueeze(-1)).transpose(2, 3)
+        # [networks, pictures, pixels, channels] or [pictures, pixels, networks, channels]
+        scaled = scaled.flatten(0, 1) if self.method.runs_first else scaled.transpose(1, 2)
+        flat = scaled.reshape(-1)  # axes of one place would keep strides of their own
+        return flat.view(len(scaled), self.shape.height, self.shape.width, -1).permute(0, 3, 1, 2)
 
     def _draw_block(self) -> None:
         """Puts the batches and the masks' states of the block of steps that contains the next one on the device.
