@@ -337,6 +337,7 @@ class StopSign:
     def __init__(self) -> None:
         self.launch = secrets.token_hex(8).encode()
         self._asked, self._last = False, 0.0
+        self._looking = False
 
     def wait_until_obeyed(self, array_ids: Collection[str], seconds: float) -> None:
         """Has the arrays save a checkpoint and stop; waits until these did, or time is over.
@@ -359,12 +360,19 @@ class StopSign:
         obeyed.set()
 
     def asked(self) -> bool:
-        """Whether an array is to stop; the table is asked now and then."""
-        if not self._asked and time.monotonic() - self._last >= LOOK_EVERY:
-            self._last = time.monotonic()
-            with contextlib.suppress(Exception):  # a head that cannot be asked has not asked for a stop
-                self._asked = bool(_table().internal_kv_exists(self.launch + b"/stop", _SIGNS, ANSWER))
+        """Whether an array is to stop, as far as is known; the table is asked now and then.
+
+        Another thread asks: on busy cores an answer takes milliseconds, and training would wait for it.
+        """
+        if not (self._asked or self._looking) and time.monotonic() - self._last >= LOOK_EVERY:
+            self._last, self._looking = time.monotonic(), True
+            threading.Thread(target=self._look, daemon=True).start()
         return self._asked
+
+    def _look(self) -> None:
+        with contextlib.suppress(Exception):  # a head that cannot be asked has not asked for a stop
+            self._asked = bool(_table().internal_kv_exists(self.launch + b"/stop", _SIGNS, ANSWER))
+        self._looking = False
 
     def obeyed(self, array_id: str) -> None:
         """An array has stopped, and saved what it could."""

@@ -16,6 +16,9 @@ QUIET: Final = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # What a dashboard would show: figures of the machine every five seconds, names of logs twice a second.
+    "REPORTER_UPDATE_INTERVAL_MS": "60000",
+    "LOG_NAME_UPDATE_INTERVAL_S": "10",
 }
 
 for _name, _value in QUIET.items():

@@ -22,6 +22,9 @@ SIDE: Final = 5
 CHANNELS: Final = range(64, 513, 16)
 """Numbers of channels for which this pays: below, transforms cost what products save; above, they take memory."""
 
+PICTURES: Final = 64
+"""Most pictures of an evaluation that are computed at once: what more of them need does not stay in caches."""
+
 ROWS: Final = 8
 """Most rows put out: each needs another point, and rounding grows with them."""
 
@@ -48,7 +51,10 @@ def convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> to
 
     `weight` `[runs, 5, 5, inputs, outputs]` is contiguous, `bias` is `[runs, outputs]`. Padding is 2, stride 2.
     """
-    y: torch.Tensor = _Convolution.apply(x.permute(0, 2, 3, 1), weight, bias)
+    pixels = x.permute(0, 2, 3, 1)
+    parts = [pixels] if torch.is_grad_enabled() else pixels.split(PICTURES)
+    results: list[torch.Tensor] = [_Convolution.apply(part, weight, bias) for part in parts]
+    y = results[0] if len(results) == 1 else torch.cat(results)
     return y.permute(0, 3, 1, 2)
 
 
