@@ -23,6 +23,7 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/plain_tune.py
 	$(BIN)/python tests/benchmarks/trainer.py
 	$(BIN)/python tests/benchmarks/trainer.py --variants --widths 1 4 16 64
+	$(BIN)/python tests/benchmarks/convolution.py
 	$(BIN)/python tests/benchmarks/calibration.py
 	$(BIN)/python tests/benchmarks/report_speed.py
 	$(BIN)/python tests/benchmarks/scale.py

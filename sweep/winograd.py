@@ -52,7 +52,7 @@ def convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> to
     `weight` `[runs, 5, 5, inputs, outputs]` is contiguous, `bias` is `[runs, outputs]`. Padding is 2, stride 2.
     """
     pixels = x.permute(0, 2, 3, 1)
-    parts = [pixels] if torch.is_grad_enabled() else pixels.split(PICTURES)
+    parts = [pixels] if torch.is_grad_enabled() else pixels.split(PICTURES)  # type: ignore[no-untyped-call]
     results: list[torch.Tensor] = [_Convolution.apply(part, weight, bias) for part in parts]
     y = results[0] if len(results) == 1 else torch.cat(results)
     return y.permute(0, 3, 1, 2)
