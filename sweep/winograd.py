@@ -12,7 +12,7 @@ import functools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -77,11 +77,10 @@ class _Convolution(torch.autograd.Function):
         for run in range(runs):
             torch.mm(of_input, pairs[run], out=given[run].view(points, -1))
             torch.mm(of_kernel, weight[run].view(SIDE, -1), out=kernels[run].view(points, -1))
-            for first, (a, b, c) in _taps(given[run], kernels[run], products):
-                if first:
-                    torch.bmm(a, b, out=c)
-                else:
-                    c.baddbmm_(a, b)
+            whole, *others = _taps(given[run], kernels[run], products)
+            torch.bmm(whole.given, whole.kernels, out=whole.products)
+            for part in others:
+                part.products.baddbmm_(part.given, part.kernels)
             torch.mm(to_output, products.view(points, -1), out=sums[run])
         ctx.save_for_backward(given, kernels)
         ctx.height = height
@@ -105,23 +104,28 @@ class _Convolution(torch.autograd.Function):
         dgiven, dkernels = torch.empty_like(given[0]), torch.empty_like(kernels[0])
         for run in range(runs):
             torch.mm(to_output.T, dy[run], out=dproducts.view(points, -1))
-            for _, (a, b, c) in _taps(given[run], dkernels, dproducts):
-                torch.bmm(a.mT, c, out=b)
+            for part in _taps(given[run], dkernels, dproducts):
+                torch.bmm(part.given.mT, part.products, out=part.kernels)
             torch.mm(of_kernel.T, dkernels.view(points, -1), out=dweight[run].view(SIDE, -1))
-            for first, (a, b, c) in _taps(dgiven, kernels[run], dproducts):
-                if first:
-                    torch.bmm(c, b.mT, out=a)
-                else:
-                    a.baddbmm_(c, b.mT)
+            whole, *others = _taps(dgiven, kernels[run], dproducts)
+            torch.bmm(whole.products, whole.kernels.mT, out=whole.given)
+            for part in others:
+                part.given.baddbmm_(part.products, part.kernels.mT)
             torch.mm(of_input.T, dgiven.view(points, -1), out=dx[run])
         dx = dx.view(runs, height, columns, pictures, 2, inputs).permute(3, 1, 2, 4, 0, 5)
         return dx.contiguous().view(pictures, height, 2 * columns, -1), dweight, dy.view(runs, -1, outputs).sum(1)
 
 
-def _taps(
-    given: torch.Tensor, kernels: torch.Tensor, products: torch.Tensor
-) -> list[tuple[bool, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]:
-    """The matrices `(a, b, c)`, c += a b for every point, of the taps along the width; the first covers all of c.
+class _Taps(NamedTuple):
+    """Some taps along the width, as views `[points, …]`: to the products they add given times kernels."""
+
+    given: torch.Tensor
+    kernels: torch.Tensor
+    products: torch.Tensor
+
+
+def _taps(given: torch.Tensor, kernels: torch.Tensor, products: torch.Tensor) -> list[_Taps]:
+    """All taps along the width; the first of these cover all columns given and all products.
 
     Output column j sums over taps 0 and 1 of the pair of columns j - 1, 2 and 3 of pair j, and 4 of pair j + 1.
     """
@@ -131,7 +135,7 @@ def _taps(
         start, stop = max(0, -shift), columns - max(0, shift)  # output columns whose pair is inside the picture
         a = given[:, start + shift : stop + shift, :, : count * inputs].flatten(1, 2)
         b = kernels[:, tap * inputs : (tap + count) * inputs]
-        found.append((shift == 0, (a, b, products[:, start:stop].flatten(1, 2))))
+        found.append(_Taps(a, b, products[:, start:stop].flatten(1, 2)))
     return found
 
 

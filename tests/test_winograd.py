@@ -86,7 +86,7 @@ def test_the_convolution_and_its_gradients_are_pytorch_s(
 
 
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (26, 28)])
-def test_float32_rounds_little_more_than_pytorch_s_own(size: tuple[int, int]) -> None:
+def test_float32_rounds_within_its_bound_beside_pytorch_s_own(size: tuple[int, int]) -> None:
     height, width = (side // 2 for side in size)
     torch.manual_seed(0)
     x = torch.randn(16, 128, height, width).relu_().to(memory_format=torch.channels_last)
