@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import json
 import struct
 from pathlib import Path
@@ -114,7 +115,11 @@ def test_a_checkpoint_of_other_runs_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_part_of_an_array_takes_up_its_own_part_of_what_was_kept_of_the_whole(program: str, tmp_path: Path) -> None:
+def test_a_part_of_an_array_takes_up_its_own_part_of_what_was_kept_of_the_whole(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An array's size shows in rounding, which AdamW makes large in float32: another CPU, another picture that is right.
+    monkeypatch.setattr("sweep.train.Trainer", functools.partial(Trainer, dtype=torch.float64))
     runs = [dataclasses.replace(run, seed=seed) for seed in (7, 3, 5) for run in pairs(PROGRAMS[program])[:2]]
     done = runs[0].steps - 4
     stopped_after(done, runs, tmp_path / "whole.safetensors")
@@ -126,12 +131,12 @@ def test_a_part_of_an_array_takes_up_its_own_part_of_what_was_kept_of_the_whole(
     for run, outcome in zip(some, adopted, strict=True):
         wanted = whole[run]
         assert outcome.array_size == 4 and outcome.test_correct == wanted.test_correct
-        assert (outcome.test_loss, outcome.train_loss) == pytest.approx((wanted.test_loss, wanted.train_loss), rel=2e-3)
+        assert (outcome.test_loss, outcome.train_loss) == pytest.approx((wanted.test_loss, wanted.train_loss), rel=1e-9)
         assert [(point.step, point.validation_accuracy) for point in outcome.curve] == [
             (point.step, point.validation_accuracy) for point in wanted.curve
         ]
         assert [point.train_loss for point in outcome.curve] == pytest.approx(
-            [point.train_loss for point in wanted.curve], rel=2e-3
+            [point.train_loss for point in wanted.curve], rel=1e-9
         )
 
 
