@@ -1,6 +1,7 @@
 """A sweep on a Ray cluster of several nodes on this machine, with faults of all kinds while it trains.
 
-Faults come at seeded shares of the whole work, so that a slow machine has as many as a fast one. What dies is killed by
+Faults come at seeded shares of the whole work, so that a slow machine has as many as a fast one; and the work is sized
+by what the machine does (`lasting`), since a fault and what mends it take seconds on any. What dies is killed by
 its process id; what is needed again is started anew: nodes, the cluster, the launch.
 """
 
@@ -8,6 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -71,6 +73,19 @@ def curves(store: Path) -> pd.DataFrame:
 def command(space: Path, store: Path, *more: str) -> list[str]:
     """A launch that trains only."""
     return [sys.executable, "-m", "sweep", "launch", "--no-report", "--json", str(space), "--store", str(store), *more]
+
+
+def lasting(space: str, folder: Path, seconds: float, least: int) -> str:
+    """A search space with `{steps}` filled in: so many that one core trains for so long, and not fewer than `least`.
+
+    How fast this machine trains is taken from a launch of few steps.
+    """
+    folder.mkdir()
+    probe, store, steps = folder / "probe.yaml", folder / "results", 150
+    probe.write_text(space.format(steps=steps))
+    undisturbed(probe, store)
+    spent = sum(float(pd.read_parquet(path)["train_seconds"].sum()) for path in (store / "runs").glob("*.parquet"))
+    return space.format(steps=max(least, math.ceil(steps * seconds / spent)))
 
 
 @contextlib.contextmanager

@@ -18,8 +18,8 @@ from sweep import plan, search_space
 
 SPACE = """
 name: chaos
-settings: {dataset: digits, steps: 450, momentum: 0.5}
-axes: {width: [1, 2], batch_norm: [false, true], activation: [relu, tanh], seed: 32}
+settings: {{dataset: digits, steps: {steps}, momentum: 0.5}}
+axes: {{width: [1, 2], batch_norm: [false, true], activation: [relu, tanh], seed: 32}}
 """
 KINDS = [*chaos.KILLS, *chaos.TROUBLES, "worker", "worker", "driver", "raylet", "terminate"]
 
@@ -29,9 +29,11 @@ def test_a_sweep_comes_through_kills_of_every_kind_with_the_rows_of_one_that_was
     tmp_path: Path,
 ) -> None:
     space = tmp_path / "chaos.yaml"
-    space.write_text(SPACE)
 
     with chaos.small_disk(tmp_path / "disk") as has_disk, chaos.environment():
+        # On a fast machine 450 steps are over before the sixteen faults have come: each takes some seconds.
+        space.write_text(chaos.lasting(SPACE, tmp_path / "probe", seconds=180, least=450))
+        print(space.read_text())
         print(f"undisturbed: {chaos.undisturbed(space, tmp_path / 'undisturbed'):.0f} s")
         kinds = KINDS if has_disk else [kind for kind in KINDS if kind != "disk full"]
         trouble = Chaos(tmp_path / "disk", space, kinds, seed=1, log=print)
