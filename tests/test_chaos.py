@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import chaos
 import pandas as pd
 import pytest
 from chaos import Chaos, Watch
-from processes import cpu_seconds, training, wait_for
+from processes import training, wait_for
 
 from sweep import plan, search_space
 
@@ -61,7 +62,8 @@ def test_a_sweep_comes_through_kills_of_every_kind_with_the_rows_of_one_that_was
 @pytest.mark.slow
 def test_a_node_that_is_about_to_go_keeps_what_it_has_trained(tmp_path: Path) -> None:
     space, store = tmp_path / "one.yaml", tmp_path / "results"
-    space.write_text("{settings: {dataset: digits, width: 1, steps: 6000}, axes: {seed: 16}}")
+    # As long as one array may be: it has to be in training still when the notice has been heard of.
+    space.write_text("{settings: {dataset: digits, width: 1, steps: 16000}, axes: {seed: 16}}")
     arrays = list(plan.arrays(search_space.load(space), "cpu"))
     with chaos.environment(), Watch(store, arrays) as watch, contextlib.closing(chaos.Nodes()) as nodes:
         address = ["--address", nodes.address, "--checkpoint-seconds", "3600"]
@@ -69,7 +71,8 @@ def test_a_node_that_is_about_to_go_keeps_what_it_has_trained(tmp_path: Path) ->
             chaos.command(space, store, *address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         [array] = arrays
-        wait_for(lambda: max(map(cpu_seconds, nodes.workers()), default=0) > 10 or process.poll() is not None)
+        wait_for(lambda: watch.in_training(nodes.workers()) or process.poll() is not None)
+        time.sleep(2)
         assert watch.seen[array.array_id].done == 0, "a checkpoint without need"
         [node] = [node for node in nodes.nodes if training(nodes.raylet(node))]
         nodes.drain(node, 60)
