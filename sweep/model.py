@@ -97,18 +97,22 @@ def forward(
     """
     x = pictures
     runs = len(parameters["logits.bias"])
-    relu = shape.activation == "relu"
+    relu, last = shape.activation == "relu", shape.depth - 1
+    # Features that are a copy in another order are rectified there: the gradient comes in that order, too.
+    late = relu and not method.runs_first and not shape.pools(last) and not dropouts
     for layer in range(shape.depth):
         weight, bias = parameters[f"conv{layer}.weight"], parameters[f"conv{layer}.bias"]
-        x = method.convolution(x, weight, bias, shape.stride(layer), relu and not shape.batch_norm)
+        rectified = relu and not (late and layer == last)
+        x = method.convolution(x, weight, bias, shape.stride(layer), rectified and not shape.batch_norm)
         if shape.batch_norm:
-            x = method.batch_norm(x, _norm(parameters, statistics, layer), training, relu)
+            x = method.batch_norm(x, _norm(parameters, statistics, layer), training, rectified)
         x = activation(x, shape.activation)
         if shape.pools(layer):
             x = F.max_pool2d(x, 2) if shape.pooling == "max" else F.avg_pool2d(x, 2)
         if dropouts:
             x = method.dropout(x, dropouts[f"conv{layer}"])
     x = features(method.split(x, runs))
+    x = torch.relu_(x) if late else x
     if shape.hidden:
         x = method.linear(x, parameters["hidden.weight"], parameters["hidden.bias"])
         x = torch.relu_(x) if relu else activation(x, shape.activation)
