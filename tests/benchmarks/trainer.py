@@ -9,7 +9,8 @@ but "alone" uses all cores, by one process a core with one thread each; on a GPU
 share it.
 
 `--variants` measures batch norm, dropout and AdamW beside the plain recipe; `--write` measures every size and method
-and rewrites this device's part of sweep/saturation.json by the rule that `chosen` states.
+and rewrites this device's part of sweep/saturation.json by the rule that `chosen` states, for the widths that are named
+alone if any are: an array's size rounds, so that rows of other widths come out as they did.
 """
 
 import argparse
@@ -38,13 +39,15 @@ SIZES: dict[str, tuple[int, ...]] = {
     "cpu": (2, 4, 8, 16, 32, 64, 128),
     "cuda": (2, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096),
 }
+WRITTEN = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Widths that the table of array sizes is made of."""
 SHARED = {"cpu": cores(), "cuda": 16}
 """Processes with one network each that share the device."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--widths", type=int, nargs="+", default=[1, 4, 16, 64, 256])
+    parser.add_argument("--widths", type=int, nargs="+", help="powers of two with --write")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--variants", action="store_true")
     parser.add_argument("--write", action="store_true")
@@ -52,11 +55,10 @@ def main() -> None:
     kind = local_device()
     print(f"{device_name(kind)}, {cores()} cores, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}\n", flush=True)
     if given.write:
-        write(kind, given.seconds)
-    elif given.variants:
-        print_variants(kind, given.widths, given.seconds)
+        write(kind, given.widths or list(WRITTEN), given.seconds)
     else:
-        print_table(kind, given.widths, given.seconds)
+        show = print_variants if given.variants else print_table
+        show(kind, given.widths or [1, 4, 16, 64, 256], given.seconds)
 
 
 def print_table(kind: plan.DeviceKind, widths: list[int], seconds: float) -> None:
@@ -114,35 +116,43 @@ def print_variants(kind: plan.DeviceKind, widths: list[int], seconds: float) -> 
         print_row([width, size, *(f"{rate:,.0f} ({rate / rates[0]:.2f})" for rate in rates)])
 
 
-def write(kind: plan.DeviceKind, seconds: float) -> None:
-    """Measures every size and method at widths in powers of two, and rewrites the table of this kind of device."""
+def write(kind: plan.DeviceKind, widths: list[int], seconds: float) -> None:
+    """Measures every size and method at these widths, and rewrites them in the table of this kind of device."""
     methods: list[plan.MethodName] = ["grouped"]
     if kind == "cuda":
         methods += ["triton", "im2col"] if has_triton() else ["im2col"]
-    rows: list[dict[str, Any]] = []
-    for width in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+    table = json.loads(plan.TABLE.read_text())
+    found = {width: next(row for row in plan.SATURATION[kind] if width <= row.width) for width in WRITTEN}
+    for width in widths:
         run = dataclasses.replace(RECIPE, width=width)
         shape = Shape.of(run, (1, 28, 28), 10)
         fitting = [n for n in SIZES[kind] if n == 2 or n * plan.array_bytes(run, shape) <= plan.MEMORY[kind]]
         if kind == "cpu":  # larger ones were never faster there, and take long to try
             fitting = [n for n in fitting if n == 2 or n * width <= 256]
         ways = [(size, method) for method in methods for size in fitting]
-        found = together(fused_rates, cores() if kind == "cpu" else 1, kind, run, ways, seconds)
-        rates = dict(zip(ways, found, strict=True))
-        print(f"width {width}:", ", ".join(f"{m} {n}: {rate:,.0f}" for (n, m), rate in rates.items()), flush=True)
-        size, method = chosen(rates)
-        if rows and (rows[-1]["method"], rows[-1]["runs"]) == (method, size):
-            rows[-1]["width"] = width
-        else:
-            rows.append({"width": width, "method": method, "runs": size})
-    rows[-1]["width"] = 1024
-    table = json.loads(plan.TABLE.read_text())
-    table[kind] = {
-        "measured": f"{device_name(kind)}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}",
-        "rows": rows,
-    }
+        rates = together(fused_rates, cores() if kind == "cpu" else 1, kind, run, ways, seconds)
+        by_way = dict(zip(ways, rates, strict=True))
+        print(f"width {width}:", ", ".join(f"{m} {n}: {rate:,.0f}" for (n, m), rate in by_way.items()), flush=True)
+        size, method = chosen(by_way)
+        found[width] = plan.Saturation(width, method, size)
+    measured = f"{device_name(kind)}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
+    if set(widths) < set(WRITTEN):
+        measured = f"{table[kind]['measured']}; width {', '.join(map(str, widths))}: {measured}"
+    table[kind] = {"measured": measured, "rows": merged(found)}
     plan.TABLE.write_text(format_table(table))
     print(f"written: {plan.TABLE}")
+
+
+def merged(found: dict[int, plan.Saturation]) -> list[dict[str, Any]]:
+    """One row for neighbouring widths that are computed alike, of which it names the last; the last row has no end."""
+    rows: list[dict[str, Any]] = []
+    for width, row in sorted(found.items()):
+        if rows and (rows[-1]["method"], rows[-1]["runs"]) == (row.method, row.runs):
+            rows[-1]["width"] = width
+        else:
+            rows.append({"width": width, "method": row.method, "runs": row.runs})
+    rows[-1]["width"] = 1024
+    return rows
 
 
 def chosen(rates: dict[tuple[int, plan.MethodName], float]) -> tuple[int, plan.MethodName]:
