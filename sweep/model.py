@@ -98,14 +98,15 @@ def forward(
     x = pictures
     runs = len(parameters["logits.bias"])
     relu, last = shape.activation == "relu", shape.depth - 1
-    # Features that are a copy in another order are rectified there: the gradient comes in that order, too.
-    late = relu and not method.runs_first and not shape.pools(last) and not dropouts
+    # Features that are a copy in another order are rectified there, since their gradient comes in that order, too; but
+    # behind batch norm, whose own gradient is computed another way in that order.
+    late = relu and not (method.runs_first or shape.batch_norm or shape.pools(last) or dropouts)
     for layer in range(shape.depth):
         weight, bias = parameters[f"conv{layer}.weight"], parameters[f"conv{layer}.bias"]
-        rectified = relu and not (late and layer == last)
-        x = method.convolution(x, weight, bias, shape.stride(layer), rectified and not shape.batch_norm)
+        here = relu and not shape.batch_norm and not (late and layer == last)
+        x = method.convolution(x, weight, bias, shape.stride(layer), here)
         if shape.batch_norm:
-            x = method.batch_norm(x, _norm(parameters, statistics, layer), training, rectified)
+            x = method.batch_norm(x, _norm(parameters, statistics, layer), training, relu)
         x = activation(x, shape.activation)
         if shape.pools(layer):
             x = F.max_pool2d(x, 2) if shape.pooling == "max" else F.avg_pool2d(x, 2)
