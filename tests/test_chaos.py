@@ -72,7 +72,7 @@ def test_a_node_that_is_about_to_go_keeps_what_it_has_trained(tmp_path: Path) ->
         )
         [array] = arrays
         wait_for(lambda: watch.in_training(nodes.workers()) or process.poll() is not None)
-        time.sleep(2)
+        time.sleep(5)
         assert watch.seen[array.array_id].done == 0, "a checkpoint without need"
         [node] = [node for node in nodes.nodes if training(nodes.raylet(node))]
         nodes.drain(node, 60)

@@ -136,7 +136,7 @@ def write(kind: plan.DeviceKind, widths: list[int], seconds: float) -> None:
         size, method = chosen(by_way)
         found[width] = plan.Saturation(width, method, size)
     measured = f"{device_name(kind)}, torch {torch.__version__}, {time.strftime('%Y-%m-%d')}"
-    if set(widths) < set(WRITTEN):
+    if set(widths) != set(WRITTEN):
         measured = f"{table[kind]['measured']}; width {', '.join(map(str, widths))}: {measured}"
     table[kind] = {"measured": measured, "rows": merged(found)}
     plan.TABLE.write_text(format_table(table))
