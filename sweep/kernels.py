@@ -1,4 +1,4 @@
-"""Hand-written kernels of the GPU's main way: convolution, batch norm, dropout and the optimizers' updates.
+"""Hand-written kernels of the GPU's main way: convolutions, linear layers, batch norm, dropout and updates.
 
 Each kernel computes all runs of an array at once. A program works on one run alone and its tiles depend on the shape of
 one run only, never on how many runs there are: a run's bits do not depend on its neighbours, its slot or their number.
@@ -27,7 +27,7 @@ MOMENTUM: Final = 0.1
 """Share of the new batch in batch norm's running statistics: PyTorch's default."""
 
 SPLIT_PIXELS: Final = 1024
-"""Most pixels of the output that one program of the weight gradient sums over; more are split over programs."""
+"""Pixels of the output that one program of the weight gradient sums over, about; more are split over programs."""
 
 PIXELS_PER_STEP: Final = 32
 """Pixels that the weight gradient multiplies at once."""
@@ -47,18 +47,23 @@ class Tile:
     rows: int
     columns: int
     depth: int
-    flat: bool
+    flat: bool = False
 
     @property
     def warps(self) -> int:
         """A warp for every 1024 numbers of the largest of the three matrices: 32 registers of each thread."""
         largest = max(self.rows * self.columns, self.rows * self.depth, self.depth * self.columns)
-        return max(1, largest // 1024)
+        return 4 if self.rows == 64 else max(1, largest // 1024)
 
     @property
     def stages(self) -> int:
         """Small tiles hide latency by many programs on a multiprocessor, so they leave shared memory free."""
         return 2 if self.warps == 1 else 3
+
+    def launch(self) -> dict[str, int]:
+        """The tile as constants of a kernel."""
+        sizes = {"ROWS": self.rows, "COLUMNS": self.columns, "DEPTH": self.depth}
+        return {**sizes, "num_warps": self.warps, "num_stages": self.stages}
 
 
 def pixel_tile(columns: int, channels: int, taps: int) -> Tile:
@@ -68,19 +73,120 @@ def pixel_tile(columns: int, channels: int, taps: int) -> Tile:
     return Tile(32 if columns <= 32 else 64, _columns(columns), 16 if narrow else 32, flat)
 
 
-def weight_tile(columns: int, channels: int, taps: int) -> Tile:
-    """Tile of a product of (taps x channels) x pixels with pixels x columns: here the rows run over taps."""
-    for rows in (64, 32):
-        if channels % rows == 0:
-            return Tile(rows, _columns(columns), PIXELS_PER_STEP, False)
-    return Tile(min(64, max(16, triton.next_power_of_2(taps * channels))), _columns(columns), PIXELS_PER_STEP, True)
+def weight_tile(rows: int, columns: int) -> Tile:
+    """Tile of a product of filters x pixels with pixels x (taps x channels)."""
+    return Tile(_columns(rows), _columns(columns), PIXELS_PER_STEP)
 
 
 def _columns(columns: int) -> int:
     return min(64, max(16, int(triton.next_power_of_2(columns))))  # the matrix unit's least is 16
 
 
+# Products
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _cut(x: tl.tensor) -> tl.tensor:
+    """The high part of a float32: what the tensor cores read of it, ten bits behind the leading one."""
+    return (x.to(tl.int32, bitcast=True) & -0x2000).to(tl.float32, bitcast=True)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _nearest(x: tl.tensor) -> tl.tensor:
+    """The nearest TF32, ties away from zero; NaN stays NaN, whose bits would run over into those of zero."""
+    nearest = ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    return tl.where(x == x, nearest, x)
+
+
+INTERPRETED: Final = tl.constexpr(not isinstance(_cut, triton.runtime.JITFunction))
+"""The interpreter multiplies float32 alone: what the tensor cores would cut off is cut off before."""
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _multiply_add(a: tl.tensor, b: tl.tensor, total: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
+    """`total + a @ b`: factors of `PRECISION`, sums in float32.
+
+    A float32 is the sum of two TF32. Of their four products that of the low parts is smaller than a float32's rounding
+    and left out; the small ones are added first. An infinite factor gives NaN: such a run has diverged in either case.
+    """
+    if PRECISION == "float32":
+        a_high, b_high = _cut(a), _cut(b)
+        a_low, b_low = a - a_high, b - b_high
+        if INTERPRETED:
+            a_low, b_low = _cut(a_low), _cut(b_low)
+        total = tl.dot(a_low, b_high, total, input_precision="tf32")
+        total = tl.dot(a_high, b_low, total, input_precision="tf32")
+        return tl.dot(a_high, b_high, total, input_precision="tf32")
+    elif PRECISION == "tf32":
+        return tl.dot(_nearest(a), _nearest(b), total, input_precision="tf32")
+    elif INTERPRETED:
+        return tl.dot(a.to(tl.bfloat16).to(tl.float32), b.to(tl.bfloat16).to(tl.float32), total)
+    else:
+        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), total)
+
+
 # Convolution
+
+
+def gathered(
+    stored: torch.Tensor, places: torch.Tensor, factor: torch.Tensor, offset: torch.Tensor, padding: int
+) -> torch.Tensor:
+    """Every run's pictures out of the stored ones, in one pass, as activations with `padding` zeros on each side.
+
+    `stored` `[n, channels, height, width]` are uint8, `places` `[runs, pictures]` int64 say which of them are a run's
+    pictures, and the run sees a byte as `factor * byte + offset`, both `[runs, channels]` float32. Gives
+    `[runs x pictures, channels, height + 2 padding, width + 2 padding]`.
+    """
+    runs, pictures = places.shape
+    channels, height, width = stored.shape[1:]
+    assert stored.dtype == torch.uint8 and places.dtype == torch.int64
+    assert factor.dtype == offset.dtype == torch.float32 and factor.shape == offset.shape == (runs, channels)
+    x = _activations(factor, runs * pictures, channels, height + 2 * padding, width + 2 * padding)
+    count = x[0].numel()
+    _check_size(count)
+    _gather[triton.cdiv(count, BLOCK), runs * pictures](
+        stored.contiguous(),
+        places.contiguous(),
+        factor.contiguous(),
+        offset.contiguous(),
+        x,
+        pictures,
+        CHANNELS=channels,
+        HEIGHT=height,
+        WIDTH=width,
+        PADDING=padding,
+        BLOCK=BLOCK,
+    )
+    return x
+
+
+@triton.jit(do_not_specialize=["pictures"])  # type: ignore[untyped-decorator]
+def _gather(
+    stored: tl.tensor,
+    places: tl.tensor,
+    factor: tl.tensor,
+    offset: tl.tensor,
+    x: tl.tensor,
+    pictures: tl.tensor,
+    CHANNELS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PADDING: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    """A stretch of one picture's numbers, in the order rows, columns, channels."""
+    COUNT: tl.constexpr = (HEIGHT + 2 * PADDING) * (WIDTH + 2 * PADDING) * CHANNELS
+    picture = tl.program_id(1).to(tl.int64)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    channel = index % CHANNELS
+    row = index // CHANNELS // (WIDTH + 2 * PADDING) - PADDING
+    column = index // CHANNELS % (WIDTH + 2 * PADDING) - PADDING
+    inside = (row >= 0) & (row < HEIGHT) & (column >= 0) & (column < WIDTH)
+    stored += tl.load(places + picture) * (CHANNELS * HEIGHT * WIDTH)
+    byte = tl.load(stored + channel * (HEIGHT * WIDTH) + row * WIDTH + column, mask=inside, other=0)
+    own = picture // pictures * CHANNELS + channel
+    value = byte.to(tl.float32) * tl.load(factor + own) + tl.load(offset + own)
+    tl.store(x + picture * COUNT + index, tl.where(inside, value, 0.0), mask=index < COUNT)
 
 
 def convolution(
@@ -90,20 +196,28 @@ def convolution(
     stride: int,
     relu: bool,
     precision: Precision,
+    *,
+    padded: bool = False,
+    rectified: bool = False,
+    masked: bool = False,
 ) -> torch.Tensor:
     """Every run's pictures convolved with its own filters, plus its biases, through ReLU if `relu`.
 
     `x` is `[runs x pictures, inputs, height, width]`, `weight` `[runs, side, side, inputs, outputs]` of an odd side,
-    `bias` `[runs, outputs]`, `stride` 1 or 2. Zeros pad the pictures by `side // 2`. Gives
-    `[runs x pictures, outputs, height / stride, width / stride]`, rounded up.
+    `bias` `[runs, outputs]`, `stride` 1 or 2. Zeros pad the pictures by `side // 2`; if `padded`, they are there
+    already, all numbers are finite, and `x` has no gradient. Gives
+    `[runs x pictures, outputs, height / stride, width / stride]` of the height and width without padding, rounded up.
 
     The multiplications are float32 (by three of TF32 each), TF32 or bfloat16, the sums always float32.
+
+    The gradient of a ReLU is cut off where it is written: `rectified` says that `x` is what a ReLU left, so that its
+    gradient is to be zero where `x` is, and `masked` that whoever takes the result does the same for it.
     """
     assert x.dtype == weight.dtype == bias.dtype == torch.float32
     runs, side, _, inputs, outputs = weight.shape
     assert side % 2 == 1 and weight.shape[2] == side and x.shape[1] == inputs and bias.shape == (runs, outputs)
-    assert stride in (1, 2) and x.shape[0] % runs == 0
-    y: torch.Tensor = _Convolution.apply(x, weight, bias, stride, relu, precision)
+    assert stride in (1, 2) and x.shape[0] % runs == 0 and not (padded and x.requires_grad)
+    y: torch.Tensor = _Convolution.apply(x, weight, bias, stride, relu, precision, padded, rectified, masked)
     return y
 
 
@@ -117,13 +231,16 @@ class _Convolution(torch.autograd.Function):
         stride: int,
         relu: bool,
         precision: Precision,
+        padded: bool,
+        rectified: bool,
+        masked: bool,
     ) -> torch.Tensor:
         runs, side, _, inputs, outputs = weight.shape
         pictures = x.shape[0] // runs
-        height, width = x.shape[2:]
+        height, width = (size - 2 * (side // 2) * padded for size in x.shape[2:])
         y = _activations(x, runs * pictures, outputs, -(-height // stride), -(-width // stride))
         rows = pictures * y.shape[2] * y.shape[3]
-        _check_size(rows * outputs, pictures * height * width * inputs)
+        _check_size(rows * outputs, pictures * x[0].numel())
         tile = pixel_tile(outputs, inputs, side**2)
         _convolution_forward[triton.cdiv(rows, tile.rows), triton.cdiv(outputs, tile.columns), runs](
             _memory(x),
@@ -138,42 +255,42 @@ class _Convolution(torch.autograd.Function):
             SIDE=side,
             STRIDE=stride,
             RELU=relu,
-            PRECISION=_product(precision),
-            ROWS=tile.rows,
-            COLUMNS=tile.columns,
-            DEPTH=tile.depth,
+            PADDED=padded,
+            PRECISION=precision,
             FLAT=tile.flat,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
+            **tile.launch(),
         )
-        ctx.save_for_backward(x, weight, *([y] if relu else []))
-        ctx.settings = stride, relu, precision
+        ctx.save_for_backward(x, weight, *([y] if relu and not masked else []))
+        ctx.settings = stride, precision, padded, rectified
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, *ys = ctx.saved_tensors
-        stride, relu, precision = ctx.settings
-        memory = _memory(gradient)
-        y = _memory(ys[0]) if relu else memory  # without ReLU the kernels do not read it
+        stride, precision, padded, rectified = ctx.settings
+        memory = _memory(_cut_off(gradient, *ys))
         x_gradient = weight_gradient = bias_gradient = None
         if ctx.needs_input_grad[0]:
-            x_gradient = _input_gradient(memory, y, x, weight, stride, relu, precision)
+            x_gradient = _input_gradient(memory, x, weight, stride, rectified, precision)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            weight_gradient, bias_gradient = _weight_gradient(memory, y, x, weight, stride, relu, precision)
-        return x_gradient, weight_gradient, bias_gradient, None, None, None
+            weight_gradient, bias_gradient = _weight_gradient(memory, x, weight, stride, precision, padded)
+        return x_gradient, weight_gradient, bias_gradient, *[None] * 6
+
+
+def _cut_off(gradient: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+    """The gradient of what a ReLU was given, where it left `y`; a NaN there lets it pass."""
+    return gradient if y is None else torch.ops.aten.threshold_backward(gradient, y, 0)
 
 
 def _input_gradient(
     gradient: torch.Tensor,
-    y: torch.Tensor,
     x: torch.Tensor,
     weight: torch.Tensor,
     stride: int,
-    relu: bool,
+    rectified: bool,
     precision: Precision,
 ) -> torch.Tensor:
-    """Gradient of `x`; `gradient` and `y` are `[runs x pictures, height, width, outputs]`, contiguous."""
+    """Gradient of `x`; `gradient` is `[runs x pictures, height, width, outputs]`, contiguous."""
     runs, side, _, inputs, outputs = weight.shape
     pictures, (height, width) = x.shape[0] // runs, x.shape[2:]
     x_gradient = _activations(x, *x.shape)
@@ -181,7 +298,7 @@ def _input_gradient(
     tile = pixel_tile(inputs, outputs, (-(-side // stride)) ** 2)
     _convolution_input[triton.cdiv(rows, tile.rows) * stride**2, triton.cdiv(inputs, tile.columns), runs](
         gradient,
-        y,
+        _memory(x),
         weight.contiguous(),
         x_gradient,
         pictures,
@@ -191,35 +308,33 @@ def _input_gradient(
         OUTPUTS=outputs,
         SIDE=side,
         STRIDE=stride,
-        RELU=relu,
-        PRECISION=_product(precision),
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        DEPTH=tile.depth,
+        RECTIFIED=rectified,
+        PRECISION=precision,
         FLAT=tile.flat,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.launch(),
     )
     return x_gradient
 
 
 def _weight_gradient(
     gradient: torch.Tensor,
-    y: torch.Tensor,
     x: torch.Tensor,
     weight: torch.Tensor,
     stride: int,
-    relu: bool,
     precision: Precision,
+    padded: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of weights and biases; `gradient` and `y` are `[runs x pictures, height, width, outputs]`, contiguous.
+    """Gradients of weights and biases; `gradient` and `y` are `[runs pictures, height, width, outputs]`, contiguous.
 
-    Many pixels are split into parts of equal size, whose sums are then added in their order.
+    Many pixels are split into parts, whose sums are then added in their order.
     """
     runs, side, _, inputs, outputs = weight.shape
-    rows = gradient.shape[0] // runs * gradient.shape[1] * gradient.shape[2]
-    steps = triton.cdiv(triton.cdiv(rows, triton.cdiv(rows, SPLIT_PIXELS)), PIXELS_PER_STEP)
-    splits = triton.cdiv(rows, steps * PIXELS_PER_STEP)
+    pictures = x.shape[0] // runs
+    height, width = (size - 2 * (side // 2) * padded for size in x.shape[2:])
+    group, blocks = pixel_blocks(gradient.shape[1] * gradient.shape[2], pictures)
+    groups = triton.cdiv(pictures, group)
+    blocks_each = max(1, SPLIT_PIXELS // (groups * PIXELS_PER_STEP))
+    splits = triton.cdiv(blocks, blocks_each)
     weight_gradient = torch.empty_like(weight, memory_format=torch.contiguous_format)
     bias_gradient = weight.new_empty(runs, outputs)
     weights = side**2 * inputs * outputs
@@ -228,33 +343,28 @@ def _weight_gradient(
         weight_parts = weight.new_empty(runs, splits, weights + outputs)
         bias_parts = weight_parts[..., weights:]
         weight_step = bias_step = weights + outputs
-    tile = weight_tile(outputs, inputs, side**2)
-    columns = triton.cdiv(outputs, tile.columns)
-    _convolution_weight[triton.cdiv(side**2 * inputs, tile.rows), columns * splits, runs](
+    tile = weight_tile(outputs, side**2 * inputs)
+    rows = triton.cdiv(outputs, tile.rows)
+    _convolution_weight[triton.cdiv(side**2 * inputs, tile.columns), rows * splits, runs](
         gradient,
-        y,
         _memory(x),
         weight_parts,
         bias_parts,
         weight_step,
         bias_step,
-        gradient.shape[0] // runs,
-        splits,
-        steps,
-        HEIGHT=x.shape[2],
-        WIDTH=x.shape[3],
+        PICTURES=pictures,
+        GROUP=group,
+        BLOCKS=blocks,
+        BLOCKS_EACH=blocks_each,
+        HEIGHT=height,
+        WIDTH=width,
         INPUTS=inputs,
         OUTPUTS=outputs,
         SIDE=side,
         STRIDE=stride,
-        RELU=relu,
-        PRECISION=_product(precision),
-        ROWS=tile.rows,
-        COLUMNS=tile.columns,
-        DEPTH=tile.depth,
-        FLAT=tile.flat,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        PADDED=padded,
+        PRECISION=precision,
+        **tile.launch(),
     )
     if splits > 1:
         _add_parts[triton.cdiv(weights + outputs, BLOCK), runs](
@@ -263,21 +373,18 @@ def _weight_gradient(
     return weight_gradient, bias_gradient
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _multiply_add(a: tl.tensor, b: tl.tensor, total: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
-    """`total + a @ b`."""
-    if PRECISION == "bfloat16":
-        return tl.dot(a.to(tl.bfloat16), b.to(tl.bfloat16), total)
-    elif PRECISION == "rounded":
-        return tl.dot(a.to(tl.bfloat16).to(tl.float32), b.to(tl.bfloat16).to(tl.float32), total)
-    else:
-        return tl.dot(a, b, total, input_precision=PRECISION)
+def pixel_blocks(pixels: int, pictures: int) -> tuple[int, int]:
+    """How many pictures of so many pixels are cut into blocks of `PIXELS_PER_STEP` together, and into how many blocks.
 
+    A block's pixels lie at the same places in every group of pictures; to work out where costs about half as much as
+    to multiply them. Groups share that, and leave more or fewer pixels of their last block over.
+    """
 
-def _product(precision: Precision) -> str:
-    """How `_multiply_add` multiplies. The interpreter cannot multiply bfloat16: it rounds and multiplies float32."""
-    interpreted = not isinstance(_multiply_add, triton.runtime.JITFunction)
-    return {"float32": "tf32x3", "tf32": "tf32", "bfloat16": "rounded" if interpreted else "bfloat16"}[precision]
+    def blocks(group: int) -> int:
+        return -(-group * pixels // PIXELS_PER_STEP)
+
+    group = min((2**power for power in range(6)), key=lambda each: blocks(each) * (-(-pictures // each) + 0.5))
+    return group, blocks(group)
 
 
 @triton.jit(do_not_specialize=["pictures"])  # type: ignore[untyped-decorator]
@@ -294,6 +401,7 @@ def _convolution_forward(
     SIDE: tl.constexpr,
     STRIDE: tl.constexpr,
     RELU: tl.constexpr,
+    PADDED: tl.constexpr,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -309,24 +417,32 @@ def _convolution_forward(
     pixels = pictures * (OUT_HEIGHT * OUT_WIDTH)
     pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     output = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    x += run * pictures * (HEIGHT * WIDTH * INPUTS)
     weight += run * (TERMS * OUTPUTS)
     y += run * pixels * OUTPUTS
+    LINE: tl.constexpr = WIDTH + 2 * (SIDE // 2) * PADDED
+    LINES: tl.constexpr = HEIGHT + 2 * (SIDE // 2) * PADDED
+    x += run * pictures * (LINES * LINE * INPUTS)
     # Where each pixel's window starts: its first row and column, and the address of its first number.
-    row = pixel // OUT_WIDTH % OUT_HEIGHT * STRIDE - SIDE // 2
-    column = pixel % OUT_WIDTH * STRIDE - SIDE // 2
-    start = ((pixel // (OUT_HEIGHT * OUT_WIDTH) * HEIGHT + row) * WIDTH + column) * INPUTS
+    place = tl.minimum(pixel, pixels - 1) if PADDED else pixel
+    row = place // OUT_WIDTH % OUT_HEIGHT * STRIDE - SIDE // 2 * (1 - PADDED)
+    column = place % OUT_WIDTH * STRIDE - SIDE // 2 * (1 - PADDED)
+    start = ((place // (OUT_HEIGHT * OUT_WIDTH) * LINES + row) * LINE + column) * INPUTS
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for block in range(BLOCKS):
         term = block * DEPTH + tl.arange(0, DEPTH)  # tap * INPUTS + input
-        tap = term[None, :] // INPUTS if FLAT else block * DEPTH // INPUTS
-        tap_row = tap // SIDE
-        tap_column = tap % SIDE
-        r = row[:, None] + tap_row
-        c = column[:, None] + tap_column
-        inside = (r >= 0) & (r < HEIGHT) & (c >= 0) & (c < WIDTH) & (pixel < pixels)[:, None]
-        offset = start[:, None] + (tap_row * WIDTH + tap_column - tap) * INPUTS + term[None, :]
-        a = tl.load(x + offset, mask=inside & (term < TERMS)[None, :], other=0.0)
+        if PADDED:  # numbers behind the last term meet weights of zero, those of pixels behind the last are not kept
+            near = tl.minimum(term, TERMS - 1)
+            tap = near // INPUTS
+            a = tl.load(x + (start[:, None] + ((tap // SIDE * LINE + tap % SIDE - tap) * INPUTS + near)[None, :]))
+        else:
+            tap = term[None, :] // INPUTS if FLAT else block * DEPTH // INPUTS
+            tap_row = tap // SIDE
+            tap_column = tap % SIDE
+            r = row[:, None] + tap_row
+            c = column[:, None] + tap_column
+            inside = (r >= 0) & (r < HEIGHT) & (c >= 0) & (c < WIDTH) & (pixel < pixels)[:, None]
+            offset = start[:, None] + (tap_row * WIDTH + tap_column - tap) * INPUTS + term[None, :]
+            a = tl.load(x + offset, mask=inside & (term < TERMS)[None, :], other=0.0)
         kept = (term < TERMS)[:, None] & (output < OUTPUTS)[None, :]
         b = tl.load(weight + term[:, None] * OUTPUTS + output[None, :], mask=kept, other=0.0)
         total = _multiply_add(a, b, total, PRECISION)
@@ -340,7 +456,7 @@ def _convolution_forward(
 @triton.jit(do_not_specialize=["pictures"])  # type: ignore[untyped-decorator]
 def _convolution_input(
     gradient: tl.tensor,
-    y: tl.tensor,
+    x: tl.tensor,
     weight: tl.tensor,
     x_gradient: tl.tensor,
     pictures: tl.tensor,
@@ -350,7 +466,7 @@ def _convolution_input(
     OUTPUTS: tl.constexpr,
     SIDE: tl.constexpr,
     STRIDE: tl.constexpr,
-    RELU: tl.constexpr,
+    RECTIFIED: tl.constexpr,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -371,24 +487,21 @@ def _convolution_input(
     parity = tl.program_id(0) % (STRIDE * STRIDE)
     parity_row = parity // STRIDE
     parity_column = parity % STRIDE
-    height = (HEIGHT - parity_row + STRIDE - 1) // STRIDE
-    width = (WIDTH - parity_column + STRIDE - 1) // STRIDE
-    pixels = pictures * height * width
+    pixels = pictures * (OUT_HEIGHT * OUT_WIDTH)  # as of the first parity; others may lack the last row or column
     first_pixel = tl.program_id(0) // (STRIDE * STRIDE) * ROWS
     pixel = first_pixel + tl.arange(0, ROWS)
     channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     weight += run * (SIDE * SIDE * INPUTS * OUTPUTS)
     gradient += run * pictures * (OUT_HEIGHT * OUT_WIDTH * OUTPUTS)
-    y += run * pictures * (OUT_HEIGHT * OUT_WIDTH * OUTPUTS)
     x_gradient += run * pictures * (HEIGHT * WIDTH * INPUTS)
     first_row = (parity_row + SIDE // 2) % STRIDE
     first_column = (parity_column + SIDE // 2) % STRIDE
     rows = (SIDE - first_row + STRIDE - 1) // STRIDE
     columns = (SIDE - first_column + STRIDE - 1) // STRIDE
     terms = tl.where(first_pixel < pixels, rows * columns * OUTPUTS, 0)  # a tile without pixels sums nothing
-    picture = pixel // (height * width)
-    pixel_row = pixel // width % height
-    pixel_column = pixel % width
+    picture = pixel // (OUT_HEIGHT * OUT_WIDTH)
+    pixel_row = pixel // OUT_WIDTH % OUT_HEIGHT
+    pixel_column = pixel % OUT_WIDTH
     # The output pixel that the first of the taps links with each input pixel; further taps lead back from there.
     out_row = pixel_row + (parity_row + SIDE // 2 - first_row) // STRIDE
     out_column = pixel_column + (parity_column + SIDE // 2 - first_column) // STRIDE
@@ -408,8 +521,6 @@ def _convolution_input(
         output = term - tap * OUTPUTS
         offset = start[:, None] + (output - (tap_row * OUT_WIDTH + tap_column) * OUTPUTS)[None, :]
         a = tl.load(gradient + offset, mask=inside, other=0.0)
-        if RELU:
-            a = tl.where(tl.load(y + offset, mask=inside, other=0.0) <= 0, 0.0, a)
         weight_tap = (first_row + STRIDE * tap_row) * SIDE + first_column + STRIDE * tap_column
         kept = (term < terms)[:, None] & (channel < INPUTS)[None, :]
         offset = (weight_tap * (INPUTS * OUTPUTS) + output)[:, None] + channel[None, :] * OUTPUTS
@@ -418,78 +529,94 @@ def _convolution_input(
     in_row = pixel_row * STRIDE + parity_row
     in_column = pixel_column * STRIDE + parity_column
     offset = ((picture * HEIGHT + in_row) * WIDTH + in_column) * INPUTS
-    kept = (pixel < pixels)[:, None] & (channel < INPUTS)[None, :]
+    kept = (pixel < pixels) & (in_row < HEIGHT) & (in_column < WIDTH)
+    kept = kept[:, None] & (channel < INPUTS)[None, :]
+    if RECTIFIED:
+        there = x + run * pictures * (HEIGHT * WIDTH * INPUTS) + offset[:, None] + channel[None, :]
+        total = tl.where(tl.load(there, mask=kept, other=0.0) <= 0, 0.0, total)
     tl.store(x_gradient + offset[:, None] + channel[None, :], total, mask=kept)
 
 
-@triton.jit(do_not_specialize=["pictures", "splits", "steps"])  # type: ignore[untyped-decorator]
+@triton.jit  # type: ignore[untyped-decorator]
 def _convolution_weight(
     gradient: tl.tensor,
-    y: tl.tensor,
     x: tl.tensor,
     weight_parts: tl.tensor,
     bias_parts: tl.tensor,
     weight_step: tl.tensor,
     bias_step: tl.tensor,
-    pictures: tl.tensor,
-    splits: tl.tensor,
-    steps: tl.tensor,
+    PICTURES: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCKS: tl.constexpr,
+    BLOCKS_EACH: tl.constexpr,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
     INPUTS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     SIDE: tl.constexpr,
     STRIDE: tl.constexpr,
-    RELU: tl.constexpr,
+    PADDED: tl.constexpr,
     PRECISION: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
-    FLAT: tl.constexpr,
 ) -> None:
-    """One tile of (taps x inputs) x filters of one run, summed over one split of the output's pixels.
+    """One tile of filters x (taps x inputs) of one run, summed over one split of the output's pixels.
 
-    The programs of the first taps sum the gradient itself too, in float32: the gradient of the biases.
+    Pictures come in groups, and the pixels of a group in blocks: see `pixel_blocks`. The programs of the first taps sum
+    the gradient itself too, in float32: the gradient of the biases.
     """
     OUT_HEIGHT: tl.constexpr = (HEIGHT + STRIDE - 1) // STRIDE
     OUT_WIDTH: tl.constexpr = (WIDTH + STRIDE - 1) // STRIDE
+    OUT_PIXELS: tl.constexpr = OUT_HEIGHT * OUT_WIDTH
     TERMS: tl.constexpr = SIDE * SIDE * INPUTS
+    SPLITS: tl.constexpr = (BLOCKS + BLOCKS_EACH - 1) // BLOCKS_EACH
     run = tl.program_id(2).to(tl.int64)
-    split = tl.program_id(1) % splits
-    pixels = pictures * (OUT_HEIGHT * OUT_WIDTH)
-    first_term = tl.program_id(0) * ROWS
-    term = first_term + tl.arange(0, ROWS)  # tap * INPUTS + input
-    output = tl.program_id(1) // splits * COLUMNS + tl.arange(0, COLUMNS)
-    gradient += run * pixels * OUTPUTS
-    y += run * pixels * OUTPUTS
-    x += run * pictures * (HEIGHT * WIDTH * INPUTS)
-    tap = term[:, None] // INPUTS if FLAT else first_term // INPUTS
-    tap_row = tap // SIDE - SIDE // 2
-    tap_column = tap % SIDE - SIDE // 2
-    reach = (tap_row * WIDTH + tap_column - tap) * INPUTS + term[:, None]
+    split = tl.program_id(1) % SPLITS
+    first_term = tl.program_id(0) * COLUMNS
+    term = first_term + tl.arange(0, COLUMNS)  # tap * INPUTS + input
+    output = tl.program_id(1) // SPLITS * ROWS + tl.arange(0, ROWS)
+    gradient += run * (PICTURES * OUT_PIXELS * OUTPUTS)
+    LINE: tl.constexpr = WIDTH + 2 * (SIDE // 2) * PADDED
+    LINES: tl.constexpr = HEIGHT + 2 * (SIDE // 2) * PADDED
+    x += run * (PICTURES * LINES * LINE * INPUTS)
+    near = tl.minimum(term, TERMS - 1) if PADDED else term  # what the terms behind the last give is not kept
+    tap = near // INPUTS
+    tap_row = tap // SIDE - SIDE // 2 * (1 - PADDED)
+    tap_column = tap % SIDE - SIDE // 2 * (1 - PADDED)
+    reach = (tap_row * LINE + tap_column - tap) * INPUTS + near
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
-    bias_total = tl.zeros([DEPTH, COLUMNS], tl.float32)
-    for step in range(steps):
-        pixel = (split * steps + step) * DEPTH + tl.arange(0, DEPTH)
-        row = pixel // OUT_WIDTH % OUT_HEIGHT * STRIDE
-        column = pixel % OUT_WIDTH * STRIDE
-        start = ((pixel // (OUT_HEIGHT * OUT_WIDTH) * HEIGHT + row) * WIDTH + column) * INPUTS
-        r = row[None, :] + tap_row
-        c = column[None, :] + tap_column
-        inside = (r >= 0) & (r < HEIGHT) & (c >= 0) & (c < WIDTH) & (pixel < pixels)[None, :]
-        a = tl.load(x + (start[None, :] + reach), mask=inside & (term < TERMS)[:, None], other=0.0)
-        kept = (pixel < pixels)[:, None] & (output < OUTPUTS)[None, :]
-        offset = pixel[:, None] * OUTPUTS + output[None, :]
-        b = tl.load(gradient + offset, mask=kept, other=0.0)
-        if RELU:
-            b = tl.where(tl.load(y + offset, mask=kept, other=0.0) <= 0, 0.0, b)
-        total = _multiply_add(a, b, total, PRECISION)
-        bias_total += b
-    part = run * splits + split
-    kept = (term < TERMS)[:, None] & (output < OUTPUTS)[None, :]
-    tl.store(weight_parts + part * weight_step + (term[:, None] * OUTPUTS + output[None, :]), total, mask=kept)
+    bias_total = tl.zeros([ROWS, DEPTH], tl.float32)
+    for block in range(split * BLOCKS_EACH, min((split + 1) * BLOCKS_EACH, BLOCKS)):
+        pixel = block * DEPTH + tl.arange(0, DEPTH)  # within a group
+        there = pixel < GROUP * OUT_PIXELS
+        place = tl.minimum(pixel, GROUP * OUT_PIXELS - 1)
+        picture = place // OUT_PIXELS
+        row = place // OUT_WIDTH % OUT_HEIGHT * STRIDE
+        column = place % OUT_WIDTH * STRIDE
+        from_output = output[:, None] + place[None, :] * OUTPUTS
+        from_input = (((picture * LINES + row) * LINE + column) * INPUTS)[:, None] + reach[None, :]
+        r = row[:, None] + tap_row[None, :]
+        c = column[:, None] + tap_column[None, :]
+        inside = (r >= 0) & (r < HEIGHT) & (c >= 0) & (c < WIDTH) & (term < TERMS)[None, :]
+        for first in range(0, PICTURES, GROUP):
+            real = there & (first + picture < PICTURES)
+            kept = (output < OUTPUTS)[:, None] & real[None, :]
+            offset = from_output + first * (OUT_PIXELS * OUTPUTS)
+            a = tl.load(gradient + offset, mask=kept, other=0.0)
+            offset = from_input + first * (LINES * LINE * INPUTS)
+            if PADDED and PICTURES % GROUP == 0:
+                b = tl.load(x + offset)
+            else:
+                kept = real[:, None] & (PADDED | inside)
+                b = tl.load(x + offset, mask=kept, other=0.0)
+            total = _multiply_add(a, b, total, PRECISION)
+            bias_total += a
+    part = run * SPLITS + split
+    kept = (output < OUTPUTS)[:, None] & (term < TERMS)[None, :]
+    tl.store(weight_parts + part * weight_step + (term[None, :] * OUTPUTS + output[:, None]), total, mask=kept)
     if first_term == 0:
-        tl.store(bias_parts + part * bias_step + output, tl.sum(bias_total, 0), mask=output < OUTPUTS)
+        tl.store(bias_parts + part * bias_step + output, tl.sum(bias_total, 1), mask=output < OUTPUTS)
 
 
 @triton.jit(do_not_specialize=["splits"])  # type: ignore[untyped-decorator]
@@ -512,6 +639,232 @@ def _add_parts(
     tl.store(weight_gradient + run * WEIGHTS + index, total, mask=index < WEIGHTS)
     of_bias = (index >= WEIGHTS) & (index < WEIGHTS + OUTPUTS)
     tl.store(bias_gradient + run * OUTPUTS + (index - WEIGHTS), total, mask=of_bias)
+
+
+# Linear layers
+
+
+@dataclass(frozen=True)
+class SgdStep:
+    """What a step of torch.optim.SGD needs beside the gradient: see `sgd`."""
+
+    velocity: torch.Tensor | None
+    rate: torch.Tensor
+    momentum: torch.Tensor
+    decay: torch.Tensor
+
+
+def linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    relu: bool,
+    precision: Precision,
+    *,
+    rectified: bool = False,
+    masked: bool = False,
+    step: SgdStep | None = None,
+) -> torch.Tensor:
+    """Every run's `[pictures, inputs]` times its own weights, plus its biases, through ReLU if `relu`.
+
+    `x` is `[runs, pictures, inputs]`, `weight` `[runs, inputs, units]`, `bias` `[runs, units]`; inputs and units are
+    multiples of 16. Precision, `rectified` and `masked` are as in `convolution`. With a `step`, the backward pass takes
+    it: it changes the weights in place, once it has used them, and gives them no gradient.
+    """
+    runs, inputs, units = weight.shape
+    assert x.dtype == weight.dtype == bias.dtype == torch.float32 and weight.is_contiguous()
+    assert inputs % 16 == 0 and units % 16 == 0 and bias.shape == (runs, units)
+    assert x.dim() == 3 and x.shape[0] == runs and x.shape[2] == inputs
+    y: torch.Tensor = _Linear.apply(x, weight, bias, relu, precision, rectified, masked, step)
+    return y
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        relu: bool,
+        precision: Precision,
+        rectified: bool,
+        masked: bool,
+        step: SgdStep | None,
+    ) -> torch.Tensor:
+        runs, inputs, units = weight.shape
+        x = x.contiguous()
+        pictures = x.shape[1]
+        _check_size(pictures * max(inputs, units), inputs * units)
+        y = x.new_empty(runs, pictures, units)
+        tile = Tile(_rows(pictures), _dividing(units), _dividing(inputs, 32))
+        _linear_forward[units // tile.columns, triton.cdiv(pictures, tile.rows), runs](
+            x,
+            weight,
+            bias.contiguous(),
+            y,
+            pictures,
+            INPUTS=inputs,
+            UNITS=units,
+            RELU=relu,
+            PRECISION=precision,
+            **tile.launch(),
+        )
+        # Not by save_for_backward, which would take a step in place for somebody's mistake.
+        ctx.weight, ctx.step = weight, step
+        ctx.save_for_backward(x, *([y] if relu and not masked else []))
+        ctx.settings = precision, rectified
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, *ys = ctx.saved_tensors
+        weight, step = ctx.weight, ctx.step
+        precision, rectified = ctx.settings
+        gradient = _cut_off(gradient, *ys).contiguous()
+        runs, pictures, inputs = x.shape
+        units = weight.shape[2]
+        shape = {"INPUTS": inputs, "UNITS": units, "PRECISION": precision}
+        x_gradient = weight_gradient = None
+        if ctx.needs_input_grad[0]:
+            x_gradient = torch.empty_like(x)
+            tile = Tile(_rows(pictures), _dividing(inputs), _dividing(units, 32))
+            _linear_input[inputs // tile.columns, triton.cdiv(pictures, tile.rows), runs](
+                gradient, weight, x, x_gradient, pictures, RECTIFIED=rectified, **shape, **tile.launch()
+            )
+        if step is None:
+            weight_gradient = torch.empty_like(weight)
+            target = weight_gradient, None, None, None, None
+        else:
+            target = weight, step.velocity, step.rate, step.momentum, step.decay
+        bias_gradient = gradient.new_empty(runs, units)
+        tile = Tile(_dividing(inputs), _dividing(units), 16 if pictures <= 16 else 32)
+        _linear_weight[inputs // tile.rows, units // tile.columns, runs](
+            gradient, x, bias_gradient, *target, PICTURES=pictures, **shape, **tile.launch()
+        )
+        return x_gradient, weight_gradient, bias_gradient, *[None] * 5
+
+
+def _rows(pictures: int) -> int:
+    return 16 if pictures <= 16 else 32 if pictures <= 32 else 64
+
+
+def _dividing(count: int, most: int = 64) -> int:
+    """The widest tile that a multiple of 16 falls into without a rest."""
+    return next(size for size in (64, 32, 16) if size <= most and count % size == 0)
+
+
+@triton.jit(do_not_specialize=["pictures"])  # type: ignore[untyped-decorator]
+def _linear_forward(
+    x: tl.tensor,
+    weight: tl.tensor,
+    bias: tl.tensor,
+    y: tl.tensor,
+    pictures: tl.tensor,
+    INPUTS: tl.constexpr,
+    UNITS: tl.constexpr,
+    RELU: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+) -> None:
+    """One tile of pictures x units, of one run."""
+    run = tl.program_id(2).to(tl.int64)
+    unit = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    picture = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    real = (picture < pictures)[:, None]
+    x += run * pictures * INPUTS
+    weight += run * (INPUTS * UNITS)
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for first in range(0, INPUTS, DEPTH):
+        term = first + tl.arange(0, DEPTH)
+        a = tl.load(x + (picture[:, None] * INPUTS + term[None, :]), mask=real, other=0.0)
+        b = tl.load(weight + (term[:, None] * UNITS + unit[None, :]))
+        total = _multiply_add(a, b, total, PRECISION)
+    total += tl.load(bias + run * UNITS + unit)[None, :]
+    if RELU:
+        total = tl.where(total < 0, 0.0, total)  # not a maximum: NaN stays NaN
+    tl.store(y + run * pictures * UNITS + (picture[:, None] * UNITS + unit[None, :]), total, mask=real)
+
+
+@triton.jit(do_not_specialize=["pictures"])  # type: ignore[untyped-decorator]
+def _linear_input(
+    gradient: tl.tensor,
+    weight: tl.tensor,
+    x: tl.tensor,
+    x_gradient: tl.tensor,
+    pictures: tl.tensor,
+    RECTIFIED: tl.constexpr,
+    INPUTS: tl.constexpr,
+    UNITS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+) -> None:
+    """One tile of pictures x inputs, of one run."""
+    run = tl.program_id(2).to(tl.int64)
+    term = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    picture = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    real = (picture < pictures)[:, None]
+    gradient += run * pictures * UNITS
+    weight += run * (INPUTS * UNITS)
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for first in range(0, UNITS, DEPTH):
+        unit = first + tl.arange(0, DEPTH)
+        a = tl.load(gradient + (picture[:, None] * UNITS + unit[None, :]), mask=real, other=0.0)
+        b = tl.load(weight + (unit[:, None] + term[None, :] * UNITS))
+        total = _multiply_add(a, b, total, PRECISION)
+    offset = run * pictures * INPUTS + (picture[:, None] * INPUTS + term[None, :])
+    if RECTIFIED:
+        total = tl.where(tl.load(x + offset, mask=real, other=0.0) <= 0, 0.0, total)
+    tl.store(x_gradient + offset, total, mask=real)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _linear_weight(
+    gradient: tl.tensor,
+    x: tl.tensor,
+    bias_gradient: tl.tensor,
+    weight: tl.tensor,
+    velocity: tl.tensor,
+    rate: tl.tensor,
+    momentum: tl.tensor,
+    decay: tl.tensor,
+    PICTURES: tl.constexpr,
+    INPUTS: tl.constexpr,
+    UNITS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+) -> None:
+    """One tile of inputs x units of one run: its gradient or, given a `rate`, the weights' step by it.
+
+    The programs of the first inputs sum the gradient itself too, in float32: the gradient of the biases.
+    """
+    run = tl.program_id(2).to(tl.int64)
+    term = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    unit = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    gradient += run * (PICTURES * UNITS)
+    x += run * (PICTURES * INPUTS)
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    bias_total = tl.zeros([DEPTH, COLUMNS], tl.float32)
+    for first in range(0, PICTURES, DEPTH):
+        picture = first + tl.arange(0, DEPTH)
+        real = picture < PICTURES
+        a = tl.load(x + (term[:, None] + picture[None, :] * INPUTS), mask=real[None, :], other=0.0)
+        b = tl.load(gradient + (picture[:, None] * UNITS + unit[None, :]), mask=real[:, None], other=0.0)
+        total = _multiply_add(a, b, total, PRECISION)
+        bias_total += b
+    offset = run * (INPUTS * UNITS) + (term[:, None] * UNITS + unit[None, :])
+    if rate is None:
+        tl.store(weight + offset, total)
+    else:
+        _sgd_step(weight, velocity, total, rate + run, momentum + run, decay + run, offset, offset >= 0)
+    if tl.program_id(0) == 0:
+        tl.store(bias_gradient + run * UNITS + unit, tl.sum(bias_total, 0))
 
 
 # Batch norm
@@ -940,19 +1293,34 @@ def _sgd(
     count: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    """A stretch of one run's numbers; the order of operations is that of torch.optim.SGD."""
+    """A stretch of one run's numbers."""
     run = tl.program_id(1).to(tl.int64)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     offset, real = run * count + index, index < count
-    p = tl.load(parameter + offset, mask=real, other=0.0)
     g = tl.load(gradient + offset, mask=real, other=0.0)
     if frozen is not None:
         g = tl.where(tl.load(frozen + run) != 0, 0.0, g)
-    g = g + tl.load(decay + run) * p
+    _sgd_step(parameter, velocity, g, rate + run, momentum + run, decay + run, offset, real)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _sgd_step(
+    parameter: tl.tensor,
+    velocity: tl.tensor,
+    g: tl.tensor,
+    rate: tl.tensor,
+    momentum: tl.tensor,
+    decay: tl.tensor,
+    offset: tl.tensor,
+    real: tl.tensor,
+) -> None:
+    """Steps by the gradient `g` where it is `real`; the order of operations is that of torch.optim.SGD."""
+    p = tl.load(parameter + offset, mask=real, other=0.0)
+    g = g + tl.load(decay) * p
     if velocity is not None:
-        g = tl.load(momentum + run) * tl.load(velocity + offset, mask=real, other=0.0) + g
+        g = tl.load(momentum) * tl.load(velocity + offset, mask=real, other=0.0) + g
         tl.store(velocity + offset, g, mask=real)
-    tl.store(parameter + offset, p - tl.load(rate + run) * g, mask=real)
+    tl.store(parameter + offset, p - tl.load(rate) * g, mask=real)
 
 
 # Memory

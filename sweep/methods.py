@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import importlib.util
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,20 @@ class Dropout:
     scale: torch.Tensor
 
 
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """A batch of every run: which stored pictures it holds, and what the run makes of their bytes.
+
+    `stored` `[n, channels, height, width]` are uint8; `places` `[runs, batch]` int64 name some of them for each run,
+    which sees a byte as `factor * byte + offset`, both `[runs, channels]`. A single row of each stands for all runs.
+    """
+
+    stored: torch.Tensor
+    places: torch.Tensor
+    factor: torch.Tensor
+    offset: torch.Tensor
+
+
 class Method:
     """How one array is computed; `runs_first` says that the axis of runs lies outside the pictures'."""
 
@@ -68,7 +82,7 @@ class Method:
 
     def __init__(self, precision: str = "float32", device: str = "cpu") -> None:
         self.precision = precision
-        self.round = _rounding(precision, device)
+        self.round = _rounding(precision)
 
     def arrange(self, weight: torch.Tensor, stride: int, size: tuple[int, int]) -> torch.Tensor:
         """Convolution weights `[runs, outputs, inputs, side, side]` as `[runs, side, side, inputs, outputs]`.
@@ -86,15 +100,58 @@ class Method:
         pixels = x.permute(0, 2, 3, 1)
         return pixels.view(runs, -1, *pixels.shape[1:])
 
+    def read(self, pictures: Pictures, padding: int) -> Any:
+        """The input of the first convolution: activations, or what its own `convolution` takes with `padding`."""
+        places = pictures.places if self.runs_first else pictures.places.T
+        # Indexing by a tensor would take several times as long as `index_select`.
+        batch = pictures.stored.index_select(0, places.flatten()).view(*places.shape, len(pictures.stored[0]), -1)
+        factor, offset = pictures.factor, pictures.offset
+        if self.runs_first:  # [networks, batch, channels, pixels]
+            factor, offset = factor[:, None], offset[:, None]
+        # Scaled first, while all pixels of a channel, which have one factor and one offset, lie side by side.
+        scaled = batch.to(factor.dtype).mul_(factor.unsqueeze(-1)).add_(offset.unsqueeze(-1)).transpose(2, 3)
+        # [networks, pictures, pixels, channels] or [pictures, pixels, networks, channels]
+        scaled = scaled.flatten(0, 1) if self.runs_first else scaled.transpose(1, 2)
+        flat = scaled.reshape(-1)  # axes of one place would keep strides of their own
+        return flat.view(len(scaled), *pictures.stored.shape[2:], -1).permute(0, 3, 1, 2)
+
     def convolution(
-        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool
+        self,
+        x: Any,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        stride: int,
+        relu: bool,
+        *,
+        rectified: bool = False,
+        masked: bool = False,
     ) -> torch.Tensor:
-        """One convolution of all runs, with its bias `[runs, outputs]` and, on request, a ReLU."""
+        """One convolution of all runs, with its bias `[runs, outputs]` and, on request, a ReLU.
+
+        `rectified` says that `x` is what the ReLU of the layer before left, `masked` that the next layer is told so:
+        where a kernel writes the gradient of `x`, it cuts it off for that ReLU, which then need not.
+        """
         raise NotImplementedError
 
-    def linear(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """`[runs, pictures, inputs]` to `[runs, pictures, units]`, a matrix product a run; both axes are padded."""
-        return self._product(x, weight, bias)
+    def linear(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        relu: bool = False,
+        *,
+        rectified: bool = False,
+        masked: bool = False,
+        step: Any = None,
+    ) -> torch.Tensor:
+        """`[runs, pictures, inputs]` to `[runs, pictures, units]`, a matrix product a run; both axes are padded.
+
+        `rectified` and `masked` are those of `convolution`. Kernels take the `step` of an optimizer, if one is given,
+        in the backward pass.
+        """
+        assert step is None
+        y = self._product(x, weight, bias)
+        return torch.relu_(y) if relu else y
 
     def _product(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """`[runs, rows, inputs]` times `[runs, inputs, units]`, with a bias `[runs, units]`."""
@@ -148,7 +205,7 @@ class Grouped(Method):
         return pixels.view(*pixels.shape[:3], runs, -1).permute(3, 0, 1, 2, 4)
 
     def convolution(
-        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool
+        self, x: Any, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool, **flags: bool
     ) -> torch.Tensor:
         height, width = x.shape[2:]
         runs, side, _, inputs, outputs = weight.shape
@@ -193,7 +250,7 @@ class Im2col(Method):
     name = "im2col"
 
     def convolution(
-        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool
+        self, x: Any, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool, **flags: bool
     ) -> torch.Tensor:
         runs, side, _, _, outputs = weight.shape
         padding = side // 2
@@ -211,6 +268,12 @@ class Im2col(Method):
         return y.view(runs * count, height, width, outputs).permute(0, 3, 1, 2)
 
 
+class _Padded(NamedTuple):
+    """Activations with the zeros around them that the first convolution wants."""
+
+    pixels: torch.Tensor
+
+
 class Triton(Method):
     """Our own kernels: the GPU's main way."""
 
@@ -222,10 +285,22 @@ class Triton(Method):
 
         self.kernels = kernels
 
+    def read(self, pictures: Pictures, padding: int) -> Any:
+        parts = pictures.stored, pictures.places, pictures.factor, pictures.offset
+        return _Padded(self.kernels.gathered(*parts, padding))
+
     def convolution(
-        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool
+        self, x: Any, weight: torch.Tensor, bias: torch.Tensor, stride: int, relu: bool, **flags: bool
     ) -> torch.Tensor:
-        y: torch.Tensor = self.kernels.convolution(x, weight, bias, stride, relu, self.precision)
+        padded = isinstance(x, _Padded)
+        x, precision = x.pixels if padded else x, self.precision
+        y: torch.Tensor = self.kernels.convolution(x, weight, bias, stride, relu, precision, padded=padded, **flags)
+        return y
+
+    def linear(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, relu: bool = False, **settings: Any
+    ) -> torch.Tensor:
+        y: torch.Tensor = self.kernels.linear(x, weight, bias, relu, self.precision, **settings)
         return y
 
     def batch_norm(self, x: torch.Tensor, norm: BatchNorm, training: bool, relu: bool) -> torch.Tensor:
@@ -273,16 +348,15 @@ def _hash(counters: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
     return words.bitwise_xor_((words >> 16).bitwise_and_(0xFFFF))
 
 
-def _rounding(precision: str, device: str) -> Rounding:
+def _rounding(precision: str) -> Rounding:
     """How operands of products are rounded before they are multiplied; sums are always those of float32.
 
-    A GPU's tensor cores round to tf32 themselves; what has been rounded to bfloat16 passes through them unchanged.
+    A GPU's tensor cores cut off what a tf32 does not hold; what has been rounded passes through them unchanged.
     """
-    if precision == "bfloat16":
-        return lambda x: _Rounded.apply(x, _to_bfloat16)
-    if precision == "tf32" and device == "cpu":
-        return lambda x: _Rounded.apply(x, _to_tf32)
-    return _same
+    if precision == "float32":
+        return _same
+    to = _to_bfloat16 if precision == "bfloat16" else _to_tf32
+    return lambda x: _Rounded.apply(x, to)
 
 
 def _same(x: torch.Tensor) -> torch.Tensor:

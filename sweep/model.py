@@ -7,6 +7,7 @@ depend on its neighbours.
 import functools
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from sweep import streams
-from sweep.methods import ALIGNMENT, BatchNorm, Dropout, Grouped, Method
+from sweep.methods import ALIGNMENT, BatchNorm, Dropout, Grouped, Method, Pictures
 from sweep.runs import Run
 from sweep.shape import Shape
 
@@ -87,39 +88,49 @@ def forward(
     method: Method,
     parameters: Tensors,
     statistics: Tensors,
-    pictures: torch.Tensor,
+    pictures: Pictures,
     training: bool,
     dropouts: Mapping[str, Dropout] | None = None,
+    steps: Mapping[str, Any] | None = None,
 ) -> torch.Tensor:
-    """Logits `[runs, pictures, classes]` of `pictures`, activations as `method` lays them out.
+    """Logits `[runs, pictures, classes]` of a batch of every run.
 
-    In training, `statistics` are updated in place; `dropouts` holds the masks of each layer, by its name.
+    In training, `statistics` are updated in place; `dropouts` holds the masks of each layer, by its name, and
+    `steps` the steps that linear layers take in the backward pass.
     """
-    x = pictures
+    x = method.read(pictures, shape.kernel_size // 2)
     runs = len(parameters["logits.bias"])
     relu, last = shape.activation == "relu", shape.depth - 1
     # Features that are a copy in another order are rectified there, since their gradient comes in that order, too; but
     # behind batch norm, whose own gradient is computed another way in that order.
     late = relu and not (method.runs_first or shape.batch_norm or shape.pools(last) or dropouts)
-    for layer in range(shape.depth):
-        weight, bias = parameters[f"conv{layer}.weight"], parameters[f"conv{layer}.bias"]
-        here = relu and not shape.batch_norm and not (late and layer == last)
-        x = method.convolution(x, weight, bias, shape.stride(layer), here)
+    rectified = False  # whether x is what the ReLU of the layer before left, and nothing came between
+    for number in range(shape.depth):
+        weight, bias = parameters[f"conv{number}.weight"], parameters[f"conv{number}.bias"]
+        here = relu and not shape.batch_norm and not (late and number == last)
+        masked = here and not shape.pools(number) and not dropouts
+        x = method.convolution(x, weight, bias, shape.stride(number), here, rectified=rectified, masked=masked)
+        rectified = masked
         if shape.batch_norm:
-            x = method.batch_norm(x, _norm(parameters, statistics, layer), training, relu)
+            x = method.batch_norm(x, _norm(parameters, statistics, number), training, relu)
         x = activation(x, shape.activation)
-        if shape.pools(layer):
+        if shape.pools(number):
             x = F.max_pool2d(x, 2) if shape.pooling == "max" else F.avg_pool2d(x, 2)
         if dropouts:
-            x = method.dropout(x, dropouts[f"conv{layer}"])
+            x = method.dropout(x, dropouts[f"conv{number}"])
     x = features(method.split(x, runs))
     x = torch.relu_(x) if late else x
-    if shape.hidden:
-        x = method.linear(x, parameters["hidden.weight"], parameters["hidden.bias"])
-        x = torch.relu_(x) if relu else activation(x, shape.activation)
-        if dropouts:
-            x = method.dropout(x, dropouts["hidden"])
-    return method.linear(x, parameters["logits.weight"], parameters["logits.bias"])[..., : shape.classes]
+    for layer, *_ in shape.layers[shape.depth :]:
+        weight, bias = parameters[f"{layer}.weight"], parameters[f"{layer}.bias"]
+        here = relu and layer == "hidden"
+        masked = here and not dropouts
+        step = steps.get(layer) if steps else None
+        x = method.linear(x, weight, bias, here, rectified=rectified, masked=masked, step=step)
+        rectified = masked
+        if layer == "hidden":
+            x = activation(x, shape.activation)
+            x = method.dropout(x, dropouts["hidden"]) if dropouts else x
+    return x[..., : shape.classes]
 
 
 def activation(x: torch.Tensor, name: str) -> torch.Tensor:

@@ -21,7 +21,7 @@ from sweep import model, plan, streams
 from sweep.checkpoint import Checkpoint, State
 from sweep.data import Batches, Data, Pool
 from sweep.machine import cores
-from sweep.methods import METHODS, Dropout, has_triton
+from sweep.methods import METHODS, Dropout, Pictures, has_triton
 from sweep.optimizers import Optimizer
 from sweep.plan import DeviceKind, MethodName
 from sweep.runs import TRAINER_VERSION, Run, program
@@ -161,7 +161,7 @@ def _train(trainer: "Trainer", tick: Callable[[int], None] | None, checkpoint: C
 
 @functools.lru_cache(maxsize=4)
 def on_device(pool: Pool, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """A pool's pictures `[n, channels, pixels]` and labels on a device.
+    """A pool's pictures `[n, channels, height, width]` and labels on a device.
 
     What was asked for last stays there from one array to the next, whatever their splits. On a CPU tensors share the
     pool's memory, be it that of all workers of a machine.
@@ -170,11 +170,11 @@ def on_device(pool: Pool, device: str) -> tuple[torch.Tensor, torch.Tensor]:
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor does anyone write
         arrays = (torch.from_numpy(np.ascontiguousarray(array)) for array in (pool.pictures, pool.labels))
         pictures, labels = (array.to(device) for array in arrays)
-    return pictures.flatten(2), labels
+    return pictures, labels
 
 
 class DeviceData:
-    """A data set on a device: pictures as uint8 `[n, channels, pixels]`, labels as int64, their split and scaling."""
+    """A data set on a device: pictures as uint8 `[n, channels, height, width]`, labels as int64, split and scaling."""
 
     def __init__(self, data: Data, device: str) -> None:
         self.pictures, self.labels = on_device(data.pool, device)
@@ -275,7 +275,8 @@ class Trainer:
         self.factor, self.offset = (
             torch.tensor(np.stack(part), dtype=dtype, device=device) for part in zip(*scalings, strict=True)
         )
-        self.same_input = len({run.input_scaling for run in self.networks}) == 1
+        scaled = np.array([run.input_scaling for run in self.networks])
+        self.scaled_alike = [torch.from_numpy(np.flatnonzero(scaled == each)) for each in np.unique(scaled)]
         self.seeds = sorted({run.seed for run in self.networks})
         seed_of = {seed: place for place, seed in enumerate(self.seeds)}
         self.seed_of_network = torch.tensor([seed_of[run.seed] for run in self.networks], device=device)
@@ -346,15 +347,30 @@ class Trainer:
         correct, loss = [], torch.zeros_like(self.loss_sum)
         for start in range(0, len(labels), size):
             wanted = labels[start : start + size].expand(networks, -1)
-            inputs = self._evaluated(pictures[start : start + size])
             right = []
             for turn in range(len(self.rows)):
-                logits = self._forward(turn, inputs, training=False)
+                logits = self._logits(turn, pictures[start : start + size])
                 right.append(logits.argmax(2) == wanted)
                 losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
                 loss[turn] += losses.view(networks, -1).double().sum(1)
             correct.append(torch.stack(right))
         return self._by_run(torch.cat(correct, dim=2)), self._by_run(loss / len(labels))
+
+    def _logits(self, turn: int, pictures: torch.Tensor) -> torch.Tensor:
+        """What every network makes of the same pictures: `[networks, pictures, classes]`."""
+        places = torch.arange(len(pictures), device=self.device)
+        if self.device != "cpu" or self.method.runs_first:
+            each = places.expand(len(self.networks), -1)
+            return self._forward(turn, Pictures(pictures, each, self.factor, self.offset), training=False)
+        # One input does for all channels of networks that scale alike. Where some scale otherwise, all are computed
+        # with that input, too: by another shape of convolution, its numbers would tell who the neighbours are.
+        logits = torch.empty(0)
+        for slots in self.scaled_alike:
+            first = slots[:1]
+            seen = Pictures(pictures, places[None], self.factor[first], self.offset[first])
+            found = self._forward(turn, seen, training=False)
+            logits = found if len(logits) == 0 else logits.index_copy(0, slots, found[slots])
+        return logits
 
     def outcomes(
         self,
@@ -487,45 +503,16 @@ class Trainer:
         self.at += 1
 
     def _forward(
-        self, turn: int, pictures: torch.Tensor, training: bool, dropouts: dict[str, Dropout] | None = None
+        self, turn: int, pictures: Pictures, training: bool, dropouts: dict[str, Dropout] | None = None
     ) -> torch.Tensor:
         parameters = self.parameters if turn == 0 else {**self.parameters, **self.absent}
         return model.forward(self.shape, self.method, parameters, self.statistics, pictures, training, dropouts)
 
-    def _batch(self, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The batch at this place of the block: pictures as activations, and labels `[networks, batch]`."""
-        chosen = self.order.index_select(0, place).squeeze(0).index_select(1, self.seed_of_network)
-        pictures, labels = self.data.pictures, self.data.labels
-        if self.method.runs_first:
-            chosen = chosen.T
-        # Indexing by a tensor would take several times as long as `index_select`.
-        batch = pictures.index_select(0, chosen.flatten()).view(*chosen.shape, *pictures.shape[1:])
-        wanted = labels.index_select(0, chosen.flatten()).view(chosen.shape)
-        if self.method.runs_first:  # [networks, batch, channels, pixels]
-            return self._scaled(batch, self.factor[:, None], self.offset[:, None]), wanted
-        return self._scaled(batch, self.factor, self.offset), wanted.T
-
-    def _evaluated(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Pictures of an evaluation as activations: where runs scale alike, one input does for all their channels."""
-        networks = len(self.networks)
-        if self.method.runs_first:
-            return self._scaled(pictures.expand(networks, -1, -1, -1), self.factor[:, None], self.offset[:, None])
-        # A GPU would take another way for one input, with other bits: what neighbours scale by must not be seen.
-        copies = 1 if self.same_input and self.device == "cpu" else networks
-        batch = pictures.unsqueeze(1).expand(-1, copies, -1, -1)
-        return self._scaled(batch, self.factor[:copies], self.offset[:copies])
-
-    def _scaled(self, batch: torch.Tensor, factor: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-        """Bytes `[…, channels, pixels]`, networks before or behind pictures as activations have them, as activations.
-
-        Scaled first, while all pixels of a channel, which have one factor and one offset, lie side by side.
-        """
-        scaled = batch.to(self.dtype, memory_format=torch.contiguous_format)
-        scaled = scaled.mul_(factor.unsqueeze(-1)).add_(offset.unsqueeze(-1)).transpose(2, 3)
-        # [networks, pictures, pixels, channels] or [pictures, pixels, networks, channels]
-        scaled = scaled.flatten(0, 1) if self.method.runs_first else scaled.transpose(1, 2)
-        flat = scaled.reshape(-1)  # axes of one place would keep strides of their own
-        return flat.view(len(scaled), self.shape.height, self.shape.width, -1).permute(0, 3, 1, 2)
+    def _batch(self, place: torch.Tensor) -> tuple[Pictures, torch.Tensor]:
+        """The batch at this place of the block: every network's pictures, and labels `[networks, batch]`."""
+        places = self.order.index_select(0, place).squeeze(0).index_select(1, self.seed_of_network).T.contiguous()
+        labels = self.data.labels.index_select(0, places.flatten()).view(places.shape)
+        return Pictures(self.data.pictures, places, self.factor, self.offset), labels
 
     def _draw_block(self) -> None:
         """Puts the batches and the masks' states of the block of steps that contains the next one on the device.

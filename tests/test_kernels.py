@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
-# Relative errors: rounding of float32; TF32 keeps 11 bits of a factor, bfloat16 8. The interpreter multiplies float32
-# instead of TF32, and cuts bfloat16 off where a GPU rounds.
+# Relative errors: rounding of float32; TF32 keeps 11 bits of a factor, bfloat16 8, which the interpreter cuts off where
+# a GPU rounds.
 TOLERANCE: dict[kernels.Precision, float] = {"float32": 1e-5, "tf32": 2e-3, "bfloat16": 2e-2}
 
 
@@ -159,6 +159,40 @@ def test_coarser_products_are_close(case: Case, precision: kernels.Precision) ->
     case.check(precision)
 
 
+@pytest.mark.parametrize("size", [(5, 16, 16), (16, 784, 64), (20, 80, 32), (40, 32, 112), (1, 64, 16)], ids=str)
+def test_float32_products_are_as_exact_as_float32_and_tf32_products_those_of_rounded_factors(
+    size: tuple[int, int, int],
+) -> None:
+    pictures, inputs, units = size
+    x, weight, gradient = drawn(2, pictures, inputs), drawn(2, inputs, units, seed=1), drawn(2, pictures, units, seed=2)
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    bias = drawn(2, units, seed=3).requires_grad_()
+    for precision, to, tolerance in [("float32", lambda part: part, 1e-6), ("tf32", nearest_tf32, 1e-6)]:
+        y = kernels.linear(x, weight, bias, False, precision)
+        found = [y.detach(), *torch.autograd.grad(y, [x, weight, bias], gradient)]
+        a, b, g = (to(part.detach()).double() for part in (x, weight, gradient))
+        wanted = [a @ b + bias.detach().double()[:, None], g @ b.mT, a.mT @ g, gradient.double().sum(1)]
+        for part, exact in zip(found, wanted, strict=True):
+            assert_close(part, exact, tolerance)
+
+
+def nearest_tf32(x: torch.Tensor) -> torch.Tensor:
+    """Rounded to ten bits behind the leading one, by arithmetic: the mantissa is scaled to a whole number."""
+    mantissa, exponent = torch.frexp(x.double())
+    scaled = mantissa * 2**11
+    return torch.ldexp(torch.sign(scaled) * torch.floor(scaled.abs() + 0.5) / 2**11, exponent).float()
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.filterwarnings("ignore:invalid value")  # the interpreter, of infinity less itself
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_not_finite_stays_so_in_products(value: float, precision: kernels.Precision) -> None:
+    x = drawn(2, 5, 16)
+    x[1, 3, 7] = value
+    y = kernels.linear(x, drawn(2, 16, 16, seed=1), drawn(2, 16, seed=2), True, precision)
+    assert not y[1, 3].isfinite().all() and y[0].isfinite().all() and y[1, :3].isfinite().all()
+
+
 @pytest.mark.parametrize("side", ["pictures", "weights", "gradient"])
 def test_bfloat16_rounds_both_factors_and_float32_neither(side: str) -> None:
     """1 + 2^-12 is a float32, but neither a bfloat16 nor a TF32, where it becomes 1."""
@@ -197,18 +231,59 @@ def test_gradients_nobody_wants_are_not_computed(wanted: int, unwanted: str, mon
 
 @pytest.mark.parametrize(
     "case",
-    [Case(pictures=5, inputs=3, outputs=20, height=9, stride=2), Case(pictures=3, inputs=32, outputs=8, side=1)],
+    [Case(pictures=5, inputs=3, outputs=20, height=9), Case(pictures=3, inputs=32, outputs=8, side=1)],
     ids=str,
 )
 def test_split_sums_are_those_of_one_piece(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = case.tensors()
     whole = case.computed(tensors)
-    monkeypatch.setattr(kernels, "SPLIT_PIXELS", 64)  # two and four parts; the last are not full
+    monkeypatch.setattr(kernels, "SPLIT_PIXELS", 64)  # three parts each; the last are not full
     split = case.computed(tensors)
     for part, wanted in zip(split, whole, strict=True):
         assert_close(part, wanted.double(), 1e-6)
     assert not torch.equal(split[1], whole[1]), "nothing was split: not even the order of sums differs"
     assert same(case.computed(tensors), split)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("channels", "side", "pictures"), [(1, 5, 3), (3, 3, 2), (3, 1, 4), (1, 15, 1)])
+def test_stored_pictures_are_gathered_scaled_and_convolved_as_pytorch_does(
+    channels: int, side: int, pictures: int, stride: int
+) -> None:
+    case = Case(pictures=pictures, inputs=channels, outputs=7, height=8, width=11, side=side, stride=stride)
+    generator = torch.Generator().manual_seed(5)
+    stored = torch.randint(0, 256, (6, channels, 8, 11), dtype=torch.uint8, generator=generator).to(DEVICE)
+    places = torch.randint(0, 6, (2, pictures), generator=generator).to(DEVICE)
+    factor, offset = drawn(2, channels, seed=6), drawn(2, channels, seed=7)
+    x = kernels.gathered(stored, places, factor, offset, side // 2)
+    seen = stored[places].float() * factor[:, None, :, None, None] + offset[:, None, :, None, None]
+    torch.testing.assert_close(x, F.pad(seen.flatten(0, 1), [side // 2] * 4))
+    _, weight, bias, gradient = case.tensors()
+    leaves = [weight.requires_grad_(), bias.requires_grad_()]
+    y = kernels.convolution(x, *leaves, stride, True, "float32", padded=True)
+    found = [y.detach().unflatten(0, (2, -1)), *torch.autograd.grad(y, leaves, gradient)]
+    for run in range(2):
+        wanted = case.reference([seen.flatten(0, 1), weight, bias, gradient], found[0], run)
+        for part, exact in zip(found, wanted, strict=False):  # without that of the pictures
+            assert_close(part[run], exact)
+
+
+def test_a_gradient_cut_off_by_the_next_layer_is_the_one_that_the_layer_itself_cuts_off() -> None:
+    x, weight, bias, _ = Case(inputs=3, outputs=16, height=4, width=4).tensors()
+    later, later_bias = drawn(2, 3, 3, 16, 16, seed=8), drawn(2, 16, seed=9)
+    last, last_bias = drawn(2, 64, 16, seed=10), drawn(2, 16, seed=11)
+    leaves = [part.requires_grad_() for part in (x, weight, bias, later, later_bias, last, last_bias)]
+
+    def computed(told: bool) -> list[torch.Tensor]:
+        y = kernels.convolution(*leaves[:3], 1, True, "float32", masked=told)
+        y = kernels.convolution(y, *leaves[3:5], 2, True, "float32", rectified=told, masked=told)
+        features = y.permute(0, 2, 3, 1).reshape(2, 2, 64)
+        hidden = kernels.linear(features, *leaves[5:], True, "float32", rectified=told, masked=told)
+        logits = kernels.linear(hidden, drawn(2, 16, 16, seed=12), last_bias, False, "float32", rectified=told)
+        return list(torch.autograd.grad(logits.square().sum(), leaves))
+
+    alone, together = computed(False), computed(True)
+    assert same(together, alone) and all(part.any() for part in alone)
 
 
 def convolved(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -394,6 +469,50 @@ def test_updates_are_those_of_pytorchs_optimizers(rule: str, frozen: torch.dtype
                 assert_close(part[run], wanted, 4e-7)  # the least step is 1e-3 of the parameters
 
 
+# Linear layers
+
+
+def linear_tensors(pictures: int = 5, inputs: int = 48, units: int = 32) -> list[torch.Tensor]:
+    """Inputs, weights, biases, a gradient, velocities, rates, momenta and decays of three runs."""
+    return [
+        drawn(3, pictures, inputs, seed=1),
+        drawn(3, inputs, units, seed=2),
+        drawn(3, units, seed=3),
+        drawn(3, pictures, units, seed=4),
+        drawn(3, inputs, units, seed=5),
+        torch.tensor([0.1, 0.003, 0.02], device=DEVICE),
+        torch.tensor([0.9, 0.0, 0.5], device=DEVICE),
+        torch.tensor([0.0, 0.3, 0.01], device=DEVICE),
+    ]
+
+
+def stepped(tensors: list[torch.Tensor], velocity: bool = True) -> list[torch.Tensor]:
+    """Output, gradients of inputs and biases, and weights and velocities after the step."""
+    x, weight, bias, gradient, moment, *numbers = (part.detach().clone() for part in tensors)
+    leaves = [x.requires_grad_(), bias.requires_grad_()]
+    step = kernels.SgdStep(moment if velocity else None, *numbers)
+    y = kernels.linear(x, weight.requires_grad_(), bias, True, "float32", step=step)
+    return [y.detach(), *torch.autograd.grad(y, leaves, gradient), weight.detach(), moment]
+
+
+@pytest.mark.parametrize("velocity", [True, False])
+@pytest.mark.parametrize("size", [(5, 48, 32), (16, 64, 16), (33, 16, 80)], ids=str)
+def test_a_step_taken_in_the_backward_pass_is_the_one_that_is_taken_after_it(
+    size: tuple[int, int, int], velocity: bool
+) -> None:
+    tensors = linear_tensors(*size)
+    y, x_gradient, bias_gradient, weight, moment = stepped(tensors, velocity)
+    leaves = [part.detach().clone().requires_grad_() for part in tensors[:3]]
+    expected = kernels.linear(*leaves, True, "float32")
+    gradients = torch.autograd.grad(expected, leaves, tensors[3])
+    assert same([y, x_gradient, bias_gradient], [expected.detach(), gradients[0], gradients[2]])
+    wanted, wanted_moment = tensors[1].clone(), tensors[4].clone()
+    kernels.sgd(wanted, gradients[1], wanted_moment if velocity else None, *tensors[5:])
+    assert_close(weight, wanted.double(), 1e-7)  # a GPU may round the last product and sum once or twice
+    assert_close(moment, wanted_moment.double(), 1e-7)
+    assert not torch.equal(weight, tensors[1]) and torch.equal(moment, tensors[4]) == (not velocity)
+
+
 # Runs by themselves
 
 
@@ -413,6 +532,7 @@ COMPUTATIONS: dict[str, tuple[Computation, Callable[[], list[torch.Tensor]]]] = 
     "convolution": (convolved, convolution_tensors),
     "batch norm": (normalized, norm_tensors),
     "dropout": (dropped, dropout_tensors),
+    "linear layer": (stepped, linear_tensors),
     **{rule: (lambda tensors, rule=rule: updated(rule, tensors), update_tensors) for rule in UPDATES},
 }
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sweep import model
 from sweep.data import Data
-from sweep.methods import Grouped, Im2col, Method
+from sweep.methods import Grouped, Im2col, Method, Pictures
 from sweep.runs import Run
 from sweep.shape import Shape
 
@@ -139,14 +139,12 @@ def test_the_original_biases_are_zero_in_the_first_convolution_and_one_elsewhere
 
 @pytest.mark.parametrize("method", [Grouped(), Im2col()], ids=["grouped", "im2col"])
 def test_the_logits_are_those_of_the_plain_network(method: Method) -> None:
-    runs = [Run(width=3, depth=3, seed=seed, bias_init="uniform") for seed in range(3)]
+    runs = [Run(width=3, depth=3, seed=seed, bias_init="uniform", input_scaling="unit") for seed in range(3)]
     shape = shape_of(runs[0], COLOUR)
     parameters, statistics = model.initial(runs, shape, method, torch.float64)
-    pictures = oracle.inputs(runs[0], COLOUR, COLOUR.test[0])
-    given = method.join(pictures.permute(0, 2, 3, 1).expand(3, -1, -1, -1, -1))
-    logits = model.forward(shape, method, parameters, statistics, given, False)
+    logits = model.forward(shape, method, parameters, statistics, seen(3), False)
     for slot, run in enumerate(runs):
-        expected = oracle.network(run, COLOUR).eval()(pictures)
+        expected = oracle.network(run, COLOUR).eval()(oracle.inputs(run, COLOUR, COLOUR.test[0]))
         torch.testing.assert_close(logits[slot], expected.detach(), rtol=1e-10, atol=1e-12)
 
 
@@ -154,10 +152,15 @@ def test_pictures_that_all_runs_share_give_the_logits_of_pictures_repeated() -> 
     runs = [Run(width=3, depth=3, seed=seed, bias_init="uniform") for seed in range(3)]
     shape, method = shape_of(runs[0], COLOUR), Grouped()
     parameters, statistics = model.initial(runs, shape, method, torch.float64)
-    shared = oracle.inputs(runs[0], COLOUR, COLOUR.test[0]).contiguous(memory_format=torch.channels_last)
-    repeated = shared.repeat(1, 3, 1, 1).contiguous(memory_format=torch.channels_last)
-    one, each = (model.forward(shape, method, parameters, statistics, x, False) for x in (shared, repeated))
+    one, each = (model.forward(shape, method, parameters, statistics, seen(rows), False) for rows in (1, 3))
     torch.testing.assert_close(one, each, rtol=1e-10, atol=1e-12)
+
+
+def seen(rows: int) -> Pictures:
+    """All test pictures, in 0 ... 1, in so many rows."""
+    stored = torch.from_numpy(COLOUR.test[0])
+    scale = torch.full((rows, stored.shape[1]), 1 / 255, dtype=torch.float64)
+    return Pictures(stored, torch.arange(len(stored)).expand(rows, -1), scale, 0 * scale)
 
 
 @pytest.mark.parametrize("method", [Grouped(), Im2col()], ids=["grouped", "im2col"])

@@ -454,10 +454,12 @@ def test_a_run_has_the_same_bits_in_every_slot(width: int, kernel_size: int, bat
         assert outcomes == [outcomes[0]] * size
 
 
-def test_a_neighbour_with_another_input_scaling_leaves_no_bit() -> None:
-    run = dataclasses.replace(SMALL, bias_init="uniform")
-    alike = results([run, dataclasses.replace(run, seed=1)], COLOUR)
-    mixed = results([run, dataclasses.replace(run, seed=1, input_scaling="unit")], COLOUR)
+@pytest.mark.parametrize("data", [COLOUR, load("mnist5k")], ids=["colour", "mnist5k"])
+@pytest.mark.parametrize("width", [2, 8])
+def test_a_neighbour_with_another_input_scaling_leaves_no_bit(width: int, data: Data) -> None:
+    run = dataclasses.replace(SMALL, bias_init="uniform", width=width, kernel_size=5)
+    alike = results([run, dataclasses.replace(run, seed=1)], data)
+    mixed = results([run, dataclasses.replace(run, seed=1, input_scaling="unit")], data)
     assert alike[0] == mixed[0]
     assert alike[1] != mixed[1]
 
