@@ -1,7 +1,13 @@
-"""What only a GPU can show; on machines without one these tests are skipped, and say so."""
+"""Training on every device: it starts as on the CPU, hides neighbours, resumes, replays and splits.
+
+Without a GPU, the programs are cut down to what Triton's interpreter computes in seconds, and what only a GPU can show
+is skipped.
+"""
 
 import dataclasses
+import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import oracle
@@ -9,14 +15,21 @@ import pytest
 import torch
 
 from sweep.checkpoint import Checkpoint, Stopped
-from sweep.data import load
+from sweep.data import Data, load
+from sweep.places import Place
 from sweep.plan import MethodName
 from sweep.runs import Run
 from sweep.train import Outcome, Trainer, exact_arithmetic, train
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+HAS_GPU = torch.cuda.is_available()
+needs_gpu = pytest.mark.skipif(not HAS_GPU, reason="no GPU here")
+without_gpu = pytest.mark.skipif(HAS_GPU, reason="Triton compiles for the GPU here, and interprets nothing")
 
 METHODS: list[MethodName] = ["grouped", "im2col", "triton"]
+ON_GPU = [pytest.param("cuda", method, marks=needs_gpu) for method in METHODS]
+INTERPRETED = pytest.param("cpu", "triton", marks=without_gpu)
 PROGRAMS = {
     "plain": Run(width=8, weight_init="truncated_normal", steps=40),
     "everything": Run(
@@ -29,21 +42,35 @@ PROGRAMS = {
 }
 
 
+TINY: dict[str, Any] = {"hidden": 5, "kernel_size": 3, "batch_size": 4}
+
+
 def pairs(run: Run, seeds: int = 3) -> list[Run]:
     return [dataclasses.replace(run, bias=bias, seed=seed) for seed in range(seeds) for bias in (True, False)]
+
+
+def case(program: str, device: str, steps: int | None = None) -> tuple[Run, Data]:
+    """A program with its data: whole on a GPU; small pictures and, if given, a few `steps` on a CPU."""
+    run = PROGRAMS[program]
+    if device != "cpu":
+        return run, load("mnist5k")
+    return dataclasses.replace(run, **TINY, steps=steps or run.steps), oracle.synthetic(examples=30, held_out=7)
 
 
 def plain(outcomes: list[Outcome]) -> list[Outcome]:
     return [dataclasses.replace(outcome, train_seconds=0.0) for outcome in outcomes]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("device", "method"), [("cpu", "im2col"), INTERPRETED, *ON_GPU])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_the_first_steps_are_those_of_the_cpu_to_rounding(program: str, method: MethodName) -> None:
-    runs, data = pairs(PROGRAMS[program]), load("mnist5k")
+def test_the_first_steps_are_those_of_grouped_convolutions_on_the_cpu_to_rounding(
+    program: str, device: str, method: MethodName
+) -> None:
+    run, data = case(program, device)
+    runs = pairs(run, 1 if device == "cpu" else 3)
     with exact_arithmetic():
-        there, here = Trainer(runs, data, device="cuda", method=method), Trainer(runs, data)
-        for step in range(5):
+        there, here = Trainer(runs, data, device=device, method=method), Trainer(runs, data, method="grouped")
+        for step in range(2 if method == "triton" and device == "cpu" else 5):
             there.step()
             here.step()
             np.testing.assert_allclose(
@@ -57,6 +84,7 @@ def test_the_first_steps_are_those_of_the_cpu_to_rounding(program: str, method: 
                 torch.testing.assert_close(found[name].cpu(), value, rtol=1e-3, atol=1e-5)
 
 
+@needs_gpu
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_graph_replays_the_very_steps_that_it_was_made_of(program: str, method: MethodName) -> None:
@@ -71,29 +99,40 @@ def test_a_graph_replays_the_very_steps_that_it_was_made_of(program: str, method
             assert torch.equal(tensor, eager._tensors()[name]), name
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("device", "method"), [("cpu", "grouped"), ("cpu", "im2col"), INTERPRETED, *ON_GPU])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_neighbours_and_slots_leave_no_bit(program: str, method: MethodName) -> None:
-    runs, data = pairs(PROGRAMS[program], 4), load("mnist5k")
+def test_neighbours_and_slots_leave_no_bit(program: str, device: str, method: MethodName) -> None:
+    run, data = case(program, device, steps=1 if method == "triton" else None)
+    runs = pairs(run, 2 if device == "cpu" else 4)
+    half = len(runs) // 2
     others = [
-        dataclasses.replace(run, seed=run.seed + 10, input_scaling="unit") if n >= 4 else run
+        dataclasses.replace(run, seed=run.seed + 10, input_scaling="unit") if n >= half else run
         for n, run in enumerate(runs)
     ]
-    turned = others[4:] + others[:4]
-    one, other = (plain(train(each, data, device="cuda", method=method)) for each in (runs, turned))
-    assert one[:4] == other[4:]
+    turned = others[half:] + others[:half]
+    one, other = (plain(train(each, data, device=device, method=method)) for each in (runs, turned))
+    assert one[:half] == other[half:]
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_training_that_was_stopped_and_taken_up_ends_bit_for_bit_the_same(program: str, tmp_path: Path) -> None:
-    runs, data = pairs(PROGRAMS[program]), load("mnist5k")
-    asked = iter([False] * (runs[0].steps - 15) + [True] * 2)
+def test_a_training_that_was_stopped_and_taken_up_ends_bit_for_bit_the_same(
+    program: str, device: str, tmp_path: Path
+) -> None:
+    run, data = case(program, device)
+    runs, place, done = pairs(run), Place(tmp_path), run.steps - 15
+    asked = itertools.count(1)
     with pytest.raises(Stopped):
-        train(runs, data, device="cuda", checkpoint=Checkpoint(tmp_path / "a", stopping=lambda: next(asked)))
-    resumed = train(runs, data, device="cuda", checkpoint=Checkpoint(tmp_path / "a"))
-    assert plain(resumed) == plain(train(runs, data, device="cuda"))
+        stopped = Checkpoint(place, "a.safetensors", stopping=lambda: next(asked) >= done)
+        train(runs, data, device=device, checkpoint=stopped)
+    seen: list[int] = []
+    kept = Checkpoint(place, "a.safetensors")
+    resumed = train(runs, data, device=device, checkpoint=kept, tick=seen.append)
+    assert min(seen) > done, "trained again what was kept"
+    assert plain(resumed) == plain(train(runs, data, device=device))
 
 
+@needs_gpu
 def test_an_array_too_large_for_the_device_is_split() -> None:
     free, _ = torch.cuda.mem_get_info()
     run = Run(width=64, depth=1, pooling="none", steps=2, hidden=0, batch_size=512)
