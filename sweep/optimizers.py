@@ -60,17 +60,21 @@ class Optimizer:
         """One step of the parameters that `gradients` names.
 
         `batches` `[1]` is the number of batches before this one, which the schedule goes by; `counts` `[1]` holds for
-        each parameter the number of its updates, with this one, which AdamW corrects its moments by.
+        each parameter the number of its updates, with this one, which AdamW corrects its moments by. Parameters whose
+        count is one and the same tensor share what is worked out from it.
         """
         rates = self.rates
         if self.cosine:  # torch.optim.lr_scheduler.CosineAnnealingLR with T_max = steps, in closed form
             factor = (1 + torch.cos(batches.double() * (math.pi / self.steps))) / 2
             rates = (rates * factor).to(rates.dtype)
-        for name, gradient in gradients.items():
-            if self.adamw:
-                self._adamw(name, parameters[name], gradient, rates, counts[name])
-            else:
+        if not self.adamw:
+            for name, gradient in gradients.items():
                 self._sgd(name, parameters[name], gradient, rates)
+            return
+        distinct = {id(counts[name]): counts[name] for name in gradients}
+        corrections = {key: self._corrections(count, rates) for key, count in distinct.items()}
+        for name, gradient in gradients.items():
+            self._adamw(name, parameters[name], gradient, rates, corrections[id(counts[name])])
 
     def _sgd(self, name: str, parameter: torch.Tensor, gradient: torch.Tensor, rates: torch.Tensor) -> None:
         velocity = self.state.get(f"velocity/{name}")
@@ -85,19 +89,28 @@ class Optimizer:
             gradient = velocity.mul_(_over(self.momentum, parameter)).add_(gradient)
         parameter.addcmul_(gradient, _over(-rates, parameter))
 
+    def _corrections(self, count: torch.Tensor, rates: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """How AdamW corrects its moments after `count` updates.
+
+        For the kernels, one tensor: what the first moment is divided by, and the root of the second. Without them, the
+        rates `[runs]` over what the first is divided by, with their sign turned, and what the second is divided by.
+        """
+        first, second = (1 - beta ** count.double() for beta in BETAS)
+        if self.kernels:
+            return (torch.cat([first, second.sqrt()]).to(rates.dtype),)
+        return (-rates / first).to(rates.dtype), second.to(rates.dtype)
+
     def _adamw(
         self,
         name: str,
         parameter: torch.Tensor,
         gradient: torch.Tensor,
         rates: torch.Tensor,
-        count: torch.Tensor,
+        corrections: tuple[torch.Tensor, ...],
     ) -> None:
         first, second = self.state[f"first/{name}"], self.state[f"second/{name}"]
-        corrections = [1 - beta ** count.double() for beta in BETAS]
         if self.kernels:
-            scales = torch.cat([corrections[0], corrections[1].sqrt()]).to(parameter.dtype)
-            moments = first, second, rates, self._decay(name), scales
+            moments = first, second, rates, self._decay(name), *corrections
             self.kernels.adamw(parameter, gradient, *moments, self.frozen.get(name), *BETAS, EPSILON)
             return
         gradient = self._masked(name, gradient)
@@ -105,8 +118,9 @@ class Optimizer:
             parameter.mul_(_over(1 - rates * self.decay, parameter))
         first.lerp_(gradient, 1 - BETAS[0])
         second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-        scale = (second / corrections[1].to(second.dtype)).sqrt_().add_(EPSILON)
-        parameter.addcdiv_(first * _over((-rates / corrections[0]).to(first.dtype), parameter), scale)
+        corrected_rates, second_correction = corrections
+        scale = (second / second_correction).sqrt_().add_(EPSILON)
+        parameter.addcdiv_(first * _over(corrected_rates, parameter), scale)
 
     def _decay(self, name: str) -> torch.Tensor:
         return self.decay if name in self.decayed else self.no_decay
