@@ -50,23 +50,37 @@ class Optimizer:
         }
 
     @torch.no_grad()
+    def rates_after(self, batches: torch.Tensor) -> torch.Tensor:
+        """Each run's learning rate `[runs]` after so many batches `[1]`, by its schedule."""
+        if not self.cosine:
+            return self.rates
+        # torch.optim.lr_scheduler.CosineAnnealingLR with T_max = steps, in closed form
+        factor = (1 + torch.cos(batches.double() * (math.pi / self.steps))) / 2
+        return (self.rates * factor).to(self.rates.dtype)
+
+    def steps_in_backward(self, layers: Sequence[str], rates: torch.Tensor) -> dict[str, Any]:
+        """The steps of these layers' weights, by layer, that kernels take where they work out the gradient."""
+        if self.adamw or not self.kernels:
+            return {}
+        velocity = {layer: self.state.get(f"velocity/{layer}.weight") for layer in layers}
+        return {
+            layer: self.kernels.SgdStep(velocity[layer], rates, self.momentum, self._decay(f"{layer}.weight"))
+            for layer in layers
+        }
+
+    @torch.no_grad()
     def update(
         self,
         parameters: Mapping[str, torch.Tensor],
         gradients: Mapping[str, torch.Tensor],
-        batches: torch.Tensor,
+        rates: torch.Tensor,
         counts: Mapping[str, torch.Tensor],
     ) -> None:
-        """One step of the parameters that `gradients` names.
+        """One step of the parameters that `gradients` names, at learning rates `[runs]`.
 
-        `batches` `[1]` is the number of batches before this one, which the schedule goes by; `counts` `[1]` holds for
-        each parameter the number of its updates, with this one, which AdamW corrects its moments by. Parameters whose
-        count is one and the same tensor share what is worked out from it.
+        `counts` `[1]` holds for each parameter the number of its updates, with this one, which AdamW corrects its
+        moments by. Parameters whose count is one and the same tensor share what is worked out from it.
         """
-        rates = self.rates
-        if self.cosine:  # torch.optim.lr_scheduler.CosineAnnealingLR with T_max = steps, in closed form
-            factor = (1 + torch.cos(batches.double() * (math.pi / self.steps))) / 2
-            rates = (rates * factor).to(rates.dtype)
         if not self.adamw:
             for name, gradient in gradients.items():
                 self._sgd(name, parameters[name], gradient, rates)

@@ -281,6 +281,7 @@ class Trainer:
         seed_of = {seed: place for place, seed in enumerate(self.seeds)}
         self.seed_of_network = torch.tensor([seed_of[run.seed] for run in self.networks], device=device)
         self.batches = [Batches(seed, self.examples, self.batch_size) for seed in self.seeds]
+        self.linear_layers = layers[self.shape.depth :]
         self._prepare_dropout(layers[:-1] if self.shape.dropout else [])
 
         count = len(self.networks)
@@ -484,29 +485,34 @@ class Trainer:
         place = self.at.remainder(ORDER_BLOCK)
         pictures, labels = self._batch(place)
         dropouts = self._dropouts(place)
+        own = self.at + 1  # updates of what one of two turns leaves as it is
+        rates = self.optimizer.rates_after(self.at)
+        steps = self.optimizer.steps_in_backward(self.linear_layers, rates)
         for turn in range(len(self.rows)):
-            logits = self._forward(turn, pictures, training=True, dropouts=dropouts)
+            logits = self._forward(turn, pictures, training=True, dropouts=dropouts, steps=steps)
             losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
             losses = losses.view(len(self.networks), -1).mean(1)
-            learning = {name: p for name, p in self.parameters.items() if not (turn == 1 and name in self.absent)}
+            left = {f"{layer}.weight" for layer in steps} | (self.absent.keys() if turn == 1 else set())
+            learning = {name: p for name, p in self.parameters.items() if name not in left}
             gradients = dict(zip(learning, torch.autograd.grad(losses.sum(), list(learning.values())), strict=True))
             with torch.no_grad():
-                updates = self.at * len(self.rows) + turn + 1
-                self.optimizer.update(
-                    self.parameters,
-                    gradients,
-                    self.at,
-                    {name: self.at + 1 if name in self.absent else updates for name in gradients},
-                )
+                count = self.at * len(self.rows) + turn + 1
+                counts = {name: own if name in self.absent else count for name in gradients}
+                self.optimizer.update(self.parameters, gradients, rates, counts)
                 self.loss_sum[turn] += losses
                 self.last_loss_sum[turn] += torch.where(self.at >= self.last_tenth, losses, 0)
         self.at += 1
 
     def _forward(
-        self, turn: int, pictures: Pictures, training: bool, dropouts: dict[str, Dropout] | None = None
+        self,
+        turn: int,
+        pictures: Pictures,
+        training: bool,
+        dropouts: dict[str, Dropout] | None = None,
+        steps: dict[str, Any] | None = None,
     ) -> torch.Tensor:
         parameters = self.parameters if turn == 0 else {**self.parameters, **self.absent}
-        return model.forward(self.shape, self.method, parameters, self.statistics, pictures, training, dropouts)
+        return model.forward(self.shape, self.method, parameters, self.statistics, pictures, training, dropouts, steps)
 
     def _batch(self, place: torch.Tensor) -> tuple[Pictures, torch.Tensor]:
         """The batch at this place of the block: every network's pictures, and labels `[networks, batch]`."""

@@ -41,7 +41,7 @@ def test_parameters_with_another_count_of_updates_have_corrections_of_their_own(
     gradients = {name: torch.ones(1, 2) for name in names}
     optimizer = Optimizer([ADAMW], parameters)
     with Counted() as counted:
-        optimizer.update(parameters, gradients, torch.tensor([4]), counts)
+        optimizer.update(parameters, gradients, optimizer.rates_after(torch.tensor([4])), counts)
     assert counted.operations["pow"] == 2 * len(BETAS)
     assert torch.equal(parameters["a"], parameters["b"]) and torch.equal(parameters["c"], parameters["d"])
     for name, count in counts.items():
