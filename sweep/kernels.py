@@ -48,12 +48,16 @@ class Tile:
     columns: int
     depth: int
     flat: bool = False
+    least_warps: int = 1
 
     @property
     def warps(self) -> int:
-        """A warp for every 1024 numbers of the largest of the three matrices: 32 registers of each thread."""
+        """A warp for every 1024 numbers of the largest of the three matrices: 32 registers of each thread.
+
+        With four warps, products of 64 rows go to the matrix units of Hopper, which want as many.
+        """
         largest = max(self.rows * self.columns, self.rows * self.depth, self.depth * self.columns)
-        return 4 if self.rows == 64 else max(1, largest // 1024)
+        return 4 if self.rows == 64 else max(self.least_warps, largest // 1024)
 
     @property
     def stages(self) -> int:
@@ -74,8 +78,11 @@ def pixel_tile(columns: int, channels: int, taps: int) -> Tile:
 
 
 def weight_tile(rows: int, columns: int) -> Tile:
-    """Tile of a product of filters x pixels with pixels x (taps x channels)."""
-    return Tile(_columns(rows), _columns(columns), PIXELS_PER_STEP)
+    """Tile of a product of filters x pixels with pixels x (taps x channels).
+
+    Where the pixels lie takes registers, too: of a single warp, all that there are.
+    """
+    return Tile(_columns(rows), _columns(columns), PIXELS_PER_STEP, least_warps=2)
 
 
 def _columns(columns: int) -> int:
