@@ -241,11 +241,10 @@ class Batches:
 
     def take(self, start: int, stop: int) -> NDArray[np.int64]:
         """Indices `[stop - start, batch_size]` of the pictures that steps `start` … `stop` - 1 see."""
-        first, last = start * self.batch_size // self.examples, (stop * self.batch_size - 1) // self.examples
-        self._epochs = {epoch: self._epoch(epoch) for epoch in range(first, last + 1)}
-        begin = start * self.batch_size - first * self.examples
-        seen = np.concatenate(list(self._epochs.values()))[begin : begin + (stop - start) * self.batch_size]
-        return seen.reshape(-1, self.batch_size)
+        begin, end, length = start * self.batch_size, stop * self.batch_size, self.examples
+        self._epochs = {epoch: self._epoch(epoch) for epoch in range(begin // length, (end - 1) // length + 1)}
+        seen = [order[max(0, begin - epoch * length) : end - epoch * length] for epoch, order in self._epochs.items()]
+        return np.concatenate(seen).reshape(-1, self.batch_size)
 
     def _epoch(self, epoch: int) -> NDArray[np.int64]:
         known = self._epochs.get(epoch)

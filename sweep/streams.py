@@ -36,8 +36,16 @@ def truncated_normal(seed: int, purpose: str, count: int, cut: float = 2.0) -> N
 
 
 def permutation(seed: int, purpose: str, count: int) -> NDArray[np.int64]:
-    """A permutation of 0 … `count` - 1."""
-    return np.argsort(bits(seed, purpose, count), kind="stable")
+    """A permutation of 0 … `count` - 1: the order of as many random words, equal ones in that of their places."""
+    words = bits(seed, purpose, count)
+    # NumPy sorts numbers several times faster than it finds their order: each word carries its place in its low bits.
+    low = np.uint64(count.bit_length())
+    mask = (np.uint64(1) << low) - np.uint64(1)
+    carriers = np.sort((words & ~mask) | np.arange(count, dtype=np.uint64))
+    heads = carriers >> low
+    if (heads[1:] == heads[:-1]).any():  # the bits that gave way decide between these
+        return np.argsort(words, kind="stable")
+    return (carriers & mask).astype(np.int64)
 
 
 def mix(words: NDArray[np.uint32]) -> NDArray[np.uint32]:

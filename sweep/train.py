@@ -8,18 +8,19 @@ import hashlib
 import platform
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from sweep import model, plan, streams
+from sweep import model, plan
+from sweep.batch_feed import ORDER_BLOCK, BatchFeed
 from sweep.checkpoint import Checkpoint, State
-from sweep.data import Batches, Data, Pool
+from sweep.data import Data, Pool
 from sweep.machine import cores
 from sweep.methods import METHODS, Dropout, Pictures, has_triton
 from sweep.optimizers import Optimizer
@@ -32,9 +33,6 @@ CURVE_COST: Final = 0.015
 
 SUMS: Final = frozenset({"loss_sum", "last_loss_sum", "finite"})
 """What a trainer keeps as `[turns, networks]`; all else that it keeps is `[networks, …]`."""
-
-ORDER_BLOCK: Final = 128
-"""Steps whose batches are drawn at once."""
 
 EVALUATION_NUMBERS: Final[dict[DeviceKind, int]] = {"cpu": 2**22, "cuda": 2**27}
 """Largest activation of an evaluation, in numbers of all runs together: what caches and a worker's memory stand."""
@@ -222,14 +220,6 @@ class DeviceData:
                 return 1 / (255 * deviation), -mean / deviation
 
 
-class Block(NamedTuple):
-    """What the steps from `start` on need: pictures' places `[steps, batch, seeds]`, masks' states `[steps, seeds]`."""
-
-    start: int
-    order: NDArray[np.int64]
-    states: dict[str, NDArray[np.int32]]
-
-
 class Trainer:
     """An array in training: parameters, running statistics and the sums that its outcomes are made of.
 
@@ -257,11 +247,17 @@ class Trainer:
         self.method = METHODS[method or _method(first, device)](first.precision, device)
         self.steps, self.batch_size = first.steps, first.batch_size
         self.networks, self.rows = _networks(runs)
+        layers = [name for name, *_ in self.shape.layers]
+        dropping = layers[:-1] if self.shape.dropout else []
+        self.seeds = sorted({run.seed for run in self.networks})
+        # Begun before the weights are drawn: a GPU would wait for its first batches else.
+        places, drawers = data.split.train[: self.examples], _drawing_threads(device)
+        self.feed = BatchFeed(self.seeds, places, self.batch_size, self.steps, dropping, drawers)
+        weakref.finalize(self, self.feed.close)
         threads = 1 if device == "cpu" else cores()
         parameters, statistics = model.initial(self.networks, self.shape, self.method, dtype, threads)
         self.parameters = {name: _moved(p, device).requires_grad_() for name, p in parameters.items()}
         self.statistics = {name: s.to(device) for name, s in statistics.items()}
-        layers = [name for name, *_ in self.shape.layers]
         treated = [f"{layer}.bias" for layer in layers if self.shape.treated(layer)]
         if len(self.rows) == 2:  # shared weights: the turn without bias computes, and leaves, these biases as zeros
             self.absent = {name: torch.zeros_like(self.parameters[name]) for name in treated}
@@ -277,17 +273,13 @@ class Trainer:
         )
         scaled = np.array([run.input_scaling for run in self.networks])
         self.scaled_alike = [torch.from_numpy(np.flatnonzero(scaled == each)) for each in np.unique(scaled)]
-        self.seeds = sorted({run.seed for run in self.networks})
         seed_of = {seed: place for place, seed in enumerate(self.seeds)}
         self.seed_of_network = torch.tensor([seed_of[run.seed] for run in self.networks], device=device)
-        self.batches = [Batches(seed, self.examples, self.batch_size) for seed in self.seeds]
         self.linear_layers = layers[self.shape.depth :]
-        self._prepare_dropout(layers[:-1] if self.shape.dropout else [])
+        self._prepare_dropout(dropping)
 
         count = len(self.networks)
         self.order = torch.zeros(ORDER_BLOCK, self.batch_size, len(self.seeds), dtype=torch.int64, device=device)
-        self.drawer = None if device == "cpu" else ThreadPoolExecutor(1)
-        self.drawn: Future[Block] | None = None
         self.at = torch.zeros(1, dtype=torch.int64, device=device)  # batches done, as the device counts them
         self.done = 0
         self.loss_sum = torch.zeros(len(self.rows), count, dtype=torch.float64, device=device)
@@ -521,30 +513,11 @@ class Trainer:
         return Pictures(self.data.pictures, places, self.factor, self.offset), labels
 
     def _draw_block(self) -> None:
-        """Puts the batches and the masks' states of the block of steps that contains the next one on the device.
-
-        Where the device works by itself, a thread draws the block after it meanwhile.
-        """
-        start = self.done // ORDER_BLOCK * ORDER_BLOCK
-        if self.drawer is None:
-            block = self._block(start)
-        else:
-            ahead = self.drawn.result() if self.drawn else None
-            block = ahead if ahead and ahead.start == start else self._block(start)
-            following = start + ORDER_BLOCK
-            self.drawn = self.drawer.submit(self._block, following) if following < self.steps else None
+        """Puts the batches and the masks' states of the block of steps that contains the next one on the device."""
+        block = self.feed.block(self.done // ORDER_BLOCK * ORDER_BLOCK)
         self._send(block.order, self.order)
         for layer, states in block.states.items():
             self._send(states, self.states[layer])
-
-    def _block(self, start: int) -> "Block":
-        stop = min(start + ORDER_BLOCK, self.steps)
-        order = np.stack([self.data.split.train[batches.take(start, stop)] for batches in self.batches], axis=2)
-        states = {
-            layer: np.stack([streams.dropout_states(seed, layer, start, stop) for seed in self.seeds], axis=1)
-            for layer in self.states
-        }
-        return Block(start, order, {layer: words.view(np.int32) for layer, words in states.items()})
 
     def _send(self, block: NDArray[Any], to: torch.Tensor) -> None:
         source = torch.from_numpy(np.ascontiguousarray(block))
@@ -575,6 +548,11 @@ class Trainer:
 def device_data(data: Data, device: str) -> DeviceData:
     """`data` on a device, kept from one array to the next."""
     return DeviceData(data, device)
+
+
+def _drawing_threads(device: str) -> int:
+    """Threads that draw batches while the device trains; on a CPU, which does both, none."""
+    return 0 if device == "cpu" else cores()
 
 
 def _networks(runs: Sequence[Run]) -> tuple[tuple[Run, ...], list[list[int]]]:

@@ -22,6 +22,32 @@ def test_the_first_words_of_a_stream_are_these_for_ever(seed: int, purpose: str,
     assert streams.bits(seed, purpose, 3).tolist() == words
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        [5],
+        [3, 3, 1, 3, 2**64 - 1, 0, 3],
+        [2**63 + 2, 2**63 + 1, 2**63, 2**63 + 1],  # they differ in their lowest bits alone
+        [(7 * place) % 64 << 58 for place in range(63)],
+        [(7 * place) % 64 << 58 for place in range(64)],
+    ],
+    ids=["none", "one", "equal", "near", "a power of two less one", "a power of two"],
+)
+def test_a_permutation_is_the_stable_order_of_its_words(words: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "bits", lambda seed, purpose, count: np.array(words[:count], dtype=np.uint64))
+    found = streams.permutation(0, "", len(words))
+    assert found.dtype == np.int64
+    assert found.tolist() == sorted(range(len(words)), key=lambda place: words[place])
+
+
+@pytest.mark.parametrize("count", [2, 90, 3500, 60_000])
+def test_permutations_of_a_data_set_s_size_are_those_that_they_ever_were(count: int) -> None:
+    for seed in range(5):
+        wanted = np.argsort(streams.bits(seed, "order/0", count), kind="stable")
+        np.testing.assert_array_equal(streams.permutation(seed, "order/0", count), wanted)
+
+
 def test_a_shorter_draw_is_the_beginning_of_a_longer_one() -> None:
     for draw in (streams.bits, streams.uniform, streams.normal, streams.truncated_normal):
         assert draw(5, "purpose", 10).tolist() == draw(5, "purpose", 1000)[:10].tolist()

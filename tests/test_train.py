@@ -1,6 +1,8 @@
 """Fused equals unfused, and nothing that shares an array with a run can be seen in its result."""
 
 import dataclasses
+import threading
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,14 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep import methods
+from sweep import methods, streams
+from sweep.batch_feed import ORDER_BLOCK
 from sweep.data import Data, Pool, load
 from sweep.plan import MethodName
 from sweep.runs import Run
 from sweep.train import (
     CURVE_COST,
     EVALUATION_NUMBERS,
-    ORDER_BLOCK,
     DeviceData,
     Outcome,
     Trainer,
@@ -413,6 +415,55 @@ def test_what_a_cpu_says_when_memory_is_short_splits_an_array_too(monkeypatch: p
     monkeypatch.setattr(Trainer, "step", lambda trainer: (_ for _ in ()).throw(RuntimeError("another mistake")))
     with pytest.raises(RuntimeError, match="another mistake"):
         train(vary(SMALL, seed=[0, 1, 2]), GREY)
+
+
+def test_an_array_that_ran_out_of_memory_is_gone_while_its_batches_are_still_being_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    step, permutation = Trainer.step, streams.permutation
+    begun, go_on = threading.Event(), threading.Event()
+    tried: list[weakref.ref[Trainer]] = []
+    drawers: list[set[threading.Thread]] = []
+    drawn: set[tuple[threading.Thread, int]] = set()
+    gone: list[bool] = []
+
+    def short(trainer: Trainer) -> None:
+        step(trainer)
+        if len(trainer.runs) > 2:
+            tried.append(weakref.ref(trainer))
+            drawers.append({thread for thread in threading.enumerate() if thread.name.startswith("batches")})
+            assert begun.wait(timeout=60)
+            raise torch.OutOfMemoryError("no memory left")
+        gone.append(tried[0]() is None)
+        go_on.set()
+
+    def slow(seed: int, purpose: str, count: int) -> np.ndarray:
+        first_of_the_second_block = ORDER_BLOCK * SMALL.batch_size // len(GREY.split.train) + 1
+        if int(purpose.removeprefix("order/")) >= first_of_the_second_block:
+            drawn.add((threading.current_thread(), seed))
+            begun.set()
+            assert go_on.wait(timeout=60)
+        return permutation(seed, purpose, count)
+
+    monkeypatch.setattr(Trainer, "step", short)
+    monkeypatch.setattr(streams, "permutation", slow)
+    monkeypatch.setattr("sweep.train._drawing_threads", lambda device: 1)
+    monkeypatch.setattr("sweep.batch_feed.SEEDS_PER_TASK", 1)
+    train(vary(dataclasses.replace(SMALL, steps=2 * ORDER_BLOCK), bias=[True, False] * 2, seed=[0, 0, 1, 1]), GREY)
+    assert gone and all(gone)
+    [own] = drawers
+    for thread in own:
+        thread.join(timeout=60)
+    assert own and not any(thread.is_alive() for thread in own)
+    assert len({seed for thread, seed in drawn if thread in own}) == 1, "nobody ended the drawing"
+
+
+def test_drawing_ahead_in_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = dataclasses.replace(SMALL, width=1, depth=1, dropout=0.1, steps=2 * ORDER_BLOCK + 3)
+    runs = vary(run, seed=[3, 0, 0], bias=[True, True, False])
+    wanted = results(runs, GREY)
+    monkeypatch.setattr("sweep.train._drawing_threads", lambda device: 2)
+    assert results(runs, GREY) == wanted
 
 
 def test_cells_that_share_an_array_are_parted_where_one_seed_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
