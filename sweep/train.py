@@ -86,7 +86,7 @@ def train(
             with exact_arithmetic(runs[0].precision):
                 return _train(Trainer(runs, data, device=device, method=method), tick, checkpoint)
         except (RuntimeError, MemoryError) as error:
-            if len(halves) == 1 or not _out_of_memory(error):
+            if len(halves) == 1 or not out_of_memory(error):
                 raise
             # The traceback holds on to the tensors of the array that was too large.
             error.__traceback__ = None
@@ -113,9 +113,12 @@ def train(
     return [by_run[run] for run in runs]
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; on a CPU, and in libraries of a GPU, only the words of a RuntimeError say so."""
-    words = ("can't allocate memory", "ALLOC_FAILED", "out of memory")
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; on a CPU, and in libraries of a GPU, only the words of a RuntimeError say so.
+
+    Libraries of a GPU that find no memory to begin with call themselves not initialized.
+    """
+    words = ("can't allocate memory", "ALLOC_FAILED", "STATUS_NOT_INITIALIZED", "out of memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 

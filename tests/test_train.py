@@ -401,8 +401,19 @@ def test_what_a_step_changes_is_what_a_checkpoint_keeps_and_a_graph_undoes() -> 
         assert changed and {id(tensor) for tensor in changed} <= kept
 
 
-def test_what_a_cpu_says_when_memory_is_short_splits_an_array_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "Triton Error [CUDA]: out of memory",
+    ],
+)
+def test_what_libraries_say_when_memory_is_short_splits_an_array_too(
+    words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     step = Trainer.step
 
     def short(trainer: Trainer) -> None:
@@ -412,6 +423,9 @@ def test_what_a_cpu_says_when_memory_is_short_splits_an_array_too(monkeypatch: p
 
     monkeypatch.setattr(Trainer, "step", short)
     assert [outcome.array_size for outcome in train(vary(SMALL, seed=[0, 1, 2]), GREY)] == [1, 2, 2]
+
+
+def test_another_mistake_splits_no_array(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "step", lambda trainer: (_ for _ in ()).throw(RuntimeError("another mistake")))
     with pytest.raises(RuntimeError, match="another mistake"):
         train(vary(SMALL, seed=[0, 1, 2]), GREY)
