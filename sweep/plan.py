@@ -40,6 +40,8 @@ class Saturation(NamedTuple):
 TABLE: Final = Path(__file__).with_name("saturation.json")
 """Methods and array sizes by device and width, measured and rewritten by `tests/benchmarks/trainer.py --write`.
 
+The part for GPUs may also be made of the results of `tests/benchmarks/gpu.py`.
+
 A table, not a timing at run time: who plans may have no GPU, and the same run on one machine has to give the same row.
 """
 
