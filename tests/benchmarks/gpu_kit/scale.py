@@ -62,7 +62,7 @@ SCALES: Final[dict[DeviceKind, Scale]] = {
         },
         build_widths=(1, 4, 16, 64, 256),
         tests="",
-        test_processes=8,
+        test_processes=14,
         kernel_widths=(16, 4, 64, 1, 256),
         profiled_steps=5,
         pairs=64,
