@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from processes import alive
 
 sys.path.append(str(Path(__file__).parent / "benchmarks"))
@@ -138,7 +139,7 @@ def records(said: str) -> list[dict[str, Any]]:
 
 def test_what_cannot_be_measured_is_null_and_says_why(recorder: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
     with recorder.guard("rate", "steps/s", width=4):
-        raise RuntimeError("CUDA error: out of memory")
+        raise torch.OutOfMemoryError("CUDA out of memory")
     with recorder.guard("rate", "steps/s", width=8):
         recorder.need(1000)
     recorder.add("rate", math.inf, "steps/s", width=16)
@@ -147,7 +148,7 @@ def test_what_cannot_be_measured_is_null_and_says_why(recorder: Recorder, capsys
     assert [record["value"] for record in found] == [None, None, None, 2.0]
     assert [record["width"] for record in found] == [4, 8, 16, 32]
     errors = (
-        "out of memory (RuntimeError)",
+        "OutOfMemoryError: CUDA out of memory",
         "no time was left for it: it needs 1000 s",
         "it came out as inf",
         None,

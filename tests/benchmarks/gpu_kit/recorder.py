@@ -15,7 +15,7 @@ from gpu_kit.supervise import DEADLINE, PIPE, RESULTS
 MARGIN: Final = 3.0
 """Seconds that a section keeps to end in."""
 
-ERROR_CHARACTERS: Final = 1000
+ERROR_CHARACTERS: Final = 2000
 """The most that is kept of an error: its end."""
 
 
@@ -82,10 +82,6 @@ class NoTime(Exception):
 
 
 def said(error: BaseException) -> str:
-    """An error in words, in so far as they fit."""
-    from sweep.train import _out_of_memory
-
-    if isinstance(error, Exception) and _out_of_memory(error):
-        return f"out of memory ({type(error).__name__})"
+    """An error in words, in so far as they fit: of memory that ran out, those that say so."""
     words = str(error) if isinstance(error, NoTime) else f"{type(error).__name__}: {error}"
     return words[-ERROR_CHARACTERS:]
