@@ -301,9 +301,9 @@ def _input_gradient(
     runs, side, _, inputs, outputs = weight.shape
     pictures, (height, width) = x.shape[0] // runs, x.shape[2:]
     x_gradient = _activations(x, *x.shape)
-    rows = pictures * -(-height // stride) * -(-width // stride)  # of the parity that has most
+    rows = pictures * -(-height // stride) * -(-width // stride)
     tile = pixel_tile(inputs, outputs, (-(-side // stride)) ** 2)
-    _convolution_input[triton.cdiv(rows, tile.rows) * stride**2, triton.cdiv(inputs, tile.columns), runs](
+    _convolution_input[triton.cdiv(rows, tile.rows), triton.cdiv(inputs, tile.columns), runs](
         gradient,
         _memory(x),
         weight.contiguous(),
@@ -480,68 +480,109 @@ def _convolution_input(
     DEPTH: tl.constexpr,
     FLAT: tl.constexpr,
 ) -> None:
-    """One tile of input pixels x inputs, of one run.
-
-    Pixels whose rows and columns have the same remainders by the stride (its parity) are reached by the same taps,
-    every `STRIDE`-th of a row and a column; a tile holds pixels of one parity and sums over these taps alone.
-    """
+    """One tile of input pixels x inputs, of one run, and of each parity by itself."""
     OUT_HEIGHT: tl.constexpr = (HEIGHT + STRIDE - 1) // STRIDE
     OUT_WIDTH: tl.constexpr = (WIDTH + STRIDE - 1) // STRIDE
-    # Taps in a row that start with the first and with the second; the latter may be none, which nothing divides by.
-    EVEN: tl.constexpr = (SIDE + STRIDE - 1) // STRIDE
-    ODD: tl.constexpr = SIDE // STRIDE if SIDE >= STRIDE else 1
     run = tl.program_id(2).to(tl.int64)
-    parity = tl.program_id(0) % (STRIDE * STRIDE)
-    parity_row = parity // STRIDE
-    parity_column = parity % STRIDE
-    pixels = pictures * (OUT_HEIGHT * OUT_WIDTH)  # as of the first parity; others may lack the last row or column
-    first_pixel = tl.program_id(0) // (STRIDE * STRIDE) * ROWS
-    pixel = first_pixel + tl.arange(0, ROWS)
+    pixels = pictures * (OUT_HEIGHT * OUT_WIDTH)
+    pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     weight += run * (SIDE * SIDE * INPUTS * OUTPUTS)
     gradient += run * pictures * (OUT_HEIGHT * OUT_WIDTH * OUTPUTS)
+    x += run * pictures * (HEIGHT * WIDTH * INPUTS)
     x_gradient += run * pictures * (HEIGHT * WIDTH * INPUTS)
-    first_row = (parity_row + SIDE // 2) % STRIDE
-    first_column = (parity_column + SIDE // 2) % STRIDE
-    rows = (SIDE - first_row + STRIDE - 1) // STRIDE
-    columns = (SIDE - first_column + STRIDE - 1) // STRIDE
-    terms = tl.where(first_pixel < pixels, rows * columns * OUTPUTS, 0)  # a tile without pixels sums nothing
     picture = pixel // (OUT_HEIGHT * OUT_WIDTH)
-    pixel_row = pixel // OUT_WIDTH % OUT_HEIGHT
-    pixel_column = pixel % OUT_WIDTH
-    # The output pixel that the first of the taps links with each input pixel; further taps lead back from there.
-    out_row = pixel_row + (parity_row + SIDE // 2 - first_row) // STRIDE
-    out_column = pixel_column + (parity_column + SIDE // 2 - first_column) // STRIDE
-    start = ((picture * OUT_HEIGHT + out_row) * OUT_WIDTH + out_column) * OUTPUTS
+    row = pixel // OUT_WIDTH % OUT_HEIGHT
+    column = pixel % OUT_WIDTH
+    for parity in tl.static_range(STRIDE * STRIDE):
+        in_row = row * STRIDE + parity // STRIDE
+        in_column = column * STRIDE + parity % STRIDE
+        # An odd height or width has no last row or column of the second parity.
+        real = (pixel < pixels) & (in_row < HEIGHT) & (in_column < WIDTH)
+        total = _of_parity(
+            gradient,
+            weight,
+            picture,
+            row,
+            column,
+            channel,
+            real,
+            parity // STRIDE,
+            parity % STRIDE,
+            OUT_HEIGHT,
+            OUT_WIDTH,
+            INPUTS,
+            OUTPUTS,
+            SIDE,
+            STRIDE,
+            PRECISION,
+            ROWS,
+            COLUMNS,
+            DEPTH,
+            FLAT,
+        )
+        offset = (((picture * HEIGHT + in_row) * WIDTH + in_column) * INPUTS)[:, None] + channel[None, :]
+        kept = real[:, None] & (channel < INPUTS)[None, :]
+        if RECTIFIED:
+            total = tl.where(tl.load(x + offset, mask=kept, other=0.0) <= 0, 0.0, total)
+        tl.store(x_gradient + offset, total, mask=kept)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _of_parity(
+    gradient: tl.tensor,
+    weight: tl.tensor,
+    picture: tl.tensor,
+    row: tl.tensor,
+    column: tl.tensor,
+    channel: tl.tensor,
+    real: tl.tensor,
+    PARITY_ROW: tl.constexpr,
+    PARITY_COLUMN: tl.constexpr,
+    OUT_HEIGHT: tl.constexpr,
+    OUT_WIDTH: tl.constexpr,
+    INPUTS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    SIDE: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTH: tl.constexpr,
+    FLAT: tl.constexpr,
+) -> tl.tensor:
+    """Gradient of the pixels whose rows and columns leave these remainders by the stride.
+
+    They are all reached by the same taps, every `STRIDE`-th of a row and of a column: there may be none.
+    """
+    FIRST_ROW: tl.constexpr = (PARITY_ROW + SIDE // 2) % STRIDE
+    FIRST_COLUMN: tl.constexpr = (PARITY_COLUMN + SIDE // 2) % STRIDE
+    TAP_ROWS: tl.constexpr = (SIDE - FIRST_ROW + STRIDE - 1) // STRIDE
+    TAP_COLUMNS: tl.constexpr = (SIDE - FIRST_COLUMN + STRIDE - 1) // STRIDE
+    TERMS: tl.constexpr = TAP_ROWS * TAP_COLUMNS * OUTPUTS
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for block in range((terms + DEPTH - 1) // DEPTH):
-        term = block * DEPTH + tl.arange(0, DEPTH)  # tap * OUTPUTS + output
-        tap = term // OUTPUTS if FLAT else block * DEPTH // OUTPUTS
-        tap_row = tl.where(first_column == 0, tap // EVEN, tap // ODD)
-        tap_column = tap - tap_row * columns
-        steps = tap_row[None, :] if FLAT else tap_row
-        r = out_row[:, None] - steps
-        steps = tap_column[None, :] if FLAT else tap_column
-        c = out_column[:, None] - steps
-        inside = (r >= 0) & (r < OUT_HEIGHT) & (c >= 0) & (c < OUT_WIDTH) & (pixel < pixels)[:, None]
-        inside = inside & (term < terms)[None, :]
-        output = term - tap * OUTPUTS
-        offset = start[:, None] + (output - (tap_row * OUT_WIDTH + tap_column) * OUTPUTS)[None, :]
-        a = tl.load(gradient + offset, mask=inside, other=0.0)
-        weight_tap = (first_row + STRIDE * tap_row) * SIDE + first_column + STRIDE * tap_column
-        kept = (term < terms)[:, None] & (channel < INPUTS)[None, :]
-        offset = (weight_tap * (INPUTS * OUTPUTS) + output)[:, None] + channel[None, :] * OUTPUTS
-        b = tl.load(weight + offset, mask=kept, other=0.0)
-        total = _multiply_add(a, b, total, PRECISION)
-    in_row = pixel_row * STRIDE + parity_row
-    in_column = pixel_column * STRIDE + parity_column
-    offset = ((picture * HEIGHT + in_row) * WIDTH + in_column) * INPUTS
-    kept = (pixel < pixels) & (in_row < HEIGHT) & (in_column < WIDTH)
-    kept = kept[:, None] & (channel < INPUTS)[None, :]
-    if RECTIFIED:
-        there = x + run * pictures * (HEIGHT * WIDTH * INPUTS) + offset[:, None] + channel[None, :]
-        total = tl.where(tl.load(there, mask=kept, other=0.0) <= 0, 0.0, total)
-    tl.store(x_gradient + offset[:, None] + channel[None, :], total, mask=kept)
+    if TERMS > 0:
+        # The output pixel that the first of the taps links with each input pixel; further taps lead back from there.
+        out_row = row + (PARITY_ROW + SIDE // 2 - FIRST_ROW) // STRIDE
+        out_column = column + (PARITY_COLUMN + SIDE // 2 - FIRST_COLUMN) // STRIDE
+        start = ((picture * OUT_HEIGHT + out_row) * OUT_WIDTH + out_column) * OUTPUTS
+        for block in range((TERMS + DEPTH - 1) // DEPTH):
+            term = block * DEPTH + tl.arange(0, DEPTH)  # tap * OUTPUTS + output
+            tap = term[None, :] // OUTPUTS if FLAT else block * DEPTH // OUTPUTS
+            tap_row = tap // TAP_COLUMNS
+            tap_column = tap % TAP_COLUMNS
+            r = out_row[:, None] - tap_row
+            c = out_column[:, None] - tap_column
+            inside = (r >= 0) & (r < OUT_HEIGHT) & (c >= 0) & (c < OUT_WIDTH) & real[:, None]
+            offset = start[:, None] + term[None, :] - (tap_row * OUT_WIDTH + tap_column + tap) * OUTPUTS
+            a = tl.load(gradient + offset, mask=inside & (term < TERMS)[None, :], other=0.0)
+            tap = term // OUTPUTS if FLAT else block * DEPTH // OUTPUTS
+            weight_tap = (FIRST_ROW + tap // TAP_COLUMNS * STRIDE) * SIDE + FIRST_COLUMN + tap % TAP_COLUMNS * STRIDE
+            offset = (weight_tap * INPUTS - tap) * OUTPUTS + term
+            kept = (term < TERMS)[:, None] & (channel < INPUTS)[None, :]
+            b = tl.load(weight + (offset[:, None] + channel[None, :] * OUTPUTS), mask=kept, other=0.0)
+            total = _multiply_add(a, b, total, PRECISION)
+    return total
 
 
 @triton.jit  # type: ignore[untyped-decorator]
