@@ -619,6 +619,7 @@ def _convolution_weight(
     OUT_PIXELS: tl.constexpr = OUT_HEIGHT * OUT_WIDTH
     TERMS: tl.constexpr = SIDE * SIDE * INPUTS
     SPLITS: tl.constexpr = (BLOCKS + BLOCKS_EACH - 1) // BLOCKS_EACH
+    WHOLE: tl.constexpr = PICTURES % GROUP == 0
     run = tl.program_id(2).to(tl.int64)
     split = tl.program_id(1) % SPLITS
     first_term = tl.program_id(0) * COLUMNS
@@ -648,12 +649,12 @@ def _convolution_weight(
         c = column[:, None] + tap_column[None, :]
         inside = (r >= 0) & (r < HEIGHT) & (c >= 0) & (c < WIDTH) & (term < TERMS)[None, :]
         for first in range(0, PICTURES, GROUP):
-            real = there & (first + picture < PICTURES)
+            real = there if WHOLE else there & (first + picture < PICTURES)
             kept = (output < OUTPUTS)[:, None] & real[None, :]
             offset = from_output + first * (OUT_PIXELS * OUTPUTS)
             a = tl.load(gradient + offset, mask=kept, other=0.0)
             offset = from_input + first * (LINES * LINE * INPUTS)
-            if PADDED and PICTURES % GROUP == 0:
+            if PADDED and WHOLE:
                 b = tl.load(x + offset)
             else:
                 kept = real[:, None] & (PADDED | inside)
