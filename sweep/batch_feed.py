@@ -14,7 +14,7 @@ ORDER_BLOCK: Final = 128
 """Steps whose batches are drawn at once."""
 
 SEEDS_PER_TASK: Final = 32
-"""Few enough that threads end a block together, enough that handing them out costs nothing."""
+"""Few enough that threads end a block together, enough that they seldom wait for Python between NumPy's calls."""
 
 
 class Block(NamedTuple):
@@ -36,9 +36,10 @@ class BatchFeed:
         self, seeds: Sequence[int], places: Indices, batch_size: int, steps: int, layers: Sequence[str], threads: int
     ) -> None:
         """`places` are those of the training pictures in their pool, `layers` the ones that drop out."""
-        self.seeds, self.places, self.steps, self.layers = tuple(seeds), places, steps, tuple(layers)
-        self.batch_size = batch_size
-        self.batches = [Batches(seed, len(places), batch_size) for seed in seeds]
+        self.places, self.batch_size, self.steps = places, batch_size, steps
+        self.seeds, self.layers = tuple(seeds), tuple(layers)
+        parts = [self.seeds[first : first + SEEDS_PER_TASK] for first in range(0, len(seeds), SEEDS_PER_TASK)]
+        self.parts = [Batches(part, len(places), batch_size) for part in parts]
         self.drawers = ThreadPoolExecutor(threads, "batches") if threads else None
         self.ahead = self._empty(0)
         self.tasks: list[Future[None]] = []
@@ -49,7 +50,8 @@ class BatchFeed:
         """The block whose first step is `start`, a multiple of `ORDER_BLOCK`."""
         if self.drawers is None:
             block = self._empty(start)
-            self._fill(block, range(len(self.seeds)))
+            for part in range(len(self.parts)):
+                self._fill(block, part)
             return block
         if self.ahead.start != start:
             wait(self.tasks)  # a seed's epochs are no two threads' at a time
@@ -67,21 +69,19 @@ class BatchFeed:
             self.drawers.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self, drawers: ThreadPoolExecutor, start: int) -> None:
-        self.ahead, count = self._empty(start), len(self.seeds)
-        tasks = [range(first, min(first + SEEDS_PER_TASK, count)) for first in range(0, count, SEEDS_PER_TASK)]
-        self.tasks = [drawers.submit(self._fill, self.ahead, task) for task in tasks]
+        self.ahead = self._empty(start)
+        self.tasks = [drawers.submit(self._fill, self.ahead, part) for part in range(len(self.parts))]
 
     def _empty(self, start: int) -> Block:
         steps, seeds = min(ORDER_BLOCK, self.steps - start), len(self.seeds)
         order = np.empty((steps, self.batch_size, seeds), np.int64)
         return Block(start, order, {layer: np.empty((steps, seeds), np.int32) for layer in self.layers})
 
-    def _fill(self, block: Block, seeds: range) -> None:
-        """Draws some of the seeds, by their numbers."""
-        start, stop, part = block.start, block.start + len(block.order), slice(seeds.start, seeds.stop)
-        taken = np.stack([self.places[self.batches[seed].take(start, stop)] for seed in seeds])
-        # All seeds of a step lie side by side: copied so, for `np.stack` along the last axis takes three times as long.
-        block.order[:, :, part] = taken.transpose(1, 2, 0)
+    def _fill(self, block: Block, part: int) -> None:
+        """Draws some of the seeds. All seeds of a step lie side by side in a block."""
+        start, stop, seeds = block.start, block.start + len(block.order), self.parts[part].seeds
+        there = slice(part * SEEDS_PER_TASK, part * SEEDS_PER_TASK + len(seeds))
+        block.order[:, :, there] = self.places[self.parts[part].take(start, stop)].transpose(1, 2, 0)
         for layer, states in block.states.items():
-            words = [streams.dropout_states(self.seeds[seed], layer, start, stop) for seed in seeds]
-            np.stack([each.view(np.int32) for each in words], axis=1, out=states[:, part])
+            words = [streams.dropout_states(seed, layer, start, stop).view(np.int32) for seed in seeds]
+            states[:, there] = np.stack(words, axis=1)

@@ -229,31 +229,33 @@ def fingerprint(pictures: Pictures, labels: Labels, own_test: int = 0) -> str:
 
 
 class Batches:
-    """The order in which a run with `seed` sees the training pictures, in batches of `batch_size`.
+    """The order in which runs with `seeds` see the training pictures, in batches of `batch_size`.
 
     Every epoch is a new permutation of all training pictures; a batch may reach over the end of an epoch. The epochs
     that were asked for last are kept, since the next question is about where the last one ended.
     """
 
-    def __init__(self, seed: int, examples: int, batch_size: int) -> None:
-        self.seed, self.examples, self.batch_size = seed, examples, batch_size
+    def __init__(self, seeds: Sequence[int], examples: int, batch_size: int) -> None:
+        self.seeds, self.examples, self.batch_size = seeds, examples, batch_size
         self._epochs: dict[int, NDArray[np.int64]] = {}
 
     def take(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Indices `[stop - start, batch_size]` of the pictures that steps `start` … `stop` - 1 see."""
+        """Indices `[seeds, stop - start, batch_size]` of the pictures that steps `start` … `stop` - 1 see."""
         begin, end, length = start * self.batch_size, stop * self.batch_size, self.examples
         self._epochs = {epoch: self._epoch(epoch) for epoch in range(begin // length, (end - 1) // length + 1)}
-        seen = [order[max(0, begin - epoch * length) : end - epoch * length] for epoch, order in self._epochs.items()]
-        return np.concatenate(seen).reshape(-1, self.batch_size)
+        seen = [
+            order[:, max(0, begin - epoch * length) : end - epoch * length] for epoch, order in self._epochs.items()
+        ]
+        return np.concatenate(seen, axis=1).reshape(len(self.seeds), -1, self.batch_size)
 
     def _epoch(self, epoch: int) -> NDArray[np.int64]:
         known = self._epochs.get(epoch)
-        return streams.permutation(self.seed, f"order/{epoch}", self.examples) if known is None else known
+        return streams.permutations(self.seeds, f"order/{epoch}", self.examples) if known is None else known
 
 
 def batches(seed: int, examples: int, batch_size: int, start: int, stop: int) -> NDArray[np.int64]:
-    """`Batches.take` for once."""
-    return Batches(seed, examples, batch_size).take(start, stop)
+    """`Batches.take` for once and for one seed, `[stop - start, batch_size]`."""
+    return np.asarray(Batches([seed], examples, batch_size).take(start, stop)[0])
 
 
 @functools.cache

@@ -6,6 +6,7 @@ guarantees not to change between versions (NEP 19 excludes `Generator`'s methods
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,15 +38,22 @@ def truncated_normal(seed: int, purpose: str, count: int, cut: float = 2.0) -> N
 
 def permutation(seed: int, purpose: str, count: int) -> NDArray[np.int64]:
     """A permutation of 0 … `count` - 1: the order of as many random words, equal ones in that of their places."""
-    words = bits(seed, purpose, count)
+    return np.asarray(permutations([seed], purpose, count)[0])
+
+
+def permutations(seeds: Sequence[int], purpose: str, count: int) -> NDArray[np.int64]:
+    """`permutation` for several seeds, `[seeds, count]`, in few calls, between which threads wait for each other."""
+    words = np.stack([bits(seed, purpose, count) for seed in seeds])
     # NumPy sorts numbers several times faster than it finds their order: each word carries its place in its low bits.
     low = np.uint64(count.bit_length())
     mask = (np.uint64(1) << low) - np.uint64(1)
-    carriers = np.sort((words & ~mask) | np.arange(count, dtype=np.uint64))
+    carriers = (words & ~mask) | np.arange(count, dtype=np.uint64)
+    carriers.sort(axis=1)
+    order = (carriers & mask).astype(np.int64)
     heads = carriers >> low
-    if (heads[1:] == heads[:-1]).any():  # the bits that gave way decide between these
-        return np.argsort(words, kind="stable")
-    return (carriers & mask).astype(np.int64)
+    for row in np.flatnonzero((heads[:, 1:] == heads[:, :-1]).any(axis=1)):
+        order[row] = np.argsort(words[row], kind="stable")  # the bits that gave way decide between equal heads
+    return order
 
 
 def mix(words: NDArray[np.uint32]) -> NDArray[np.uint32]:

@@ -1,6 +1,7 @@
 """Batches come in the order of their streams, whoever draws them and from wherever training goes on."""
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import wait
 
 import numpy as np
@@ -37,13 +38,13 @@ def test_every_block_is_that_of_the_streams(threads: int, asked: list[int]) -> N
 
 
 def test_the_first_block_is_begun_at_once_and_the_next_with_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    permutation, epochs = streams.permutation, set()
+    permutations, epochs = streams.permutations, set()
 
-    def watched(seed: int, purpose: str, count: int) -> np.ndarray:
+    def watched(seeds: Sequence[int], purpose: str, count: int) -> np.ndarray:
         epochs.add(purpose)
-        return permutation(seed, purpose, count)
+        return permutations(seeds, purpose, count)
 
-    monkeypatch.setattr(streams, "permutation", watched)
+    monkeypatch.setattr(streams, "permutations", watched)
     drawn = feed(1)
     wait(drawn.tasks)
     first = {f"order/{epoch}" for epoch in range(ORDER_BLOCK * 5 // 40)}
@@ -55,10 +56,10 @@ def test_the_first_block_is_begun_at_once_and_the_next_with_the_one_before_it(mo
 
 
 def test_what_goes_wrong_in_a_thread_is_raised_where_its_block_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(seed: int, purpose: str, count: int) -> np.ndarray:
+    def short(seeds: Sequence[int], purpose: str, count: int) -> np.ndarray:
         raise MemoryError("none left")
 
-    monkeypatch.setattr(streams, "permutation", short)
+    monkeypatch.setattr(streams, "permutations", short)
     drawn = feed(2)
     with pytest.raises(MemoryError, match="none left"):
         drawn.block(0)
@@ -66,20 +67,20 @@ def test_what_goes_wrong_in_a_thread_is_raised_where_its_block_is_asked_for(monk
 
 
 def test_a_closed_feed_draws_no_more_seeds_than_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    permutation, begun, go_on = streams.permutation, threading.Event(), threading.Event()
-    seeds = set()
+    permutations, begun, go_on = streams.permutations, threading.Event(), threading.Event()
+    drawn_seeds: set[int] = set()
 
-    def slow(seed: int, purpose: str, count: int) -> np.ndarray:
-        seeds.add(seed)
+    def slow(seeds: Sequence[int], purpose: str, count: int) -> np.ndarray:
+        drawn_seeds.update(seeds)
         begun.set()
         go_on.wait()
-        return permutation(seed, purpose, count)
+        return permutations(seeds, purpose, count)
 
-    monkeypatch.setattr(streams, "permutation", slow)
+    monkeypatch.setattr(streams, "permutations", slow)
     drawn = feed(1)
     assert begun.wait(timeout=60)
     drawn.close()
     go_on.set()
     assert drawn.drawers is not None
     drawn.drawers.shutdown(wait=True)
-    assert seeds == set(SEEDS[:SEEDS_PER_TASK])
+    assert drawn_seeds == set(SEEDS[:SEEDS_PER_TASK])

@@ -35,10 +35,12 @@ def test_the_first_words_of_a_stream_are_these_for_ever(seed: int, purpose: str,
     ids=["none", "one", "equal", "near", "a power of two less one", "a power of two"],
 )
 def test_a_permutation_is_the_stable_order_of_its_words(words: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "bits", lambda seed, purpose, count: np.array(words[:count], dtype=np.uint64))
-    found = streams.permutation(0, "", len(words))
-    assert found.dtype == np.int64
-    assert found.tolist() == sorted(range(len(words)), key=lambda place: words[place])
+    drawn = {0: words, 1: [word ^ 2**62 for word in reversed(range(len(words)))]}
+    monkeypatch.setattr(streams, "bits", lambda seed, purpose, count: np.array(drawn[seed], dtype=np.uint64))
+    wanted = [sorted(range(len(words)), key=lambda place: drawn[seed][place]) for seed in (0, 1)]
+    found = streams.permutations([0, 1], "", len(words))
+    assert found.dtype == np.int64 and found.tolist() == wanted
+    assert streams.permutation(0, "", len(words)).tolist() == wanted[0]
 
 
 @pytest.mark.parametrize("count", [2, 90, 3500, 60_000])

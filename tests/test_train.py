@@ -434,7 +434,7 @@ def test_another_mistake_splits_no_array(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_array_that_ran_out_of_memory_is_gone_while_its_batches_are_still_being_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    step, permutation = Trainer.step, streams.permutation
+    step, permutations = Trainer.step, streams.permutations
     begun, go_on = threading.Event(), threading.Event()
     tried: list[weakref.ref[Trainer]] = []
     drawers: list[set[threading.Thread]] = []
@@ -451,16 +451,16 @@ def test_an_array_that_ran_out_of_memory_is_gone_while_its_batches_are_still_bei
         gone.append(tried[0]() is None)
         go_on.set()
 
-    def slow(seed: int, purpose: str, count: int) -> np.ndarray:
+    def slow(seeds: Sequence[int], purpose: str, count: int) -> np.ndarray:
         first_of_the_second_block = ORDER_BLOCK * SMALL.batch_size // len(GREY.split.train) + 1
         if int(purpose.removeprefix("order/")) >= first_of_the_second_block:
-            drawn.add((threading.current_thread(), seed))
+            drawn.update((threading.current_thread(), seed) for seed in seeds)
             begun.set()
             assert go_on.wait(timeout=60)
-        return permutation(seed, purpose, count)
+        return permutations(seeds, purpose, count)
 
     monkeypatch.setattr(Trainer, "step", short)
-    monkeypatch.setattr(streams, "permutation", slow)
+    monkeypatch.setattr(streams, "permutations", slow)
     monkeypatch.setattr("sweep.train._drawing_threads", lambda device: 1)
     monkeypatch.setattr("sweep.batch_feed.SEEDS_PER_TASK", 1)
     train(vary(dataclasses.replace(SMALL, steps=2 * ORDER_BLOCK), bias=[True, False] * 2, seed=[0, 0, 1, 1]), GREY)
