@@ -10,7 +10,8 @@ share it.
 
 `--variants` measures batch norm, dropout and AdamW beside the plain recipe; `--write` measures every size and method
 and rewrites this device's part of sweep/saturation.json by the rule that `chosen` states, for the widths that are named
-alone if any are: an array's size rounds, so that rows of other widths come out as they did.
+alone if any are: an array's size rounds, so that rows of other widths come out as they did. On a GPU it looks at each
+size and method briefly, and twice at those that come near the best.
 """
 
 import argparse
@@ -20,7 +21,8 @@ import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
 from typing import Any
 
 import numpy as np
@@ -28,11 +30,15 @@ import torch
 
 from sweep import data as data_sets
 from sweep import plan
+from sweep.batch_feed import ORDER_BLOCK
 from sweep.machine import cores
 from sweep.methods import has_triton
 from sweep.runs import Run
 from sweep.shape import Shape, training_flops
-from sweep.train import ORDER_BLOCK, Trainer, device_name, exact_arithmetic, local_device
+from sweep.train import Trainer, device_name, exact_arithmetic, local_device, out_of_memory
+
+Way = tuple[int, plan.MethodName]
+"""Size of an array and method."""
 
 RECIPE = Run(weight_init="truncated_normal", input_scaling="centered", steps=10_000_000)
 SIZES: dict[str, tuple[int, ...]] = {
@@ -43,6 +49,12 @@ WRITTEN = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Widths that the table of array sizes is made of."""
 SHARED = {"cpu": cores(), "cuda": 16}
 """Processes with one network each that share the device."""
+SLOWER = 3
+"""Ways this many times slower than the best are not worth a second look on a GPU."""
+BRIEF = 0.1
+"""Share of a measurement's time that a look at a way takes there."""
+FEW = 8
+"""Steps between two waits for the device in such a look, and products or copies of the device's peaks."""
 
 
 def main() -> None:
@@ -130,8 +142,11 @@ def write(kind: plan.DeviceKind, widths: list[int], seconds: float) -> None:
         if kind == "cpu":  # larger ones were never faster there, and take long to try
             fitting = [n for n in fitting if n == 2 or n * width <= 256]
         ways = [(size, method) for method in methods for size in fitting]
-        rates = together(fused_rates, cores() if kind == "cpu" else 1, kind, run, ways, seconds)
-        by_way = dict(zip(ways, rates, strict=True))
+        if kind == "cpu":
+            rates = together(fused_rates, cores(), kind, run, ways, seconds)
+        else:
+            rates = together(brief_rates, 1, kind, run, ways, BRIEF * seconds)
+        by_way = {way: rate for way, rate in zip(ways, rates, strict=True) if rate}
         print(f"width {width}:", ", ".join(f"{m} {n}: {rate:,.0f}" for (n, m), rate in by_way.items()), flush=True)
         size, method = chosen(by_way)
         found[width] = plan.Saturation(width, method, size)
@@ -155,7 +170,7 @@ def merged(found: dict[int, plan.Saturation]) -> list[dict[str, Any]]:
     return rows
 
 
-def chosen(rates: dict[tuple[int, plan.MethodName], float]) -> tuple[int, plan.MethodName]:
+def chosen(rates: dict[Way, float]) -> Way:
     """The smallest array within 5 % of the best: larger ones are only longer."""
     best = max(rates.values())
     return min(key for key, rate in rates.items() if rate >= 0.95 * best)
@@ -184,72 +199,164 @@ def needs(run: Run) -> tuple[float, float]:
 
 
 def together(measure: Callable[..., Any], processes: int, *arguments: Any) -> list[float]:
-    """Sums of what `measure` gives in that many processes at once, each number by itself."""
+    """Sums of what `measure` gives in that many processes at once, each number by itself.
+
+    Where one fails or dies, all are ended, since the others would wait for it for ever, and SystemExit says why.
+    """
     context = multiprocessing.get_context("spawn")
-    barrier, queue = context.Barrier(processes), context.Queue()
-    workers = [context.Process(target=_measured, args=(queue, barrier, measure, arguments)) for _ in range(processes)]
-    for worker in workers:
-        worker.start()
-    found = [queue.get() for _ in workers]
-    for worker in workers:
-        worker.join()
-    failed = [each for each in found if isinstance(each, str)]
-    if failed:
-        sys.exit(failed[0])
+    barrier = context.Barrier(processes)
+    workers: dict[Any, Any] = {}
+    try:
+        for _ in range(processes):
+            answers, answering = context.Pipe(duplex=False)
+            workers[answers] = context.Process(target=_measured, args=(answering, barrier, measure, arguments))
+            workers[answers].start()
+            answering.close()  # with the worker's own, the last one: what ends with it says that it died
+        found = list(_answers(workers))
+    except BaseException:
+        for worker in workers.values():
+            worker.kill()
+        raise
+    finally:
+        for worker in workers.values():
+            worker.join()
     return [float(total) for total in np.sum(found, axis=0)]
 
 
-def _measured(queue: Any, barrier: Any, measure: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _answers(workers: dict[Any, Any]) -> Iterator[list[float]]:
+    """What each worker sends, by its connection."""
+    waiting = set(workers)
+    while waiting:
+        for answers in wait(list(waiting)):
+            waiting.remove(answers)
+            try:
+                answer = answers.recv()
+            except EOFError:
+                workers[answers].join()
+                sys.exit(f"a process that measured died with exit code {workers[answers].exitcode}")
+            if isinstance(answer, str):
+                sys.exit(answer)
+            yield answer
+
+
+def _measured(answering: Any, barrier: Any, measure: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
         torch.set_num_threads(1)
         gc.disable()
-        queue.put(measure(barrier, *arguments))
+        answering.send(measure(barrier, *arguments))
     except Exception as error:
-        barrier.abort()
-        queue.put(f"{type(error).__name__}: {error}")
+        answering.send(f"{type(error).__name__}: {error}")
 
 
-def steps_a_second(step: Callable[[], object], kind: str, barrier: Any, seconds: float) -> float:
-    """The rate of the best of three parts, all processes at once; on a GPU a part is whole blocks of batches."""
+def steps_a_second(
+    step: Callable[[], object], kind: str, barrier: Any, seconds: float, whole: int | None = None
+) -> float:
+    """The rate of the best of three parts, all processes at once; of fewer where one alone takes longer than `seconds`.
+
+    A part is `whole` steps, or several times as many; on a GPU, which is waited for after them, a block of batches
+    unless it is said.
+    """
     finish = torch.cuda.synchronize if kind == "cuda" else lambda: None
+    whole = whole or (ORDER_BLOCK if kind == "cuda" else 1)
     for _ in range(3):
         step()
     finish()
     barrier.wait()
-    rates = []
-    for _ in range(3):
+    rates: list[float] = []
+    begun = time.perf_counter()
+    while len(rates) < 3 and (not rates or time.perf_counter() - begun < seconds):
         started, done = time.perf_counter(), 0
-        while time.perf_counter() - started < seconds / 3:
-            for _ in range(ORDER_BLOCK if kind == "cuda" else 1):
+        while not done or time.perf_counter() - started < seconds / 3:
+            for _ in range(whole):
                 step()
-                done += 1
+            done += whole
             finish()
         rates.append(done / (time.perf_counter() - started))
     return max(rates)
 
 
+def epoch_steps(trainer: Trainer) -> int:
+    """Steps of so many whole blocks that an epoch's order is drawn in them, wherever they begin."""
+    return -(-trainer.examples // (trainer.batch_size * ORDER_BLOCK)) * ORDER_BLOCK
+
+
+def fused_trainer(kind: plan.DeviceKind, run: Run, size: int, method: plan.MethodName) -> Trainer:
+    runs = [dataclasses.replace(run, seed=n // 2, bias=n % 2 == 0) for n in range(size)]
+    return Trainer(runs, data_sets.load(run.dataset), device=kind, method=method)
+
+
 def fused_rate(
     barrier: Any, kind: plan.DeviceKind, run: Run, size: int, method: plan.MethodName, seconds: float
 ) -> list[float]:
-    runs = [dataclasses.replace(run, seed=n // 2, bias=n % 2 == 0) for n in range(size)]
-    with exact_arithmetic():
-        trainer = Trainer(runs, data_sets.load(run.dataset), device=kind, method=method)
-        return [size * steps_a_second(trainer.step, kind, barrier, seconds)]
+    """Model-steps a second of an array; no part is so short that it meets no new epoch."""
+    with exact_arithmetic(run.precision):
+        trainer = fused_trainer(kind, run, size, method)
+        return [size * steps_a_second(trainer.step, kind, barrier, seconds, epoch_steps(trainer))]
 
 
-def fused_rates(
-    barrier: Any, kind: plan.DeviceKind, run: Run, ways: list[tuple[int, plan.MethodName]], seconds: float
+def brief_rate(
+    barrier: Any, kind: plan.DeviceKind, run: Run, size: int, method: plan.MethodName, seconds: float
 ) -> list[float]:
+    """Model-steps a second of an array by a few of its steps, or of the drawing beside them where that is slower."""
+    with exact_arithmetic(run.precision):
+        trainer = fused_trainer(kind, run, size, method)
+        steps = steps_a_second(trainer.step, kind, barrier, seconds, FEW)
+        return [size * min(steps, drawn_steps_a_second(trainer))]
+
+
+def drawn_steps_a_second(trainer: Trainer) -> float:
+    """Steps that are drawn in a second where nothing else is done, over several epochs."""
+    first = trainer.done // ORDER_BLOCK + 1
+    blocks = range(first, first + 4 * epoch_steps(trainer) // ORDER_BLOCK)
+    trainer.feed.block(first * ORDER_BLOCK - ORDER_BLOCK)
+    started = time.perf_counter()
+    for block in blocks:
+        trainer.feed.block(block * ORDER_BLOCK)
+    return len(blocks) * ORDER_BLOCK / (time.perf_counter() - started)
+
+
+def fused_rates(barrier: Any, kind: plan.DeviceKind, run: Run, ways: list[Way], seconds: float) -> list[float]:
     """Rates by size and method, each measured twice with all others in between: machines speed up and slow down."""
-
-    def rate(size: int, method: plan.MethodName) -> float:
-        try:
-            return fused_rate(barrier, kind, run, size, method, seconds / 2)[0]
-        except torch.OutOfMemoryError:
-            return 0.0
-
-    rounds = [[rate(*way) for way in ways] for _ in range(2)]
+    rounds = [[_fitting_rate(fused_rate, barrier, kind, run, way, seconds / 2) for way in ways] for _ in range(2)]
     return [max(rates) for rates in zip(*rounds, strict=True)]
+
+
+def brief_rates(barrier: Any, kind: plan.DeviceKind, run: Run, ways: list[Way], seconds: float) -> list[float]:
+    """Rates by size and method for a GPU, which has many ways, and slow ones that would take hours; 0 where none is.
+
+    A method that is `SLOWER` than the best at one size is not tried at larger ones. Ways within that of the best of all
+    are looked at twice.
+    """
+    rates: dict[Way, float] = {}
+    left = {method for _, method in ways}
+    for size in sorted({size for size, _ in ways}):
+        here = [way for way in ways if way[0] == size and way[1] in left]
+        rates |= {way: _fitting_rate(brief_rate, barrier, kind, run, way, seconds) for way in here}
+        best = max((rates[way] for way in here), default=0.0)
+        left -= {method for _, method in here if SLOWER * rates[size, method] <= best}
+    best = max(rates.values())
+    for way, rate in rates.items():
+        if SLOWER * rate > best:
+            rates[way] = max(rate, _fitting_rate(brief_rate, barrier, kind, run, way, seconds))
+    return [rates.get(way, 0.0) for way in ways]
+
+
+def _fitting_rate(
+    measure: Callable[..., list[float]], barrier: Any, kind: plan.DeviceKind, run: Run, way: Way, seconds: float
+) -> float:
+    """What `measure` gives, or 0 where memory is short."""
+    try:
+        [rate] = measure(barrier, kind, run, *way, seconds)
+    except (RuntimeError, MemoryError) as error:
+        # Other processes would wait for this one, which alone has nothing to measure.
+        if barrier.parties > 1 or not out_of_memory(error):
+            raise
+        error.__traceback__ = None  # it holds on to the array
+        rate = 0.0
+    gc.collect()  # which does not come by itself here
+    if kind == "cuda":
+        torch.cuda.empty_cache()
+    return rate
 
 
 def plain_rate(barrier: Any, kind: str, run: Run, seconds: float) -> list[float]:
@@ -305,12 +412,12 @@ def peaks(barrier: Any, kind: str, seconds: float) -> list[float]:
     """
     side, length = (1536, 2**25) if kind == "cpu" else (8192, 2**28)
     a, b = torch.randn(side, side, device=kind), torch.randn(side, side, device=kind)
-    products = steps_a_second(lambda: torch.mm(a, b), kind, barrier, seconds)
+    products = steps_a_second(lambda: torch.mm(a, b), kind, barrier, seconds, FEW)
     if kind == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
-        products = max(products, steps_a_second(lambda: torch.mm(a, b), kind, barrier, seconds) / 3)
+        products = max(products, steps_a_second(lambda: torch.mm(a, b), kind, barrier, seconds, FEW) / 3)
     source, target = torch.zeros(length, device=kind), torch.zeros(length, device=kind)
-    copies = steps_a_second(lambda: target.copy_(source), kind, barrier, seconds)
+    copies = steps_a_second(lambda: target.copy_(source), kind, barrier, seconds, FEW)
     return [2.0 * side**3 * products, 8.0 * length * copies]
 
 
