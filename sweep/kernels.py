@@ -151,7 +151,7 @@ def gathered(
     x = _activations(factor, runs * pictures, channels, height + 2 * padding, width + 2 * padding)
     count = x[0].numel()
     _check_size(count)
-    _gather[triton.cdiv(count, BLOCK), runs * pictures](
+    _gather[runs * pictures, triton.cdiv(count, BLOCK)](  # the first axis alone may be longer than 65,535
         stored.contiguous(),
         places.contiguous(),
         factor.contiguous(),
@@ -183,8 +183,8 @@ def _gather(
 ) -> None:
     """A stretch of one picture's numbers, in the order rows, columns, channels."""
     COUNT: tl.constexpr = (HEIGHT + 2 * PADDING) * (WIDTH + 2 * PADDING) * CHANNELS
-    picture = tl.program_id(1).to(tl.int64)
-    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    picture = tl.program_id(0).to(tl.int64)
+    index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel = index % CHANNELS
     row = index // CHANNELS // (WIDTH + 2 * PADDING) - PADDING
     column = index // CHANNELS % (WIDTH + 2 * PADDING) - PADDING

@@ -569,6 +569,62 @@ def test_a_run_that_diverged_stays_so_and_leaves_the_others_alone(name: str) -> 
     assert ill[0][1].isnan().any() and not ill[0][[0, 2]].isnan().any()
 
 
+class Grids:
+    """Stands for a kernel: keeps the grids that it is launched with, and launches nothing."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        self.seen.append(grid)
+        return lambda *arguments, **constants: None
+
+
+def test_no_grid_of_the_largest_arrays_is_larger_than_cuda_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = type(kernels._gather)
+    grids = {name: Grids() for name, each in vars(kernels).items() if isinstance(each, kernel) and name in LAUNCHED}
+    assert grids.keys() == LAUNCHED
+    for name, each in grids.items():
+        monkeypatch.setattr(kernels, name, each)
+    runs, pictures = 4096, 1024
+
+    def numbers(*size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.empty(size, dtype=dtype, device="meta", requires_grad=dtype == torch.float32)
+
+    scale, state = numbers(runs, 3).detach(), numbers(runs, dtype=torch.int32)
+    stored, places = numbers(9, 3, 32, 32, dtype=torch.uint8), numbers(runs, pictures, dtype=torch.int64)
+    kernels.gathered(stored, places, scale, scale, 2)
+    y = kernels.convolution(
+        numbers(runs * pictures, 3, 32, 32), numbers(runs, 5, 5, 3, 64), numbers(runs, 64), 1, True, "float32"
+    )
+    y = kernels.batch_norm(
+        y, *(numbers(runs, 64) for _ in range(2)), *2 * [numbers(runs, 64).detach()], runs, True, True
+    )
+    y = kernels.dropout(y, state, state, numbers(runs).detach(), runs)
+    y.sum().backward()
+    wide = numbers(runs, 2**16, 1024)
+    step = kernels.SgdStep(None, *3 * [numbers(runs).detach()])
+    kernels.linear(
+        numbers(runs, pictures, 2**16), wide, numbers(runs, 1024), True, "float32", step=step
+    ).sum().backward()
+    weight = wide.detach()
+    rates = numbers(runs).detach()
+    kernels.sgd(weight, weight, None, rates, rates, rates)
+    kernels.adamw(weight, weight, weight, weight, rates, rates, numbers(2).detach())
+    for name, each in grids.items():
+        assert each.seen, f"{name} was not launched"
+        for x, *others in each.seen:
+            assert x < 2**31 and all(size < 2**16 for size in others), name
+
+
+LAUNCHED = {
+    *("_gather", "_convolution_forward", "_convolution_input", "_convolution_weight", "_add_parts"),
+    *("_linear_forward", "_linear_input", "_linear_weight", "_norm_forward", "_norm_backward"),
+    *("_drop", "_adamw", "_sgd"),
+}
+"""The kernels, without what they call."""
+
+
 # Whole networks
 
 
