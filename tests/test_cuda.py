@@ -102,6 +102,8 @@ def test_a_graph_replays_the_very_steps_that_it_was_made_of(program: str, method
 @pytest.mark.parametrize(("device", "method"), [("cpu", "grouped"), ("cpu", "im2col"), INTERPRETED, *ON_GPU])
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_neighbours_and_slots_leave_no_bit(program: str, device: str, method: MethodName) -> None:
+    if (device, method) == ("cpu", "triton") and program not in ("plain", "everything"):
+        pytest.skip("interpreted, the others would show the same kernels again")
     run, data = case(program, device, steps=1 if method == "triton" else None)
     runs = pairs(run, 2 if device == "cpu" else 4)
     half = len(runs) // 2
