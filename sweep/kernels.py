@@ -114,16 +114,18 @@ def _multiply_add(a: tl.tensor, b: tl.tensor, total: tl.tensor, PRECISION: tl.co
     """`total + a @ b`: factors of `PRECISION`, sums in float32.
 
     A float32 is the sum of two TF32. Of their four products that of the low parts is smaller than a float32's rounding
-    and left out; the small ones are added first. An infinite factor gives NaN: such a run has diverged in either case.
+    and left out; the small ones are added first. Tensor cores cut a sum off wherever they add to it (Fasi et al.,
+    PeerJ Computer Science 7:e330): they sum one block by itself, and the blocks are added in float32. An infinite
+    factor gives NaN: such a run has diverged in either case.
     """
     if PRECISION == "float32":
         a_high, b_high = _cut(a), _cut(b)
         a_low, b_low = a - a_high, b - b_high
         if INTERPRETED:
             a_low, b_low = _cut(a_low), _cut(b_low)
-        total = tl.dot(a_low, b_high, total, input_precision="tf32")
-        total = tl.dot(a_high, b_low, total, input_precision="tf32")
-        return tl.dot(a_high, b_high, total, input_precision="tf32")
+        block = tl.dot(a_low, b_high, input_precision="tf32")
+        block = tl.dot(a_high, b_low, block, input_precision="tf32")
+        return total + tl.dot(a_high, b_high, block, input_precision="tf32")
     elif PRECISION == "tf32":
         return tl.dot(_nearest(a), _nearest(b), total, input_precision="tf32")
     elif INTERPRETED:
@@ -346,6 +348,7 @@ def _weight_gradient(
     bias_gradient = weight.new_empty(runs, outputs)
     weights = side**2 * inputs * outputs
     weight_parts, bias_parts, weight_step, bias_step = weight_gradient, bias_gradient, weights, outputs
+    _check_size(splits * (weights + outputs))
     if splits > 1:
         weight_parts = weight.new_empty(runs, splits, weights + outputs)
         bias_parts = weight_parts[..., weights:]
@@ -795,7 +798,8 @@ class _Linear(torch.autograd.Function):
 
 
 def _rows(pictures: int) -> int:
-    return 16 if pictures <= 16 else 32 if pictures <= 32 else 64
+    """Never 64, which another instruction would multiply: an evaluation's last pictures are fewer than those before."""
+    return 16 if pictures <= 16 else 32
 
 
 def _dividing(count: int, most: int = 64) -> int:

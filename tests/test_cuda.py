@@ -81,7 +81,10 @@ def test_the_first_steps_are_those_of_grouped_convolutions_on_the_cpu_to_roundin
             for name, value in wanted.items():
                 if runs[0].batch_norm and (name.endswith("mean") or ("conv" in name and name.endswith("bias"))):
                     continue  # batch norm takes a bias away: its gradient is rounding alone, which AdamW blows up
-                torch.testing.assert_close(found[name].cpu(), value, rtol=1e-3, atol=1e-5)
+                outside = ~torch.isclose(found[name].cpu(), value, rtol=1e-3, atol=1e-5)
+                # AdamW's first step goes by the sign of a gradient alone, also of one that is rounding.
+                allowed = 1e-4 if run.optimizer == "adamw" else 0.0
+                assert float(outside.double().mean()) <= allowed, (name, int(outside.sum()))
 
 
 @needs_gpu
@@ -137,7 +140,8 @@ def test_a_training_that_was_stopped_and_taken_up_ends_bit_for_bit_the_same(
 @needs_gpu
 def test_an_array_too_large_for_the_device_is_split() -> None:
     free, _ = torch.cuda.mem_get_info()
-    run = Run(width=64, depth=1, pooling="none", steps=2, hidden=0, batch_size=512)
-    count = 2 * int(free // (512 * 784 * 64 * 4 * 4)) + 4
+    # Large batches: the memory is that of a few runs, whose weights are soon drawn.
+    run = Run(width=64, depth=1, pooling="none", steps=2, hidden=0, batch_size=2048)
+    count = 2 * int(free // (2048 * 784 * 64 * 4 * 4)) + 4
     outcomes = train(pairs(run, count), load("mnist5k"), device="cuda")
     assert len(outcomes) == 2 * count and max(outcome.array_size for outcome in outcomes) < 2 * count

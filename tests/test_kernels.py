@@ -167,7 +167,8 @@ def test_float32_products_are_as_exact_as_float32_and_tf32_products_those_of_rou
     x, weight, gradient = drawn(2, pictures, inputs), drawn(2, inputs, units, seed=1), drawn(2, pictures, units, seed=2)
     x, weight = x.requires_grad_(), weight.requires_grad_()
     bias = drawn(2, units, seed=3).requires_grad_()
-    for precision, to, tolerance in [("float32", lambda part: part, 1e-6), ("tf32", nearest_tf32, 1e-6)]:
+    # A GPU cuts the sums of TF32 products off as it adds; TF32 factors that were cut off would be 3e-4 away.
+    for precision, to, tolerance in [("float32", lambda part: part, 1e-6), ("tf32", nearest_tf32, 1e-5)]:
         y = kernels.linear(x, weight, bias, False, precision)
         found = [y.detach(), *torch.autograd.grad(y, [x, weight, bias], gradient)]
         a, b, g = (to(part.detach()).double() for part in (x, weight, gradient))
