@@ -1,0 +1,1 @@
+"""Ray, and all that exists because of Ray."""

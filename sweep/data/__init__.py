@@ -1,0 +1,1 @@
+"""Data sets: where pictures come from, and how they are split."""

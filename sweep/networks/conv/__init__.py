@@ -1,0 +1,1 @@
+"""Convolutional networks, with a leading axis of runs."""

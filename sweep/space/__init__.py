@@ -1,0 +1,1 @@
+"""Search spaces: settings, runs and their identity."""

@@ -1,0 +1,1 @@
+"""The store: rows, curves and all that is kept beside them."""

@@ -1,0 +1,1 @@
+"""One array of runs, trained on one device."""
