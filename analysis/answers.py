@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from analysis.effects import Record
-from sweep.files import replacing
+from sweep.common.atomic_files import replacing
 
 RESULTS: Final = Path(__file__).parent / "results"
 MARKS: Final = "<!-- {}: made by python -m analysis.answers --readme README.md -->", "<!-- end of {} -->"

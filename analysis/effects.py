@@ -11,8 +11,8 @@ import pandas as pd
 from analysis import bootstrap, pairing
 from analysis.tables import checked, factors, ignored
 from analysis.verdicts import Counts, decide, judge
-from sweep.errors import InputError
-from sweep.runs import CELL
+from sweep.common.errors import InputError
+from sweep.space.runs import CELL
 
 __all__ = ["Record", "cells", "factors", "matched", "pairs", "records", "settings", "unpaired"]
 

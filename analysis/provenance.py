@@ -12,7 +12,7 @@ import pandas as pd
 
 import sweep
 from analysis.effects import Record
-from sweep.runs import SETTINGS
+from sweep.space.runs import SETTINGS
 
 _COLUMNS: Final = {
     "datasets": "dataset",

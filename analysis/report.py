@@ -11,8 +11,8 @@ from analysis.effects import Record
 from analysis.markdown import markdown
 from analysis.tables import checked, load_table
 from analysis.verdict import analyse
-from sweep.errors import InputError
-from sweep.files import replacing
+from sweep.common.atomic_files import replacing
+from sweep.common.errors import InputError
 
 __all__ = ["analyse", "load_table", "markdown", "write"]
 

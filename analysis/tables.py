@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from sweep.errors import InputError
-from sweep.runs import CELL, SETTINGS, TYPES
-from sweep.store import RUNS_SCHEMA, check_version
+from sweep.common.errors import InputError
+from sweep.space.runs import CELL, SETTINGS, TYPES
+from sweep.store.rows import RUNS_SCHEMA, check_version
 
 REQUIRED: Final = ("bias", "seed", "test_accuracy")
 RESULTS: Final = frozenset(RUNS_SCHEMA.names) - frozenset(SETTINGS) | {"array_id"}

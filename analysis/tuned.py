@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from analysis import effects
 from analysis.effects import Record
 from analysis.verdicts import Counts, Floats
-from sweep.errors import InputError
+from sweep.common.errors import InputError
 
 TUNABLE: Final = ("learning_rate",)
 

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from sweep.errors import InputError
+from sweep.common.errors import InputError
 
 FEWEST_PAIRS: Final = 6
 """With fewer pairs no verdict is given."""

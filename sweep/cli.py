@@ -15,18 +15,24 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sweep import commands, kubectl, tracking
-from sweep import kubernetes as kube
-from sweep.care import Care
-from sweep.errors import InputError, Terminated
-from sweep.library import Library, Listing
-from sweep.progress import say
-from sweep.search_space import SearchSpace, load_all
-from sweep.store import Store
-from sweep.where import Where, authenticate
+from sweep.cluster.address import Where, authenticate
+from sweep.commands import datasets as data_sets
+from sweep.commands import export as exporting
+from sweep.commands import plan as planning
+from sweep.commands import report as reporting
+from sweep.commands import status as standing
+from sweep.commands import trackers
+from sweep.common.errors import InputError, Terminated
+from sweep.common.fault_options import Care
+from sweep.common.progress import say
+from sweep.data.library import Library, Listing
+from sweep.kubernetes import kubectl
+from sweep.kubernetes import manifests as kube
+from sweep.space.search_space import SearchSpace, load_all
+from sweep.store.rows import Store
 
 if TYPE_CHECKING:
-    from sweep.jobs import Cluster, Job  # imports Ray
+    from sweep.cluster.jobs import Cluster, Job  # imports Ray
 
 app = typer.Typer(
     add_completion=False,
@@ -154,17 +160,17 @@ def launch(
         Library(Path(os.path.expanduser(data_dir)), fonts),
         Console(stderr=True),
     )
-    wanted = [commands.located(space, library) for space in loaded]
+    wanted = [planning.located(space, library) for space in loaded]
     for space in wanted:
-        tracking.check(space)
+        trackers.check(space)
     authenticate(where_to)
     try:
-        from sweep.launch import launch as train_missing
+        from sweep.cluster.driver import launch as train_missing
 
         launched = train_missing(wanted, kept, library, console, care, where_to)
     except KeyboardInterrupt as interruption:
         # What workers wrote meanwhile is not in what `kept` listed when the launch began.
-        done, runs = commands.progress(wanted, Store(store))
+        done, runs = standing.progress(wanted, Store(store))
         say(console, f"Interrupted: {done:,} of {runs:,} runs are kept. To go on: the same command.")
         raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
     for array, message in launched.failures.items():
@@ -183,7 +189,7 @@ def launch(
                 print(f"\n{space.name}")
             _print_verdict(verdict, folder)
     for space in () if no_report else wanted:  # what a tracker shows is seen, too
-        for problem in tracking.track(space, kept):
+        for problem in trackers.track(space, kept):
             say(console, problem)
     if as_json:
         several = {"report": None, "sweeps": answers}
@@ -203,7 +209,7 @@ def plan(
 ) -> None:
     """Say what a launch of these search spaces would train, and how long it would take."""
     library, wanted = Library(Path(os.path.expanduser(data_dir)), fonts, downloads=False), load_all(spaces)
-    planned = commands.plan(wanted, Store(store), library)
+    planned = planning.plan(wanted, Store(store), library)
     for dataset in dict.fromkeys(dataset for space in wanted for dataset in space.datasets):
         if not library.here(dataset):
             say(Console(stderr=True), f"The data set {dataset} is not on this machine: what needs it is not known.")
@@ -241,13 +247,13 @@ def datasets(
     if show is None and (out is not None or image_size is not None):
         raise InputError(f"{'--out' if out is not None else '--image-size'}: belongs to --show NAME")
     if download is not None:
-        got = commands.download(library, download)
+        got = data_sets.download(library, download)
         if not as_json:
             print(f"{got.name}: {_shown(got.train)} training pictures, in {library.folder}")
     if show is not None:
-        _print_look(commands.show(library, show, image_size, out), as_json)
+        _print_look(data_sets.show(library, show, image_size, out), as_json)
     elif download is None or as_json:
-        _print_listing(commands.datasets(library), as_json)
+        _print_listing(data_sets.datasets(library), as_json)
 
 
 @app.command()
@@ -280,7 +286,7 @@ def status(
     if address is not None:
         _print_jobs(_cluster(address).jobs(name), address, as_json)
         return
-    sweeps = [dataclasses.asdict(each) for each in commands.status(Store(store), name)]
+    sweeps = [dataclasses.asdict(each) for each in standing.status(Store(store), name)]
     if as_json:
         _print_json(sweeps)
     elif not sweeps:
@@ -323,7 +329,7 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Analyse a sweep, or a table of runs from elsewhere."""
-    folder, verdict = commands.report(what, Store(store), out, margin, confidence)
+    folder, verdict = reporting.report(what, Store(store), out, margin, confidence)
     if as_json:
         _print_json(verdict)
     else:
@@ -339,7 +345,7 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write the rows of a sweep as one table."""
-    rows = commands.export(name, Store(store), to)
+    rows = exporting.export(name, Store(store), to)
     if as_json:
         _print_json({"name": name, "rows": rows, "file": str(to)})
     else:
@@ -349,7 +355,7 @@ def export(
 @app.command()
 def compact(store: StoreFolder = "results", as_json: AsJson = False, debug: Debug = False) -> None:
     """Merge the small files of a store into larger ones, safely while others read and write."""
-    from sweep.compaction import compact as merge_files
+    from sweep.store.compaction import compact as merge_files
 
     console = Console(stderr=True)
     done = merge_files(Store(store), functools.partial(say, console))
@@ -497,7 +503,7 @@ def _launch_as_job(
 def _cluster(address: str | Where) -> "Cluster":
     where = Where(address) if isinstance(address, str) else address
     authenticate(where)
-    from sweep.jobs import Cluster
+    from sweep.cluster.jobs import Cluster
 
     return Cluster(where)
 
@@ -515,7 +521,7 @@ def _print_jobs(jobs: list["Job"], address: str, as_json: bool) -> None:
 
 
 def _watch(store: Store, name: str | None, every: float | None, as_json: bool) -> NoReturn:
-    from sweep import watching
+    from sweep.commands import watching
 
     if name is None and not store.sweeps() and not as_json:
         say(Console(stderr=True), f"No sweep in {store.address} yet: sweep launch SPACE starts one.")
@@ -533,7 +539,7 @@ def _report_after_launch(
     space: SearchSpace, store: Store, console: Console
 ) -> tuple[str, dict[str, Any]] | tuple[None, None]:
     try:
-        return commands.report_sweep(space, store)
+        return reporting.report_sweep(space, store)
     except (InputError, OSError) as error:
         say(console, f"No report: {error}")
         return None, None
@@ -585,7 +591,7 @@ def _print_listing(listing: list[Listing], as_json: bool) -> None:
     print("Besides: folder:PATH (PNG or JPEG files, one subfolder a class), npz:PATH (arrays images and labels).")
 
 
-def _print_look(look: commands.Look, as_json: bool) -> None:
+def _print_look(look: data_sets.Look, as_json: bool) -> None:
     if as_json:
         _print_json(dataclasses.asdict(look))
         return

@@ -17,14 +17,13 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from sweep.catalogue import Facts
-from sweep.errors import InputError
-from sweep.runs import Identities, Program, Run, array_id, program
-from sweep.search_space import SearchSpace
-from sweep.shape import Shape, training_flops
+from sweep.common.errors import InputError
+from sweep.networks.conv.shape import MethodName, Shape, training_flops
+from sweep.space.catalogue import Facts
+from sweep.space.runs import Identities, Program, Run, array_id, program
+from sweep.space.search_space import SearchSpace
 
 DeviceKind = Literal["cpu", "cuda"]
-MethodName = Literal["grouped", "im2col", "triton"]
 Members = tuple[tuple[bool, int], ...]
 """(bias, seed) of each run."""
 

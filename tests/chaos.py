@@ -28,10 +28,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 from processes import alive, command_line, descendants, training, wait_for
 
-import sweep.environment  # noqa: F401  (before Ray is imported)
-from sweep import plan, search_space
+import sweep.cluster.ray_environment  # noqa: F401  (before Ray is imported)
+from sweep import plan
 from sweep.plan import Array
-from sweep.store import checkpoint_header
+from sweep.space import search_space
+from sweep.store.rows import checkpoint_header
 
 KILLS = ("worker", "driver", "terminate", "raylet", "notice", "head")
 """SIGKILL of a worker, of the launch; SIGTERM of the launch; SIGKILL and SIGTERM of a node; SIGKILL of the head."""

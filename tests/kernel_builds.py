@@ -25,9 +25,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from sweep import data as data_sets
-from sweep.runs import Run
-from sweep.train import Trainer, exact_arithmetic
+from sweep.data import splits as data_sets
+from sweep.space.runs import Run
+from sweep.training.trainer import Trainer, exact_arithmetic
 
 TARGET = GPUTarget("cuda", 90, 32)
 

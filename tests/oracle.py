@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from sweep import streams
-from sweep.data import Data, Pool, Split, batches
-from sweep.runs import Run
-from sweep.train import Trainer
+from sweep.common import random_streams
+from sweep.data.splits import Data, Pool, Split, batches
+from sweep.space.runs import Run
+from sweep.training.trainer import Trainer
 
 State = dict[str, torch.Tensor]
 
@@ -69,7 +69,7 @@ class HashedDropout(nn.Module):
 
     def __init__(self, run: Run, layer: str) -> None:
         super().__init__()
-        self.rate, self.states = run.dropout, streams.dropout_states(run.seed, layer, 0, run.steps)
+        self.rate, self.states = run.dropout, random_streams.dropout_states(run.seed, layer, 0, run.steps)
         self.step = 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -83,7 +83,7 @@ class HashedDropout(nn.Module):
         pictures, channels, *size = shape
         padded = (pictures, *size, channels) if size else (pictures, -(-channels // 16) * 16)
         counters = np.arange(math.prod(padded), dtype=np.uint32) * np.uint32(0x9E3779B9)
-        hashes = streams.mix(counters + self.states[step]).view(np.int32).reshape(padded)
+        hashes = random_streams.mix(counters + self.states[step]).view(np.int32).reshape(padded)
         kept = hashes >= round(self.rate * 2**32) - 2**31
         return kept.transpose(0, 3, 1, 2) if size else kept[:, :channels]
 
@@ -253,9 +253,9 @@ def _start(run: Run, net: nn.Sequential) -> nn.Sequential:
 def _first_weights(run: Run, layer: str, count: int, fan_in: int) -> np.ndarray:
     purpose = f"init/{layer}/{run.weight_init}"
     if run.weight_init == "he":
-        return streams.normal(run.seed, purpose, count) * math.sqrt(2 / fan_in)
+        return random_streams.normal(run.seed, purpose, count) * math.sqrt(2 / fan_in)
     if run.weight_init == "truncated_normal":
-        return streams.truncated_normal(run.seed, purpose, count) * 0.1
+        return random_streams.truncated_normal(run.seed, purpose, count) * 0.1
     return _within(1 / math.sqrt(fan_in), run.seed, purpose, count)
 
 
@@ -271,4 +271,4 @@ def _fill(parameter: torch.Tensor, values: np.ndarray) -> None:
 
 
 def _within(limit: float, seed: int, purpose: str, count: int) -> np.ndarray:
-    return limit * (2 * streams.uniform(seed, purpose, count) - 1)
+    return limit * (2 * random_streams.uniform(seed, purpose, count) - 1)

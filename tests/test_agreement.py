@@ -7,10 +7,10 @@ import torch
 from equivalence import equivalence
 from scipy import stats
 
-from sweep import streams
-from sweep.data import Data, load
-from sweep.runs import Run
-from sweep.train import train
+from sweep.common import random_streams
+from sweep.data.splits import Data, load
+from sweep.space.runs import Run
+from sweep.training.trainer import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
@@ -42,7 +42,7 @@ widths (1 to 16). That spread is compared here.
 
 @pytest.mark.parametrize("width", MEASURED_ELSEWHERE)
 def test_effects_agree_with_an_independent_implementation(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweep.streams.truncated_normal", streams.normal)
+    monkeypatch.setattr("sweep.common.random_streams.truncated_normal", random_streams.normal)
     data, effects = load("mnist5k"), []
     for start in range(0, 256, 32):
         runs = [

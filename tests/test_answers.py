@@ -9,8 +9,8 @@ import pytest
 
 from analysis import answers
 from analysis.answers import CLAIMS, HOLDS, OPEN, REFUTED
-from sweep import search_space
-from sweep.search_space import SearchSpace
+from sweep.space import search_space
+from sweep.space.search_space import SearchSpace
 
 ROOT = Path(__file__).parent.parent
 SPACES = ROOT / "search_spaces"

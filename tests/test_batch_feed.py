@@ -7,9 +7,9 @@ from concurrent.futures import wait
 import numpy as np
 import pytest
 
-from sweep import streams
-from sweep.batch_feed import ORDER_BLOCK, SEEDS_PER_TASK, BatchFeed
-from sweep.data import batches
+from sweep.common import random_streams
+from sweep.data.splits import batches
+from sweep.training.batch_feed import ORDER_BLOCK, SEEDS_PER_TASK, BatchFeed
 
 SEEDS = range(3, 2 * SEEDS_PER_TASK + 10)
 PLACES = np.arange(40)[::-1] + 7
@@ -32,19 +32,19 @@ def test_every_block_is_that_of_the_streams(threads: int, asked: list[int]) -> N
             wanted = PLACES[batches(seed, len(PLACES), 5, start, stop)]
             np.testing.assert_array_equal(block.order[..., place], wanted)
             for layer, states in block.states.items():
-                words = streams.dropout_states(seed, layer, start, stop).view(np.int32)
+                words = random_streams.dropout_states(seed, layer, start, stop).view(np.int32)
                 np.testing.assert_array_equal(states[:, place], words)
     drawn.close()
 
 
 def test_the_first_block_is_begun_at_once_and_the_next_with_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    permutations, epochs = streams.permutations, set()
+    permutations, epochs = random_streams.permutations, set()
 
     def watched(seeds: Sequence[int], purpose: str, count: int) -> np.ndarray:
         epochs.add(purpose)
         return permutations(seeds, purpose, count)
 
-    monkeypatch.setattr(streams, "permutations", watched)
+    monkeypatch.setattr(random_streams, "permutations", watched)
     drawn = feed(1)
     wait(drawn.tasks)
     first = {f"order/{epoch}" for epoch in range(ORDER_BLOCK * 5 // 40)}
@@ -59,7 +59,7 @@ def test_what_goes_wrong_in_a_thread_is_raised_where_its_block_is_asked_for(monk
     def short(seeds: Sequence[int], purpose: str, count: int) -> np.ndarray:
         raise MemoryError("none left")
 
-    monkeypatch.setattr(streams, "permutations", short)
+    monkeypatch.setattr(random_streams, "permutations", short)
     drawn = feed(2)
     with pytest.raises(MemoryError, match="none left"):
         drawn.block(0)
@@ -67,7 +67,7 @@ def test_what_goes_wrong_in_a_thread_is_raised_where_its_block_is_asked_for(monk
 
 
 def test_a_closed_feed_draws_no_more_seeds_than_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    permutations, begun, go_on = streams.permutations, threading.Event(), threading.Event()
+    permutations, begun, go_on = random_streams.permutations, threading.Event(), threading.Event()
     drawn_seeds: set[int] = set()
 
     def slow(seeds: Sequence[int], purpose: str, count: int) -> np.ndarray:
@@ -76,7 +76,7 @@ def test_a_closed_feed_draws_no_more_seeds_than_it_has_begun(monkeypatch: pytest
         go_on.wait()
         return permutations(seeds, purpose, count)
 
-    monkeypatch.setattr(streams, "permutations", slow)
+    monkeypatch.setattr(random_streams, "permutations", slow)
     drawn = feed(1)
     assert begun.wait(timeout=60)
     drawn.close()

@@ -15,7 +15,8 @@ import pytest
 from chaos import Chaos, Watch
 from processes import training, wait_for
 
-from sweep import plan, search_space
+from sweep import plan
+from sweep.space import search_space
 
 SPACE = """
 name: chaos

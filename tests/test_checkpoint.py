@@ -12,10 +12,10 @@ import oracle
 import pytest
 import torch
 
-from sweep.checkpoint import Checkpoint, State, Stopped
-from sweep.places import Place
-from sweep.runs import Run
-from sweep.train import ORDER_BLOCK, Outcome, Trainer, train
+from sweep.space.runs import Run
+from sweep.store.storage import Place
+from sweep.training.checkpoint import Checkpoint, State, Stopped
+from sweep.training.trainer import ORDER_BLOCK, Outcome, Trainer, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -90,7 +90,7 @@ def test_a_checkpoint_is_written_by_time_and_not_at_every_step(tmp_path: Path) -
 def test_checkpoints_come_often_where_the_machine_is_about_to_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweep.checkpoint.HURRIED", 0.0)
+    monkeypatch.setattr("sweep.training.checkpoint.HURRIED", 0.0)
     for hurried in (False, True):
         checkpoint = kept_at(tmp_path / f"{hurried}.safetensors", hurried=lambda hurried=hurried: hurried)
         train(pairs(SMALL), GREY, checkpoint=checkpoint)
@@ -119,7 +119,7 @@ def test_a_part_of_an_array_takes_up_its_own_part_of_what_was_kept_of_the_whole(
     program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # An array's size shows in rounding, which AdamW makes large in float32: another CPU, another picture that is right.
-    monkeypatch.setattr("sweep.train.Trainer", functools.partial(Trainer, dtype=torch.float64))
+    monkeypatch.setattr("sweep.training.trainer.Trainer", functools.partial(Trainer, dtype=torch.float64))
     runs = [dataclasses.replace(run, seed=seed) for seed in (7, 3, 5) for run in pairs(PROGRAMS[program])[:2]]
     done = runs[0].steps - 4
     stopped_after(done, runs, tmp_path / "whole.safetensors")

@@ -290,7 +290,7 @@ def test_an_error_of_our_own_is_status_1_and_still_one_line(
     def broken(*_: object) -> None:
         raise RuntimeError("not the user's fault")
 
-    monkeypatch.setattr("sweep.commands.status", broken)
+    monkeypatch.setattr("sweep.commands.status.status", broken)
     assert run(monkeypatch, "status", "--store", tmp_path) == 1
     assert capsys.readouterr().err == "error: RuntimeError: not the user's fault (--debug shows more)\n"
 
@@ -339,21 +339,23 @@ def test_an_interrupted_launch_counts_what_was_kept_since_it_began(
 ) -> None:
     from test_store import BY, outcome
 
-    import sweep.launch
-    from sweep import plan, search_space, store
+    import sweep.cluster.driver
+    from sweep import plan
+    from sweep.space import search_space
+    from sweep.store import rows
 
     path = tmp_path / "small.yaml"
     path.write_text("{settings: {steps: 3}, axes: {seed: 2}}")
 
-    def interrupted(spaces: object, kept: store.Store, *_: object) -> None:
+    def interrupted(spaces: object, kept: rows.Store, *_: object) -> None:
         assert kept.statuses() == {}
         [array] = plan.arrays(search_space.load(path), "cpu")
-        store.Store(tmp_path / "results").write(
+        rows.Store(tmp_path / "results").write(
             array.array_id, array.runs(), array.run_ids, [outcome()] * len(array), BY
         )
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep.launch, "launch", interrupted)
+    monkeypatch.setattr(sweep.cluster.driver, "launch", interrupted)
     assert run(monkeypatch, "launch", path, "--store", tmp_path / "results") == 130
     assert "Interrupted: 4 of 4 runs are kept" in capsys.readouterr().err
 
@@ -361,8 +363,9 @@ def test_an_interrupted_launch_counts_what_was_kept_since_it_began(
 def test_a_launch_that_cannot_write_leaves_the_cluster_and_nothing_beside_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import sweep.launch
-    from sweep import cluster, store
+    import sweep.cluster.driver
+    from sweep.cluster import nodes
+    from sweep.store import rows
 
     path, witness = tmp_path / "small.yaml", tmp_path / "witness"
     path.write_text("{settings: {steps: 3, dataset: digits}, axes: {seed: 2}}")
@@ -371,9 +374,9 @@ def test_a_launch_that_cannot_write_leaves_the_cluster_and_nothing_beside_the_st
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    crew = cluster.Crew(cluster.Where(), "cpu", 1, 0, str(witness))
-    monkeypatch.setattr(sweep.launch, "muster", lambda *_: crew)
-    monkeypatch.setattr(store.Store, "save_sweep", full)
+    crew = nodes.Crew(nodes.Where(), "cpu", 1, 0, str(witness))
+    monkeypatch.setattr(sweep.cluster.driver, "muster", lambda *_: crew)
+    monkeypatch.setattr(rows.Store, "save_sweep", full)
     assert run(monkeypatch, "launch", path, "--store", tmp_path / "results") == 2
     assert "No space left" in capsys.readouterr().err
     assert not witness.exists()

@@ -145,7 +145,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = folder / "bin" / "python"
     (next((folder / "lib").glob("python*")) / "site-packages" / "needs.pth").write_text(sysconfig.get_path("purelib"))
     found = subprocess.run(
-        [python, "-c", "import ray, torch, sweep.runs"],
+        [python, "-c", "import ray, torch, sweep.space.runs"],
         capture_output=True,
         text=True,
         cwd=folder,

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from object_store import Faults, environment, proxy, serving
 
-from sweep import compaction, merged, places
-from sweep.compaction import compact
-from sweep.errors import InputError
-from sweep.places import Place
-from sweep.runs import Run, run_id
-from sweep.store import CURVES_SCHEMA, RUNS_SCHEMA, Provenance, Store
-from sweep.train import Outcome, Point
+from sweep.common.errors import InputError
+from sweep.space.runs import Run, run_id
+from sweep.store import compaction, merged_files, storage
+from sweep.store.compaction import compact
+from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, Provenance, Store
+from sweep.store.storage import Place
+from sweep.training.trainer import Outcome, Point
 
 ARRAYS = 6
 BY = Provenance(device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43)
@@ -165,7 +165,9 @@ def test_a_merged_file_whose_arrays_are_not_known_is_named(arrays: bytes, store:
     compact(store)
     [name] = store.place.files("runs", ".parquet")
     table = pq.read_table(store.root / name)
-    pq.write_table(table.replace_schema_metadata(table.schema.metadata | {merged.ARRAYS: arrays}), store.root / name)
+    pq.write_table(
+        table.replace_schema_metadata(table.schema.metadata | {merged_files.ARRAYS: arrays}), store.root / name
+    )
     for read in (lambda: Store(store.root).read(IDS), lambda: compact(Store(store.root))):
         with pytest.raises(InputError, match=f"{name}.*move it away"):
             read()
@@ -271,7 +273,8 @@ def test_killed_at_random_moments_nothing_is_lost(tmp_path: Path) -> None:
         write(store, number)
     ids = [each for number in range(300) for each in array(number)[2]]
     before, killed = store.read(ids).rows.to_pylist(), 0
-    program = "import sys; from sweep.compaction import compact; from sweep.store import Store; print(flush=True); "
+    program = "import sys; from sweep.store.compaction import compact; from sweep.store.rows import Store; "
+    program += "print(flush=True); "
     for _ in range(12):
         child = subprocess.Popen(
             [sys.executable, "-c", f"{program} compact(Store(sys.argv[1]))", str(store.root)], stdout=subprocess.PIPE
@@ -349,7 +352,7 @@ def test_a_reader_in_the_middle_of_the_files_goes_on_where_they_went(
             compact(Store(store.root))
         return read_table(self, name, columns, expected)
 
-    monkeypatch.setattr("sweep.store.READERS", 1)
+    monkeypatch.setattr("sweep.store.rows.READERS", 1)
     for kind, read in (
         ("runs", lambda: store.read(IDS).rows.to_pylist() == before["rows"]),
         ("runs", lambda: store.curves(IDS).to_pylist() == before["curves"]),
@@ -472,7 +475,7 @@ def test_files_of_an_object_store_are_merged(port: int) -> None:
 
 @pytest.mark.slow
 def test_files_of_an_object_store_are_merged_through_faults(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "PAUSES", (0.05,))
+    monkeypatch.setattr(storage, "PAUSES", (0.05,))
     faults = Faults(seed=3, errors=0.15, late=0.15)
     _merged_through(port, "faulty", faults)
     assert faults.seen["error"] and faults.seen["late"]

@@ -14,12 +14,12 @@ import oracle
 import pytest
 import torch
 
-from sweep.checkpoint import Checkpoint, Stopped
-from sweep.data import Data, load
-from sweep.places import Place
-from sweep.plan import MethodName
-from sweep.runs import Run
-from sweep.train import Outcome, Trainer, exact_arithmetic, train
+from sweep.data.splits import Data, load
+from sweep.networks.conv.shape import MethodName
+from sweep.space.runs import Run
+from sweep.store.storage import Place
+from sweep.training.checkpoint import Checkpoint, Stopped
+from sweep.training.trainer import Outcome, Trainer, exact_arithmetic, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep import data
-from sweep.catalogue import CATALOGUE
-from sweep.data import Pool, batches, divided, load, stratified_split
-from sweep.errors import InputError
+from sweep.common.errors import InputError
+from sweep.data import splits
+from sweep.data.splits import Pool, batches, divided, load, stratified_split
+from sweep.space.catalogue import CATALOGUE
 
 MNIST_SPLIT = {"train": 3500, "validation": 500, "test": 1000}
 
@@ -22,7 +22,7 @@ MNIST_SPLIT = {"train": 3500, "validation": 500, "test": 1000}
 def read_once() -> Iterator[None]:
     """Reads the pictures out of their wheel, which takes seconds, once for all tests here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "_mnist5k", functools.cache(data._mnist5k))
+        patch.setattr(splits, "_mnist5k", functools.cache(splits._mnist5k))
         yield
 
 
@@ -74,11 +74,11 @@ def test_the_first_pictures_of_every_part_stand_for_all_of_it() -> None:
 
 
 def test_pictures_other_than_those_that_run_ids_were_given_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = data._mnist5k()
+    pool = splits._mnist5k()
     pictures = pool.pictures.copy()
     pictures[17, 0, 14, 14] ^= 1
     load.cache_clear()
-    monkeypatch.setattr(data, "_embedded", lambda _: Pool(pictures, pool.labels, pool.class_names))
+    monkeypatch.setattr(splits, "_embedded", lambda _: Pool(pictures, pool.labels, pool.class_names))
     with pytest.raises(InputError, match="fingerprint"):
         load("mnist5k")
 
@@ -91,9 +91,9 @@ def test_a_fingerprint_tells_pixels_labels_and_shape_apart() -> None:
         (pictures[::-1], labels),
         (pictures, labels[::-1]),
     ]
-    of_all = {data.fingerprint(*each) for each in given} | {data.fingerprint(pictures, labels, 1)}
+    of_all = {splits.fingerprint(*each) for each in given} | {splits.fingerprint(pictures, labels, 1)}
     assert len(of_all) == len(given) + 1
-    assert data.fingerprint(pictures[:, :, ::-1][:, :, ::-1], labels) == data.fingerprint(pictures, labels)
+    assert splits.fingerprint(pictures[:, :, ::-1][:, :, ::-1], labels) == splits.fingerprint(pictures, labels)
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from analysis import effects, tables, verdicts
-from sweep.errors import InputError
+from sweep.common.errors import InputError
 
 KEYS = [
     *("pairs", "effect", "low", "high", "equivalence_low", "equivalence_high", "detected", "verdict"),

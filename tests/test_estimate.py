@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from sweep import estimate
-from sweep.library import Library
+from sweep.data.library import Library
+from sweep.networks.conv.shape import Shape
 from sweep.plan import Array
-from sweep.runs import Run
-from sweep.shape import Shape
+from sweep.space.runs import Run
+from sweep.training import estimate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,11 +20,13 @@ import pytest
 from chaos import command
 from processes import alive, training, wait_for
 
-from sweep import data, plan, search_space
-from sweep.checkpoint import Checkpoint, Stopped
+from sweep import plan
+from sweep.data import splits
 from sweep.plan import Array
-from sweep.store import Provenance, Store
-from sweep.train import train
+from sweep.space import search_space
+from sweep.store.rows import Provenance, Store
+from sweep.training.checkpoint import Checkpoint, Stopped
+from sweep.training.trainer import train
 
 ONE = "{settings: {dataset: digits, width: 1, steps: 3000}, axes: {seed: 16}}"
 
@@ -73,7 +75,7 @@ def steps_done(store: Path, array: Array) -> int:
     ids=str,
 )
 def test_what_may_pass_is_tried_again_and_what_would_happen_again_is_not(error: Exception, again: bool) -> None:
-    from sweep.launch import _may_pass
+    from sweep.cluster.driver import _may_pass
 
     assert _may_pass(error) is again
 
@@ -81,7 +83,7 @@ def test_what_may_pass_is_tried_again_and_what_would_happen_again_is_not(error: 
 def test_the_next_try_is_split_where_the_last_failure_was_want_of_memory_and_the_last_failure_is_told(
     space: Path, tmp_path: Path
 ) -> None:
-    from sweep.launch import _Watcher
+    from sweep.cluster.driver import _Watcher
 
     [array] = plan.arrays(search_space.load(space), "cpu")
     watcher = _Watcher([array], "one")
@@ -205,7 +207,7 @@ def test_an_array_whose_worker_dies_every_time_is_tried_as_often_as_asked_and_na
 
 @pytest.mark.slow
 def test_what_is_left_of_an_array_takes_up_the_checkpoint_of_the_whole(space: Path, tmp_path: Path) -> None:
-    store, pictures = Store(tmp_path / "results"), data.load("digits")
+    store, pictures = Store(tmp_path / "results"), splits.load("digits")
     [array] = plan.arrays(search_space.load(space), "cpu")
     alone = train(array.runs(), pictures)
     # Somebody trained the first seed, and somebody died in the middle of all.

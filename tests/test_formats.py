@@ -31,10 +31,10 @@ from real_formats import (
     write_tar,
 )
 
-from sweep import download, formats
-from sweep.data import Pool
-from sweep.errors import InputError
-from sweep.letters import LETTERS
+from sweep.common.errors import InputError
+from sweep.data import download, formats
+from sweep.data.letters import LETTERS
+from sweep.data.splits import Pool
 
 
 def assert_own_test(pool: Pool, train: int, test: int, shape: tuple[int, ...]) -> None:

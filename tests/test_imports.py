@@ -1,44 +1,83 @@
-"""Which module may import what: planning and reports must run where neither torch nor a cluster is."""
+"""Imports run one way, from room to room, and only some rooms know Ray or PyTorch: the others run where neither is."""
 
 import ast
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MAY_IMPORT = {
-    "ray": {"sweep/launch.py", "sweep/metrics.py", "sweep/cluster.py", "sweep/visit.py", "sweep/jobs.py"},
-    "torch": {
-        *("sweep/train.py", "sweep/model.py", "sweep/methods.py", "sweep/kernels.py", "sweep/optimizers.py"),
-        *("sweep/checkpoint.py", "sweep/estimate.py", "sweep/launch.py"),
-        *("sweep/winograd.py", "sweep/cluster.py", "sweep/visit.py"),
-    },
-    "torchvision": {"sweep/download.py"},
+ROOMS = [
+    *("cli", "kubernetes", "commands", "cluster", "training", "plan", "networks", "store", "data", "space", "common"),
+]
+"""The rooms of `sweep`, each of which imports those behind it alone."""
+
+OF_ANALYSIS = {"sweep.common", "sweep.space", "sweep.store.rows"}
+"""What `analysis`, which reads rows as a table, takes of `sweep`: the store's schema is one of it."""
+
+USES_ANALYSIS = {"cli", "commands"}
+
+HEAVY = {
+    "ray": {"sweep/cluster"},
+    "torch": {"sweep/cluster", "sweep/training", "sweep/networks"},
+    "torchvision": {"sweep/data/download.py"},
 }
+"""Where packages that take seconds to import, or miss on a laptop, may be imported."""
+
 MODULES = sorted(path for package in ("sweep", "analysis") for path in (ROOT / package).rglob("*.py"))
 
 
-def imports(path: Path) -> set[str]:
-    found = set()
+def imports(path: Path) -> Iterator[str]:
+    """The modules that one imports, wherever it does; of `from a import b`, `a.b`, which may be a module."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            found.add((node.module or "").split(".")[0])
-    return found
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_only_the_modules_that_may_import_a_heavy_package_do(package: str) -> None:
-    users = {str(path.relative_to(ROOT)) for path in MODULES if package in imports(path)}
-    assert users == MAY_IMPORT[package]
+def room(module: str) -> str:
+    """The room of a dotted name below `sweep`; the package itself holds its version alone."""
+    return module.removeprefix("sweep").removeprefix(".").partition(".")[0] or "common"
 
 
-@pytest.mark.parametrize("module", ["analysis.report", "sweep.plan", "sweep.store", "sweep.commands", "sweep.cli"])
+def of(path: Path) -> str:
+    """A file by its path below the root."""
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=of)
+def test_imports_run_one_way(path: Path) -> None:
+    dotted = of(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    used = [name for name in imports(path) if name.partition(".")[0] in ("sweep", "analysis")]
+    if dotted.startswith("analysis"):
+        foreign = [name for name in used if name.startswith("sweep.")]
+        wrong = [name for name in foreign if not any(map(name.startswith, OF_ANALYSIS))]
+    elif dotted in ("sweep", "sweep.__main__"):
+        wrong = [name for name in used if not name.startswith("sweep.cli")]
+    else:
+        here = ROOMS.index(room(dotted))
+        upward = [name for name in used if name.startswith("sweep") and ROOMS.index(room(name)) < here]
+        wrong = upward + [n for n in used if n.startswith("analysis") and room(dotted) not in USES_ANALYSIS]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", HEAVY)
+def test_only_some_rooms_import_a_heavy_package(package: str) -> None:
+    users = {of(path) for path in MODULES if package in {name.partition(".")[0] for name in imports(path)}}
+    assert users and all(any(user.startswith(place) for place in HEAVY[package]) for user in users)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("analysis.report", "sweep.plan", "sweep.store.rows", "sweep.networks.conv.shape", "sweep.cli"),
+        *("sweep.commands.plan", "sweep.commands.report", "sweep.commands.status", "sweep.kubernetes.manifests"),
+    ],
+)
 def test_reports_plans_and_the_store_load_neither_torch_nor_ray(module: str) -> None:
-    import subprocess
-    import sys
-
     program = f"import sys, {module}; print(sorted({{'torch', 'ray'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -17,10 +17,12 @@ from packaging.specifiers import SpecifierSet
 from rich.console import Console
 from typer.testing import CliRunner
 
-from sweep import cli, cluster, jobs, parcel, search_space
-from sweep.errors import InputError
-from sweep.store import Store
-from sweep.where import Where
+from sweep import cli
+from sweep.cluster import jobs, nodes, packaging
+from sweep.cluster.address import Where
+from sweep.common.errors import InputError
+from sweep.space import search_space
+from sweep.store.rows import Store
 
 
 @pytest.fixture
@@ -165,18 +167,18 @@ def test_nodes_install_what_one_of_them_lacks_at_our_version_and_nothing_else(mo
     wanted = {name: SpecifierSet(text) for name, text in {"torch": ">=2.6", "numpy": ">=2", "rich": ">=13"}.items()}
     wanted["ray"] = SpecifierSet(">=2.52")
     full = {"torch": "2.8.0+cu128", "numpy": "2.0", "rich": "13.7", "ray": "2.60.0"}
-    assert parcel.lacking([full, full], wanted) == []
-    assert parcel.lacking([full, full | {"numpy": "1.26.4"}], wanted) == ["numpy==2.3.1"]
-    assert parcel.lacking([full | {"torch": None}, full | {"ray": None}], wanted) == ["torch==2.9.0"]
+    assert packaging.lacking([full, full], wanted) == []
+    assert packaging.lacking([full, full | {"numpy": "1.26.4"}], wanted) == ["numpy==2.3.1"]
+    assert packaging.lacking([full | {"torch": None}, full | {"ray": None}], wanted) == ["torch==2.9.0"]
 
 
 def test_our_packages_travel_as_they_run_here() -> None:
-    folders = [Path(folder) for folder in parcel.runtime_env([])["py_modules"]]
+    folders = [Path(folder) for folder in packaging.runtime_env([])["py_modules"]]
     assert [folder.name for folder in folders] == ["sweep", "analysis"]
     assert all((folder / "__init__.py").is_file() for folder in folders)
 
 
-GOOD = {"trainer": cluster.TRAINER_VERSION, "file": True, "cuda": None}
+GOOD = {"trainer": nodes.TRAINER_VERSION, "file": True, "cuda": None}
 
 
 @pytest.mark.parametrize(
@@ -192,16 +194,16 @@ GOOD = {"trainer": cluster.TRAINER_VERSION, "file": True, "cuda": None}
 def test_a_node_that_cannot_train_for_us_is_named_with_the_reason(
     look: dict[str, object], said: str, tmp_path: Path
 ) -> None:
-    cluster._check({"n1": GOOD, "n3": GOOD}, Where("auto"), Store(tmp_path))
+    nodes._check({"n1": GOOD, "n3": GOOD}, Where("auto"), Store(tmp_path))
     with pytest.raises(InputError, match=said):
-        cluster._check({"n1": GOOD, "n2": look if "error" in look else GOOD | look}, Where("auto"), Store(tmp_path))
+        nodes._check({"n1": GOOD, "n2": look if "error" in look else GOOD | look}, Where("auto"), Store(tmp_path))
 
 
 def test_a_worker_that_does_not_see_the_store_says_so_and_leaves_the_array_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "AWAY", 0.0)
-    crew = cluster.Crew(Where("auto"), "cpu", 1, 0, witness=str(tmp_path / "store" / ".launch"))
+    monkeypatch.setattr(nodes, "AWAY", 0.0)
+    crew = nodes.Crew(Where("auto"), "cpu", 1, 0, witness=str(tmp_path / "store" / ".launch"))
     with pytest.raises(OSError, match="does not see the folder of the store"):
         crew.check_here()
     (tmp_path / "store").mkdir()
@@ -212,7 +214,7 @@ def test_a_worker_that_does_not_see_the_store_says_so_and_leaves_the_array_to_ot
 def test_a_refused_launch_leaves_no_store_behind(tmp_path: Path) -> None:
     store = Store(tmp_path / "new" / "store")
     (tmp_path / "new").mkdir()
-    with pytest.raises(InputError), cluster._witness(store) as witness:
+    with pytest.raises(InputError), nodes._witness(store) as witness:
         assert witness is not None and Path(witness).exists()
         raise InputError("refused")
     assert list((tmp_path / "new").iterdir()) == []
@@ -264,7 +266,7 @@ def test_what_is_no_dashboard_is_one_message(dashboard: Callable[[int, dict[str,
 
 def test_a_cluster_of_another_version_that_is_joined_is_said_with_both() -> None:
     text = "Version mismatch: The cluster was started with:\n Ray: 2.53.0\n Python: 3.11.9\nThis process: Ray: 2.60.0"
-    said = cluster._words(RuntimeError(text))
+    said = nodes._words(RuntimeError(text))
     assert "2.53.0" in said and "2.60.0" in said and "\n" not in said
 
 
@@ -274,7 +276,7 @@ def node(name: str, **resources: float) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "asked", "device", "gpus", "able"),
+    ("there", "asked", "device", "gpus", "able"),
     [
         ([node("head"), node("n1", CPU=4)], None, "cpu", 0, ["n1"]),
         ([node("n1", CPU=4), node("n2", CPU=4, GPU=2)], None, "cuda", 1, ["n2"]),
@@ -285,7 +287,7 @@ def node(name: str, **resources: float) -> dict[str, object]:
     ],
 )
 def test_the_device_is_what_the_cluster_has_or_what_was_asked_for(
-    nodes: list[dict[str, object]],
+    there: list[dict[str, object]],
     asked: float | None,
     device: str,
     gpus: float,
@@ -298,10 +300,10 @@ def test_the_device_is_what_the_cluster_has_or_what_was_asked_for(
         seen.extend(each["NodeID"] for each in nodes)
         return {each["NodeID"]: GOOD for each in nodes}
 
-    monkeypatch.setattr(cluster, "_alive", lambda: nodes)
-    monkeypatch.setattr(cluster.visit, "visit", visited)
+    monkeypatch.setattr(nodes, "_alive", lambda: there)
+    monkeypatch.setattr(nodes.node_probe, "visit", visited)
     where = Where("auto", gpus_per_array=asked, cpus_per_array=2)
-    crew = cluster._crew_there(where, Store("s3://bucket/store"), Console(file=io.StringIO()))
+    crew = nodes._crew_there(where, Store("s3://bucket/store"), Console(file=io.StringIO()))
     assert (crew.device, crew.gpus, crew.resources) == (device, gpus, {"cpu": 2, "gpu": gpus})
     assert seen == able
 

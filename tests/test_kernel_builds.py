@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.machine import cores
+from sweep.common.host import cores
 
 BUILDS = Path(__file__).with_name("kernel_builds.py")
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
-from sweep import kernels
-from sweep.runs import Run
-from sweep.train import Trainer, exact_arithmetic
+from sweep.networks.conv import kernels
+from sweep.space.runs import Run
+from sweep.training.trainer import Trainer, exact_arithmetic
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -27,11 +27,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep import cli, kubectl, kubernetes, plan
-from sweep.errors import InputError
-from sweep.kubernetes import OVERLAYS, Source, Wish
-from sweep.library import Library
-from sweep.search_space import parse
+from sweep import cli, plan
+from sweep.common.errors import InputError
+from sweep.data.library import Library
+from sweep.kubernetes import kubectl, manifests
+from sweep.kubernetes.manifests import OVERLAYS, Source, Wish
+from sweep.space.search_space import parse
 
 ROOT = Path(__file__).parent.parent
 WIDTH = ROOT / "search_spaces" / "width.yaml"
@@ -56,9 +57,9 @@ def library(folder: Path | None = None) -> Library:
 
 
 @functools.cache
-def made(name: str, store: str | None, text: str | None = None) -> kubernetes.Manifests:
-    source = kubernetes.read(WIDTH) if text is None else source_of(text)
-    return kubernetes.manifests(source, Wish(name, "registry.example.com/sweep:1", store), library())
+def made(name: str, store: str | None, text: str | None = None) -> manifests.Manifests:
+    source = manifests.read(WIDTH) if text is None else source_of(text)
+    return manifests.manifests(source, Wish(name, "registry.example.com/sweep:1", store), library())
 
 
 def source_of(text: str, name: str = "some.yaml") -> Source:
@@ -285,7 +286,7 @@ def test_autoscaler_goes_from_none_to_a_stated_number_of_gpus_but_for_a_queue() 
 
 
 def test_spot_workers_have_time_for_a_checkpoint_and_the_head_stays_off_spot_nodes() -> None:
-    from sweep.care import Care
+    from sweep.common.fault_options import Care
 
     spec = cluster(overlay("gpu-spot"))
     worker, first = spec["workerGroupSpecs"][0]["template"]["spec"], spec["headGroupSpec"]["template"]["spec"]
@@ -390,7 +391,7 @@ def test_a_claim_is_mounted_in_head_and_workers() -> None:
 
 
 def test_the_cluster_is_sized_from_the_plan() -> None:
-    source = kubernetes.read(WIDTH)
+    source = manifests.read(WIDTH)
     for name, device, slots in (("gpu", "cuda", 1), ("cpu", "cpu", 4)):
         found = made(name, "s3://bucket/sweeps")
         arrays = list(plan.arrays(source.space, device))  # type: ignore[arg-type]
@@ -398,18 +399,18 @@ def test_the_cluster_is_sized_from_the_plan() -> None:
         assert size.arrays == len(arrays) and size.runs == 896
         assert size.workers == min(8, -(-len(arrays) // slots)) == group(job)["maxReplicas"]
         assert size.estimated_seconds is not None and size.deadline_seconds is not None and size.memory is not None
-        assert size.deadline_seconds >= kubernetes.STARTUP + kubernetes.MARGIN * size.estimated_seconds
+        assert size.deadline_seconds >= manifests.STARTUP + manifests.MARGIN * size.estimated_seconds
         assert job["spec"]["activeDeadlineSeconds"] == size.deadline_seconds
         resources = group(job)["template"]["spec"]["containers"][0]["resources"]
         assert resources["limits"]["memory"] == resources["requests"]["memory"] == f"{size.memory // 2**30}Gi"
         largest = max(len(array) * plan.array_bytes(array.cell, array.shape) for array in arrays)
-        assert size.memory > slots * kubernetes.PROCESS[device] + (largest if device == "cpu" else 0)  # type: ignore[index]
+        assert size.memory > slots * manifests.PROCESS[device] + (largest if device == "cpu" else 0)  # type: ignore[index]
         assert job["metadata"]["annotations"]["sweep/arrays"] == str(len(arrays))
 
 
 def test_more_runs_need_more_time_and_wider_nets_more_memory() -> None:
-    def sizes(text: str, **wish: Any) -> kubernetes.Sizes:
-        return kubernetes.sizes(source_of(text).space, Wish("cpu", **wish), library(), cluster(overlay("cpu")))
+    def sizes(text: str, **wish: Any) -> manifests.Sizes:
+        return manifests.sizes(source_of(text).space, Wish("cpu", **wish), library(), cluster(overlay("cpu")))
 
     few, many = sizes("axes: {seed: 100}"), sizes("axes: {seed: 10000}")
     assert few.estimated_seconds and many.estimated_seconds and many.estimated_seconds > 50 * few.estimated_seconds
@@ -421,8 +422,8 @@ def test_more_runs_need_more_time_and_wider_nets_more_memory() -> None:
 
 
 def test_a_fixed_number_of_workers_is_that_number_for_a_queue() -> None:
-    found = kubernetes.manifests(
-        kubernetes.read(WIDTH), Wish("kueue", "a:1", "s3://b", max_gpus=3, queue="team"), library()
+    found = manifests.manifests(
+        manifests.read(WIDTH), Wish("kueue", "a:1", "s3://b", max_gpus=3, queue="team"), library()
     )
     job = ray(found.documents)
     assert {group(job)[key] for key in ("replicas", "minReplicas", "maxReplicas")} == {3}
@@ -430,7 +431,7 @@ def test_a_fixed_number_of_workers_is_that_number_for_a_queue() -> None:
 
 
 def test_pictures_of_unknown_shape_leave_the_sizes_to_the_overlay_and_say_so() -> None:
-    found = kubernetes.manifests(
+    found = manifests.manifests(
         source_of("settings: {dataset: 'npz:/nowhere/a.npz'}"), Wish("cpu", "a:1", "s3://b"), library()
     )
     assert found.sizes.arrays is None and found.sizes.estimated_seconds is None
@@ -445,16 +446,16 @@ def test_pictures_of_unknown_shape_leave_the_sizes_to_the_overlay_and_say_so() -
 def test_names_are_valid_for_kubernetes_whatever_the_sweep_is_called(name: str) -> None:
     source = source_of("{}", "some.yaml")
     source = Source(source.space.model_copy(update={"name": name}), source.content)
-    found = kubernetes.name_of(source, Wish("cpu"))
+    found = manifests.name_of(source, Wish("cpu"))
     assert len(found) <= kuberay.LONGEST_JOB_NAME and re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", found)
-    assert found != kubernetes.name_of(Source(source.space, b"{} # other"), Wish("cpu"))
-    assert found != kubernetes.name_of(source, Wish("cpu", store="s3://elsewhere"))
+    assert found != manifests.name_of(Source(source.space, b"{} # other"), Wish("cpu"))
+    assert found != manifests.name_of(source, Wish("cpu", store="s3://elsewhere"))
     assert re.fullmatch(r"[-._a-zA-Z0-9]+", f"{name}.yaml")  # a ConfigMap's key
 
 
 @pytest.mark.parametrize("name", ["A" * 64, "_", "a..b"])
 def test_a_sweep_of_any_name_makes_manifests(name: str) -> None:
-    found = kubernetes.manifests(source_of(json.dumps({"name": name})), Wish("cpu", "a:1", "s3://b"), library())
+    found = manifests.manifests(source_of(json.dumps({"name": name})), Wish("cpu", "a:1", "s3://b"), library())
     assert problems(found.documents) == []
 
 
@@ -462,7 +463,7 @@ def test_a_search_space_that_a_config_map_cannot_hold_is_refused_with_the_way_ou
     path = tmp_path / "huge.yaml"
     path.write_text("name: huge\n" + "# a long comment\n" * 70_000)
     with pytest.raises(InputError, match=r"huge.yaml: more than the 1,048,448 bytes .* split the search space"):
-        kubernetes.read(path)
+        manifests.read(path)
 
 
 @pytest.mark.parametrize(
@@ -499,7 +500,7 @@ def test_bad_wishes_are_refused(given: dict[str, Any], words: str) -> None:
     ],
 )
 def test_images_by_tag_and_by_digest(given: str, image: str) -> None:
-    found = kubernetes.manifests(source_of("{}"), Wish("cpu", given, "s3://b"), library())
+    found = manifests.manifests(source_of("{}"), Wish("cpu", given, "s3://b"), library())
     assert {each["spec"]["containers"][0]["image"] for each in kuberay.pods(ray(found.documents))} == {image}
 
 
@@ -561,7 +562,7 @@ def test_without_options_the_command_prints_and_says_what_is_assumed() -> None:
 def test_a_failed_output_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubectl, "build", lambda _: (_ for _ in ()).throw(InputError("kubectl kustomize: no")))
     with pytest.raises(InputError):
-        kubernetes.manifests(kubernetes.read(WIDTH), Wish("cpu", "a:1", "s3://b"), library(), tmp_path / "out")
+        manifests.manifests(manifests.read(WIDTH), Wish("cpu", "a:1", "s3://b"), library(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -583,8 +584,8 @@ def test_neither_torch_nor_ray_nor_the_store_nor_the_network_is_touched() -> Non
 import socket, sys
 def refuse(*_): raise AssertionError("the network")
 socket.socket.connect = socket.getaddrinfo = refuse
-from sweep import store
-store.Store.__init__ = refuse
+from sweep.store import rows
+rows.Store.__init__ = refuse
 sys.argv = ["sweep", "kubernetes", {str(WIDTH)!r}, "--store", "s3://bucket/sweeps", "--image", "a:1", "--json"]
 try:
     from sweep.cli import main

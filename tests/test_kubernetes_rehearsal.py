@@ -22,9 +22,9 @@ import pandas as pd
 import pytest
 from object_store import CREDENTIALS
 
-from sweep import kubernetes
-from sweep.kubernetes import Wish
-from sweep.library import Library
+from sweep.data.library import Library
+from sweep.kubernetes import manifests
+from sweep.kubernetes.manifests import Wish
 
 WHY_NOT = namespaces.missing()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
@@ -43,7 +43,7 @@ PLACES_AND_TIMES = ["train_seconds", "finished_at"]
 class Rehearsal:
     """The cluster of a RayJob."""
 
-    def __init__(self, network: namespaces.Network, folder: Path, manifests: kubernetes.Manifests) -> None:
+    def __init__(self, network: namespaces.Network, folder: Path, manifests: manifests.Manifests) -> None:
         self.network, self.folder = network, folder
         found = {
             kind: [each for each in manifests.documents if each["kind"] == kind] for kind in ("RayJob", "ConfigMap")
@@ -114,7 +114,7 @@ class Rehearsal:
 
 
 def host_of(pod: namespaces.Pod) -> str:
-    """As `sweep.machine.this_host` calls it, in the pod."""
+    """As `sweep.common.host.this_host` calls it, in the pod."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     processes = os.readlink(f"/proc/{pod.process.pid}/ns/pid_for_children")
     return hashlib.sha256(f"{pod.name}\0{boot}\0{processes}".encode()).hexdigest()[:12]
@@ -159,8 +159,8 @@ def test_a_cluster_that_loses_a_worker_trains_what_this_machine_trains(
     space = tmp_path / "Rehearsal_1.yaml"
     space.write_text(SPACE)
     wish = Wish("cpu", "sweep:rehearsal", STORE, max_workers=2)
-    manifests = kubernetes.manifests(kubernetes.read(space), wish, Library(tmp_path / "data", downloads=False))
-    rehearsal = Rehearsal(bucket, tmp_path, manifests)
+    made = manifests.manifests(manifests.read(space), wish, Library(tmp_path / "data", downloads=False))
+    rehearsal = Rehearsal(bucket, tmp_path, made)
 
     head = rehearsal.start_head()
     workers = [rehearsal.start_worker(number) for number in (1, 2)]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sweep import leases
-from sweep.leases import held_elsewhere, taken
-from sweep.machine import started_at, this_host
-from sweep.places import Place
+from sweep.common.host import started_at, this_host
+from sweep.store import leases
+from sweep.store.leases import held_elsewhere, taken
+from sweep.store.storage import Place
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_lease_that_cannot_be_read_holds_nothing(place: Place, content: bytes)
 
 
 def test_a_container_that_shares_the_hosts_name_is_another_host() -> None:
-    program = [sys.executable, "-c", "from sweep.machine import this_host; print(this_host())"]
+    program = [sys.executable, "-c", "from sweep.common.host import this_host; print(this_host())"]
     assert subprocess.check_output(program, text=True).strip() == this_host()
     own = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", *program], capture_output=True, text=True)
     if own.returncode:
@@ -86,7 +86,8 @@ def test_a_long_lease_shows_signs_of_life(place: Place, monkeypatch: pytest.Monk
 
 def test_a_killed_process_loses_its_lease_at_once(place: Place) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from sweep.leases import taken; from sweep.places import Place\n"
+        "import sys, time; from pathlib import Path\n"
+        "from sweep.store.leases import taken; from sweep.store.storage import Place\n"
         "with taken(Place(Path(sys.argv[1])), 'a'):\n"
         "    print('held', flush=True); time.sleep(60)\n"
     )

@@ -7,8 +7,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from sweep import letters
-from sweep.errors import InputError
+from sweep.common.errors import InputError
+from sweep.data import letters
 
 # Fonts that come with matplotlib: some with A to J, some with other signs only.
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"

@@ -26,11 +26,11 @@ from real_formats import (
     write_tar,
 )
 
-from sweep import download, formats, library
-from sweep.catalogue import CATALOGUE
-from sweep.download import NotHere
-from sweep.errors import InputError
-from sweep.library import Library
+from sweep.common.errors import InputError
+from sweep.data import download, formats, library
+from sweep.data.download import NotHere
+from sweep.data.library import Library
+from sweep.space.catalogue import CATALOGUE
 
 PUBLIC = {
     "mnist": lambda folder: write_mnist(folder),
@@ -261,7 +261,7 @@ def test_links_to_nothing_and_names_that_are_no_text_are_named_and_skipped(tree:
 def test_a_cache_that_may_not_be_written_is_no_hindrance(tree: Path, tmp_path: Path) -> None:
     """As another user, or on a full disk: the library that writes the cache has errors of its own."""
     program = (
-        "import resource, sys; from pathlib import Path; from sweep.library import Library\n"
+        "import resource, sys; from pathlib import Path; from sweep.data.library import Library\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "print(Library(Path(sys.argv[1])).facts(sys.argv[2]).train)"

@@ -10,12 +10,13 @@ import pytest
 
 import analysis.report
 from analysis.verdict import analyse
-from sweep import commands, plan
-from sweep.errors import InputError
-from sweep.runs import Run
-from sweep.search_space import Analysis, SearchSpace, parse
-from sweep.store import Provenance, Store
-from sweep.train import Outcome, Point
+from sweep import plan
+from sweep.commands import export, report
+from sweep.common.errors import InputError
+from sweep.space.runs import Run
+from sweep.space.search_space import Analysis, SearchSpace, parse
+from sweep.store.rows import Provenance, Store
+from sweep.training.trainer import Outcome, Point
 
 BY = Provenance(device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43)
 TEXT = "name: study\naxes: {{width: [1, 2], seed: {seeds}}}\nanalysis: {{looks: {looks}, confidence: 0.9}}"
@@ -60,7 +61,7 @@ def train(store: Store, wanted: SearchSpace, array: str) -> None:
 
 
 def look(store: Store, wanted: SearchSpace, folder: str = "report") -> tuple[int, bool, float]:
-    _, verdict = commands.report_sweep(wanted, store, store.root.parent / folder)
+    _, verdict = report.report_sweep(wanted, store, store.root.parent / folder)
     looks = verdict["looks"]
     assert looks["declared"] == wanted.analysis.looks
     return looks["taken"], verdict["unplanned_look"], looks["confidence_each"]
@@ -90,7 +91,7 @@ def test_looks_that_are_declared_after_looking_are_not_planned(store: Store) -> 
 def test_a_report_elsewhere_is_a_look_too_and_other_levels_are_none(store: Store) -> None:
     train(store, space(6), "a")
     assert look(store, space(6), "elsewhere")[0] == 1
-    _, verdict = commands.report_sweep(space(6), store, store.root.parent, margin=2, confidence=0.99)
+    _, verdict = report.report_sweep(space(6), store, store.root.parent, margin=2, confidence=0.99)
     assert (verdict["looks"]["taken"], verdict["unplanned_look"]) == (1, False)
 
 
@@ -125,9 +126,9 @@ def test_rows_that_cannot_be_analysed_were_not_looked_at(store: Store) -> None:
 def test_the_report_of_a_file_is_no_look(store: Store, tmp_path: Path) -> None:
     train(store, space(6), "a")
     store.save_sweep("study", space(6).resolved())
-    commands.export("study", store, tmp_path / "rows.csv")
+    export.export("study", store, tmp_path / "rows.csv")
     look(store, space(6))
-    _, verdict = commands.report(str(tmp_path / "rows.csv"), store, None, None, None)
+    _, verdict = report.report(str(tmp_path / "rows.csv"), store, None, None, None)
     assert verdict["looks"] == {"declared": 1, "taken": None, "confidence_each": 0.95}
     assert verdict["unplanned_look"] is None
     assert verdict["provenance"]["store"] is None
@@ -138,7 +139,7 @@ def test_a_verdict_of_the_store_says_where_its_rows_come_from_and_how_many_disag
     train(store, space(6), "a")
     train(Store(store.root.parent / "other"), space(6), "another")
     (store.root.parent / "other" / "runs" / "another.parquet").rename(store.root / "runs" / "another.parquet")
-    _, verdict = commands.report_sweep(space(6), store, store.root.parent)
+    _, verdict = report.report_sweep(space(6), store, store.root.parent)
     assert (verdict["runs"], verdict["repeated_runs"]) == (24, 24)
     assert 20 <= verdict["disagreeing_runs"] <= 24
     assert f"{verdict['disagreeing_runs']} runs stand in the store twice" in verdict["alarms"][0]
@@ -154,11 +155,11 @@ def test_a_report_calls_a_store_below_here_by_its_path_from_here(
 ) -> None:
     folder = Path(store.address)
     monkeypatch.chdir(folder.parent)
-    assert commands.cited(store) == folder.name
+    assert report.cited(store) == folder.name
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert commands.cited(store) == store.address
-    assert commands.cited(Store("s3://bucket/sweeps")) == "s3://bucket/sweeps"
+    assert report.cited(store) == store.address
+    assert report.cited(Store("s3://bucket/sweeps")) == "s3://bucket/sweeps"
 
 
 def test_a_report_gets_the_curves_of_its_runs_or_of_as_many_cells_as_can_be_drawn(
@@ -166,7 +167,7 @@ def test_a_report_gets_the_curves_of_its_runs_or_of_as_many_cells_as_can_be_draw
 ) -> None:
     train(store, space(6), "a")
     look(store, space(6))
-    monkeypatch.setattr(commands, "MOST_CURVES", 12)
+    monkeypatch.setattr(report, "MOST_CURVES", 12)
     look(store, space(6))
     every, some = unwritten
     assert sorted(every["run_id"]) == sorted(plan.run_ids(space(6)))
@@ -196,5 +197,5 @@ def test_a_margin_that_is_declared_after_a_look_is_said(store: Store) -> None:
     train(store, space(6), "a")
     look(store, space(6))
     later = space(6).model_copy(update={"analysis": Analysis(margin=3.0, confidence=0.9)})
-    _, verdict = commands.report_sweep(later, store, store.root.parent / "report")
+    _, verdict = report.report_sweep(later, store, store.root.parent / "report")
     assert any("was declared after a look at" in alarm for alarm in verdict["alarms"])

@@ -8,16 +8,17 @@ import pytest
 PROGRAM = """
 import dataclasses, json, resource, sys
 import torch
-from sweep import data, plan
-from sweep.shape import Shape
-from sweep.runs import Run
-from sweep.train import train
+from sweep.data import splits
+from sweep import plan
+from sweep.networks.conv.shape import Shape
+from sweep.space.runs import Run
+from sweep.training.trainer import train
 
 torch.set_num_threads(1)
 run = Run(**json.loads(sys.argv[1]))
 size = plan.array_size(run, Shape.of(run, (1, 28, 28), 10), "cpu")
 runs = [dataclasses.replace(run, seed=n // 2, bias=n % 2 == 0) for n in range(size)]
-train(runs, data.load("mnist5k"))
+train(runs, splits.load("mnist5k"))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweep import model
-from sweep.data import Data
-from sweep.methods import Grouped, Im2col, Method, Pictures
-from sweep.runs import Run
-from sweep.shape import Shape
+from sweep.data.splits import Data
+from sweep.networks.conv import model
+from sweep.networks.conv.backends import Grouped, Im2col, Method, Pictures
+from sweep.networks.conv.shape import Shape
+from sweep.space.runs import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,9 +7,9 @@ import oracle
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sweep.optimizers import BETAS, Optimizer
-from sweep.runs import Run
-from sweep.train import Trainer
+from sweep.space.runs import Run
+from sweep.training.optimizers import BETAS, Optimizer
+from sweep.training.trainer import Trainer
 
 
 class Counted(TorchDispatchMode):

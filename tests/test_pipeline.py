@@ -189,7 +189,8 @@ def test_export_writes_the_rows_of_a_sweep_as_one_table(
 
 
 def test_an_array_that_fails_stops_no_other_and_is_trained_by_the_next_launch(space: Path, tmp_path: Path) -> None:
-    from sweep import plan, search_space
+    from sweep import plan
+    from sweep.space import search_space
 
     store = tmp_path / "results"
     first = next(plan.arrays(search_space.load(space), "cpu"))
@@ -252,8 +253,10 @@ def test_a_stopped_sweep_goes_on_without_training_a_run_twice_and_to_the_same_ro
 def test_an_array_that_was_interrupted_is_taken_up_where_it_was_left_and_ends_the_same(
     sign: signal.Signals, status: int, tmp_path: Path
 ) -> None:
-    from sweep import data, plan, search_space
-    from sweep.train import train
+    from sweep import plan
+    from sweep.data import splits
+    from sweep.space import search_space
+    from sweep.training.trainer import train
 
     space, store = tmp_path / "one.yaml", tmp_path / "results"
     space.write_text("{settings: {width: 1, steps: 9000, momentum: 0.5}, axes: {seed: 16}}")
@@ -279,7 +282,7 @@ def test_an_array_that_was_interrupted_is_taken_up_where_it_was_left_and_ends_th
     assert rows["train_seconds"].sum() - about["seconds"] < time.monotonic() - started
     [array] = plan.arrays(search_space.load(space), "cpu")
     assert set(about["run_ids"]) == set(array.run_ids) == set(rows["run_id"])
-    outcomes = dict(zip(array.run_ids, train(array.runs(), data.load("mnist5k")), strict=True))
+    outcomes = dict(zip(array.run_ids, train(array.runs(), splits.load("mnist5k")), strict=True))
     for row in rows.itertuples():
         wanted = outcomes[row.run_id]
         assert (row.test_loss, row.train_loss, row.test_correct) == (

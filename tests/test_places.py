@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from object_store import Faults, environment, proxy, serving, serving_gs
 
-from sweep import places
-from sweep.errors import InputError
-from sweep.files import owner_is_dead, replacing
-from sweep.machine import is_alive, started_at
-from sweep.places import Place
+from sweep.common.atomic_files import owner_is_dead, replacing
+from sweep.common.errors import InputError
+from sweep.common.host import is_alive, started_at
+from sweep.store import storage
+from sweep.store.storage import Place
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, port: int, gs_port: in
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little patience, so that what never passes is given up in a test's time."""
-    monkeypatch.setattr(places, "PATIENCE", 0.5)
-    monkeypatch.setattr(places, "PAUSES", (0.05,))
+    monkeypatch.setattr(storage, "PATIENCE", 0.5)
+    monkeypatch.setattr(storage, "PAUSES", (0.05,))
 
 
 # The same on both
@@ -110,7 +110,7 @@ def test_a_bucket_that_is_not_there_is_said_and_not_waited_for(kind: str, words:
             Place(f"{kind}://nothing/x").files("runs", ".parquet")
         with pytest.raises(OSError, match=words):
             Place(f"{kind}://nothing/x").write("a", b"")
-        assert time.monotonic() - started < places.PATIENCE / 5
+        assert time.monotonic() - started < storage.PATIENCE / 5
 
 
 # What may pass
@@ -159,7 +159,7 @@ def test_errors_that_may_pass_are_tried_again_and_others_are_not(
     number: int, tries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, tried = Place(tmp_path), []
-    monkeypatch.setattr(places, "PAUSES", (0.01,))
+    monkeypatch.setattr(storage, "PAUSES", (0.01,))
 
     def failing(path: Path, content: bytes) -> None:
         tried.append(path)
@@ -204,7 +204,7 @@ def test_a_full_disk_is_said_once_leaves_nothing_behind_and_keeps_what_was_there
 def test_faults_between_us_and_the_object_store_lose_nothing(
     kind: str, port: int, gs_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(places, "PAUSES", (0.05,))
+    monkeypatch.setattr(storage, "PAUSES", (0.05,))
     faults = Faults(seed=1, errors=0.15, drops=0.1, late=0.1, slow=0.1)
     with proxy(port if kind == "s3" else gs_port, faults) as (endpoint, _), environment(endpoint):
         place = Place(f"{kind}://bucket/faults")
@@ -220,7 +220,7 @@ def test_faults_between_us_and_the_object_store_lose_nothing(
 
 
 def test_an_object_store_that_is_down_for_a_while_is_waited_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "PAUSES", (0.2,))
+    monkeypatch.setattr(storage, "PAUSES", (0.2,))
     faults = Faults(seed=2)
     with proxy(port, faults) as (endpoint, _), environment(endpoint):
         place = Place("s3://bucket/down")
@@ -253,7 +253,7 @@ def test_what_a_dead_writer_left_is_removed_and_what_a_living_one_writes_is_not(
     place = Place(tmp_path)
     place.write("runs/a.parquet", b"whole")
     program = (
-        "import os, sys; from pathlib import Path; from sweep.files import replacing\n"
+        "import os, sys; from pathlib import Path; from sweep.common.atomic_files import replacing\n"
         "with replacing(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_bytes(b'half'); os._exit(9)\n"
     )

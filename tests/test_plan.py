@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from sweep import plan
+from sweep.networks.conv.shape import Shape
 from sweep.plan import Array
-from sweep.runs import Run, array_id, program, run_id
-from sweep.search_space import SearchSpace, parse
-from sweep.shape import Shape
+from sweep.space.runs import Run, array_id, program, run_id
+from sweep.space.search_space import SearchSpace, parse
 
 
 def space(text: str) -> SearchSpace:

@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from sweep import progress
-from sweep.progress import Meter
+from sweep.common import progress
+from sweep.common.progress import Meter
 
 
 @pytest.fixture

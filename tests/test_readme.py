@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from sweep import cli, search_space
-from sweep.runs import SETTINGS
+from sweep import cli
+from sweep.space import search_space
+from sweep.space.runs import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis import report
-from sweep.errors import InputError
+from sweep.common.errors import InputError
 
 OPTIONS: dict[str, Any] = {"name": "study", "declared": {"margin": 0.5, "confidence": 0.95}}
 

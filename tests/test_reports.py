@@ -4,7 +4,7 @@ import threading
 
 from processes import wait_for
 
-from sweep.reports import Reports
+from sweep.cluster.report_queue import Reports
 
 
 def test_reports_are_sent_in_order_and_the_last_is_sent_by_who_gives_it() -> None:

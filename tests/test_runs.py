@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweep.runs import CELL, DEFAULTS, IDENTITY, SETTINGS, Identities, Run, array_id, run_id, settings_of
+from sweep.space.runs import CELL, DEFAULTS, IDENTITY, SETTINGS, Identities, Run, array_id, run_id, settings_of
 
 ROOT = Path(__file__).parent.parent
 MNIST = "d3d0083f1c091e7c"
@@ -70,7 +70,7 @@ def test_a_run_keeps_its_id_for_ever(pinned: str) -> None:
 @pytest.mark.parametrize("hash_seed", ["0", "12345"])
 def test_another_process_gives_the_same_ids(hash_seed: str) -> None:
     code = (
-        "from sweep.runs import Run, run_id; "
+        "from sweep.space.runs import Run, run_id; "
         "runs = [Run(), Run(bias=False, width=64, batch_norm=True), "
         "Run(learning_rate=0.1, input_scaling='unit', seed=7)]; "
         "print(*(run_id(run, 'd3d0083f1c091e7c') for run in runs))"
@@ -136,7 +136,7 @@ def test_no_two_of_many_runs_have_one_id() -> None:
 def test_other_data_and_another_trainer_give_another_id(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_id(Run(), "another fingerprint") != run_id(Run(), MNIST)
     before = run_id(Run(), MNIST)
-    monkeypatch.setattr("sweep.runs.TRAINER_VERSION", 2)
+    monkeypatch.setattr("sweep.space.runs.TRAINER_VERSION", 2)
     assert run_id(Run(), MNIST) != before
 
 
@@ -182,7 +182,7 @@ def test_the_curve_has_about_ten_points_where_nothing_else_is_asked(
     assert Run(steps=steps, evaluate_every=every).curve_interval == interval
 
 
-@pytest.mark.parametrize("module", ["sweep.runs", "sweep.search_space", "sweep.shape"])
+@pytest.mark.parametrize("module", ["sweep.space.runs", "sweep.space.search_space", "sweep.networks.conv.shape"])
 def test_planning_imports_neither_torch_nor_ray(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{'torch', 'torchvision', 'ray'}} & set(sys.modules)))"
     assert python(code) == ""

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep import search_space, yaml_lines
-from sweep.errors import InputError
-from sweep.runs import DEFAULTS, IDENTITY, SETTINGS, Run
-from sweep.search_space import SearchSpace, load, parse
+from sweep.common.errors import InputError
+from sweep.space import search_space, yaml_lines
+from sweep.space.runs import DEFAULTS, IDENTITY, SETTINGS, Run
+from sweep.space.search_space import SearchSpace, load, parse
 
 SPACES = Path(__file__).parent.parent / "search_spaces"
 PINNED = "{fingerprint: 0123456789abcdef, picture: [1, 28, 28], classes: 10, train: 100}"

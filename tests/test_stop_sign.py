@@ -1,4 +1,4 @@
-"""What `sweep.cluster.StopSign` promises to an array in training: it hears of a stop, and waits for no answer."""
+"""What `sweep.cluster.nodes.StopSign` promises to an array in training: it hears of a stop, and waits for no answer."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweep import cluster
+from sweep.cluster import nodes
 
 
 class Table:
@@ -25,8 +25,8 @@ class Table:
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     slow = Table()
-    monkeypatch.setattr(cluster, "_table", lambda: slow)
-    monkeypatch.setattr(cluster, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(nodes, "_table", lambda: slow)
+    monkeypatch.setattr(nodes, "LOOK_EVERY", 0.0)
     return slow
 
 
@@ -38,7 +38,7 @@ def until(condition: Any) -> None:
 
 
 def test_training_goes_on_while_the_head_does_not_answer_and_asks_once_at_a_time(table: Table) -> None:
-    sign = cluster.StopSign()
+    sign = nodes.StopSign()
     assert not any(sign.asked() for _ in range(100))
     until(lambda: table.asked == 1)
     assert not sign.asked() and table.asked == 1
@@ -58,8 +58,8 @@ def test_a_head_that_cannot_be_asked_has_not_asked_for_a_stop(monkeypatch: pytes
         calls.append(1)
         raise ConnectionError("no head")
 
-    monkeypatch.setattr(cluster, "_table", gone)
-    monkeypatch.setattr(cluster, "LOOK_EVERY", 0.0)
-    sign = cluster.StopSign()
+    monkeypatch.setattr(nodes, "_table", gone)
+    monkeypatch.setattr(nodes, "LOOK_EVERY", 0.0)
+    sign = nodes.StopSign()
     until(lambda: sign.asked() or len(calls) > 2)
     assert not sign.asked()

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import sweep.store
-from sweep.errors import InputError
-from sweep.runs import SETTINGS, Run, run_id
-from sweep.store import CURVES_SCHEMA, RUNS_SCHEMA, Provenance, Store
-from sweep.train import Outcome, Point
+import sweep.store.rows
+from sweep.common.errors import InputError
+from sweep.space.runs import SETTINGS, Run, run_id
+from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, Provenance, Store
+from sweep.training.trainer import Outcome, Point
 
 BY = Provenance(device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43)
 RUNS = [Run(seed=seed, bias=bias) for seed in (0, 1) for bias in (True, False)]
@@ -100,7 +100,7 @@ def test_of_rows_finished_at_the_same_time_that_of_the_first_array_counts(
         def now(cls, tz: datetime.tzinfo | None = None) -> "Stopped":
             return cls(2026, 1, 1, tzinfo=tz)
 
-    monkeypatch.setattr("sweep.store.datetime.datetime", Stopped)
+    monkeypatch.setattr("sweep.store.rows.datetime.datetime", Stopped)
     store.write("b" * 20, RUNS[:2], IDS[:2], [outcome(0.9, diverged=True)] * 2, BY)
     store.write("a" * 20, RUNS[:2], IDS[:2], [outcome(0.5)] * 2, BY)
     found = store.read(IDS)
@@ -217,7 +217,7 @@ def test_a_checkpoint_that_is_replaced_while_it_is_looked_at_stays(
 
 def test_rows_that_are_stale_for_a_moment_are_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
-    table, tries = sweep.store.read_table, []
+    table, tries = sweep.store.rows.read_table, []
 
     def stale(*arguments: Any) -> pa.Table:
         tries.append(arguments)
@@ -225,7 +225,7 @@ def test_rows_that_are_stale_for_a_moment_are_read_again(store: Store, monkeypat
             raise OSError(errno.ESTALE, "Stale file handle")
         return table(*arguments)
 
-    monkeypatch.setattr(sweep.store, "read_table", stale)
+    monkeypatch.setattr(sweep.store.rows, "read_table", stale)
     assert len(store.statuses()) == 4 and len(tries) == 2
 
 
@@ -234,7 +234,7 @@ def test_a_write_that_fails_leaves_nothing_behind(store: Store, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    monkeypatch.setattr("sweep.places.PATIENCE", 0.1)
+    monkeypatch.setattr("sweep.store.storage.PATIENCE", 0.1)
     with pytest.raises(OSError, match="No space left"):
         store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     monkeypatch.undo()

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from analysis.effects import cells
 from analysis.provenance import provenance
 from analysis.tables import checked, ignored, load_table
-from sweep.errors import InputError
-from sweep.store import RUNS_SCHEMA, SCHEMA_VERSION
+from sweep.common.errors import InputError
+from sweep.store.rows import RUNS_SCHEMA, SCHEMA_VERSION
 
 ROWS = study([{"width": 1}, {"width": 2}], 3)
 

@@ -19,13 +19,14 @@ from scipy import stats
 from test_compaction import BY, outcome
 from typer.testing import CliRunner
 
-from sweep import plan, tracking
+from sweep import plan
 from sweep.cli import app
-from sweep.errors import InputError
+from sweep.commands import trackers
+from sweep.commands.trackers import check, records, track
+from sweep.common.errors import InputError
 from sweep.plan import arrays
-from sweep.search_space import SearchSpace, parse
-from sweep.store import Store
-from sweep.tracking import check, records, track
+from sweep.space.search_space import SearchSpace, parse
+from sweep.store.rows import Store
 
 SPACE = """
 name: tracked
@@ -120,7 +121,7 @@ def test_a_tracker_that_makes_no_sense_is_refused(given: str, said: str) -> None
 
 
 def test_a_missing_extra_is_said_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tracking.PACKAGES, "mlflow", "no_such_package")
+    monkeypatch.setitem(trackers.PACKAGES, "mlflow", "no_such_package")
     with pytest.raises(InputError, match=r"pip install 'sweep\[mlflow\]'"):
         check(space("{mlflow: x}"))
     check(space("{tensorboard: x}"))
@@ -128,7 +129,7 @@ def test_a_missing_extra_is_said_before_anything_starts(monkeypatch: pytest.Monk
 
 
 def test_a_launch_with_a_missing_extra_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(tracking.PACKAGES, "wandb", "no_such_package")
+    monkeypatch.setitem(trackers.PACKAGES, "wandb", "no_such_package")
     (tmp_path / "x.yaml").write_text(SPACE.format(tracking="{wandb: p}", seeds=1))
     done = CliRunner().invoke(app, ["launch", str(tmp_path / "x.yaml"), "--store", str(tmp_path / "results")])
     assert isinstance(done.exception, InputError) and "sweep[wandb]" in str(done.exception)
@@ -141,7 +142,7 @@ def test_a_launch_with_a_missing_extra_writes_nothing(tmp_path: Path, monkeypatc
 def _mlflow_runs(uri: str) -> list[Any]:
     from mlflow.tracking import MlflowClient
 
-    with tracking._quiet():
+    with trackers._quiet():
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name("tracked")
         return list(client.search_runs([experiment.experiment_id], max_results=1000)) if experiment else []
@@ -239,7 +240,7 @@ def test_a_tracker_that_cannot_be_reached_is_said_once_and_the_others_are_told(
 def test_what_a_tracker_prints_is_no_part_of_an_answer(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sweep.tracking._mlflow", lambda *_: print("View run at"))
+    monkeypatch.setattr("sweep.commands.trackers._mlflow", lambda *_: print("View run at"))
     assert track(space("{mlflow: 'http://tracker:5000'}"), store) == []
     assert capsys.readouterr() == ("", "View run at\n")
 

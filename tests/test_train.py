@@ -13,12 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep import methods, streams
-from sweep.batch_feed import ORDER_BLOCK
-from sweep.data import Data, Pool, load
-from sweep.plan import MethodName
-from sweep.runs import Run
-from sweep.train import (
+from sweep.common import random_streams
+from sweep.data.splits import Data, Pool, load
+from sweep.networks.conv import backends
+from sweep.networks.conv.shape import MethodName
+from sweep.space.runs import Run
+from sweep.training.batch_feed import ORDER_BLOCK
+from sweep.training.trainer import (
     CURVE_COST,
     EVALUATION_NUMBERS,
     DeviceData,
@@ -340,16 +341,16 @@ def test_a_lower_precision_rounds_the_operands_of_products_and_nothing_else(prec
 
 def test_rounding_is_to_the_nearest_number_that_the_precision_holds() -> None:
     x = torch.tensor([1.0, 1 + 2**-11, 1 + 2**-10, 1 + 3 * 2**-11, -1 - 2**-11, 0.0, 3e38, float("inf"), float("nan")])
-    tf32 = methods._to_tf32(x)
+    tf32 = backends._to_tf32(x)
     wanted = [1.0, 1 + 2**-10, 1 + 2**-10, 1 + 2**-9, -1 - 2**-10, 0.0]
     assert tf32[:6].tolist() == wanted
     assert abs(tf32[6].item() / 3e38 - 1) < 2**-10 and tf32[7].isinf() and tf32[8].isnan()
-    assert methods._to_bfloat16(torch.tensor([1 + 2**-9, 1 + 2**-7])).tolist() == [1.0, 1 + 2**-7]
+    assert backends._to_bfloat16(torch.tensor([1 + 2**-9, 1 + 2**-7])).tolist() == [1.0, 1 + 2**-7]
 
 
 @pytest.mark.parametrize("method", ["grouped", "im2col"])
 def test_the_gradient_of_a_bias_is_no_product_and_is_not_rounded(method: MethodName) -> None:
-    way = methods.METHODS[method]("bfloat16")
+    way = backends.METHODS[method]("bfloat16")
     x = way.join(torch.randn(2, 3, 5, 5, 4, generator=torch.Generator().manual_seed(0)))
     weight, bias = torch.zeros(2, 3, 3, 4, 6), torch.zeros(2, 6, requires_grad=True)
     y = way.convolution(x, weight, bias, 1, False)
@@ -434,7 +435,7 @@ def test_another_mistake_splits_no_array(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_array_that_ran_out_of_memory_is_gone_while_its_batches_are_still_being_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    step, permutations = Trainer.step, streams.permutations
+    step, permutations = Trainer.step, random_streams.permutations
     begun, go_on = threading.Event(), threading.Event()
     tried: list[weakref.ref[Trainer]] = []
     drawers: list[set[threading.Thread]] = []
@@ -460,9 +461,9 @@ def test_an_array_that_ran_out_of_memory_is_gone_while_its_batches_are_still_bei
         return permutations(seeds, purpose, count)
 
     monkeypatch.setattr(Trainer, "step", short)
-    monkeypatch.setattr(streams, "permutations", slow)
-    monkeypatch.setattr("sweep.train._drawing_threads", lambda device: 1)
-    monkeypatch.setattr("sweep.batch_feed.SEEDS_PER_TASK", 1)
+    monkeypatch.setattr(random_streams, "permutations", slow)
+    monkeypatch.setattr("sweep.training.trainer._drawing_threads", lambda device: 1)
+    monkeypatch.setattr("sweep.training.batch_feed.SEEDS_PER_TASK", 1)
     train(vary(dataclasses.replace(SMALL, steps=2 * ORDER_BLOCK), bias=[True, False] * 2, seed=[0, 0, 1, 1]), GREY)
     assert gone and all(gone)
     [own] = drawers
@@ -476,7 +477,7 @@ def test_drawing_ahead_in_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch
     run = dataclasses.replace(SMALL, width=1, depth=1, dropout=0.1, steps=2 * ORDER_BLOCK + 3)
     runs = vary(run, seed=[3, 0, 0], bias=[True, True, False])
     wanted = results(runs, GREY)
-    monkeypatch.setattr("sweep.train._drawing_threads", lambda device: 2)
+    monkeypatch.setattr("sweep.training.trainer._drawing_threads", lambda device: 2)
     assert results(runs, GREY) == wanted
 
 
@@ -713,7 +714,7 @@ def test_a_point_of_the_curve_is_the_accuracy_on_the_first_validation_pictures(
 ) -> None:
     trainer = trained([SMALL, dataclasses.replace(SMALL, seed=1)], GREY)
     right, _ = trainer.evaluate(*trainer.data.validation)
-    monkeypatch.setattr("sweep.train.curve_examples", lambda run, available: 11)
+    monkeypatch.setattr("sweep.training.trainer.curve_examples", lambda run, available: 11)
     assert trainer.curve_accuracy().tolist() == right[:, :11].mean(axis=1).tolist()
 
 

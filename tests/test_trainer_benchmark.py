@@ -11,9 +11,9 @@ import pytest
 import torch
 from benchmarks import trainer as benchmark
 
-from sweep.batch_feed import ORDER_BLOCK
-from sweep.plan import MethodName
-from sweep.train import Trainer
+from sweep.networks.conv.shape import MethodName
+from sweep.training.batch_feed import ORDER_BLOCK
+from sweep.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

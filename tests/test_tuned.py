@@ -9,7 +9,7 @@ from analysis import tuned
 from analysis.effects import pairs
 from analysis.tables import checked
 from analysis.verdict import analyse
-from sweep.errors import InputError
+from sweep.common.errors import InputError
 
 TUNE = {"tune": ["learning_rate"]}
 

@@ -10,7 +10,7 @@ from simulated import grid, study
 
 from analysis import report
 from analysis.verdict import analyse, spent
-from sweep.errors import InputError
+from sweep.common.errors import InputError
 
 WIDTHS = {1: 4.0, 4: 0.6, 16: 0.0}
 DECLARED = {"margin": 0.5, "confidence": 0.95}

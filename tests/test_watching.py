@@ -16,12 +16,14 @@ import pytest
 from rich.console import Console
 from test_compaction import BY, outcome
 
-from sweep import commands, plan, watching
-from sweep.compaction import compact
-from sweep.errors import InputError
-from sweep.search_space import SearchSpace, parse
-from sweep.store import Store
-from sweep.watching import Watch, follow
+from sweep import plan
+from sweep.commands import watching
+from sweep.commands.status import Status, status
+from sweep.commands.watching import Watch, follow
+from sweep.common.errors import InputError
+from sweep.space.search_space import SearchSpace, parse
+from sweep.store.compaction import compact
+from sweep.store.rows import Store
 
 SPACE = "name: {name}\nsettings: {{width: 2}}\naxes: {{depth: {depths}, seed: 2}}\n"
 
@@ -45,22 +47,22 @@ def store(tmp_path: Path) -> Store:
 
 def test_every_look_is_what_status_tells(store: Store) -> None:
     watch, one, two = Watch(store), space("one", [1, 2, 3]), space("two", [3, 4])
-    assert watch.look() == commands.status(store)
+    assert watch.look() == status(store)
     assert [each.runs for each in watch.look()] == [12, 8]
     train(store, one, 1, status="diverged")
-    assert watch.look() == commands.status(store) and watch.look()[0].diverged == 4
+    assert watch.look() == status(store) and watch.look()[0].diverged == 4
     train(store, two, 1)
     store.save_failure("a" * 20, {"error": "x", "run_ids": plan.run_ids(one)[-4:] + plan.run_ids(two)[-4:]})
     found = watch.look()
-    assert found == commands.status(store) and [each.done for each in found] == [8, 4]
+    assert found == status(store) and [each.done for each in found] == [8, 4]
     assert [each.failed for each in found] == [0, 4]
     store.save_sweep("one", space("one", [1, 2, 3, 5]).resolved())
     store.save_sweep("three", space("three", [1]).resolved())
-    assert watch.look() == commands.status(store) and len(watch.look()) == 3
+    assert watch.look() == status(store) and len(watch.look()) == 3
     compact(store)
     train(store, one, 9)
-    assert watch.look() == commands.status(store)
-    assert Watch(store, "two").look() == commands.status(store, "two")
+    assert watch.look() == status(store)
+    assert Watch(store, "two").look() == status(store, "two")
 
 
 def test_a_look_reads_files_that_are_new_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +93,7 @@ def _looks(monkeypatch: pytest.MonkeyPatch, store: Store, steps: int) -> None:
     """Two looks, with an array trained between them, then Ctrl-C."""
     watch = Watch(store)
 
-    def looks(*_: object) -> Iterator[list[commands.Status]]:
+    def looks(*_: object) -> Iterator[list[Status]]:
         for _step in range(steps):
             yield watch.look()
             train(store, space("one", [1, 2, 3]), 1)
@@ -134,7 +136,7 @@ def test_the_command_prints_a_line_a_look_and_ends_at_ctrl_c(store: Store) -> No
     )
     assert running.stdout is not None
     first = json.loads(running.stdout.readline())
-    assert first == [dataclasses.asdict(each) for each in commands.status(store)]
+    assert first == [dataclasses.asdict(each) for each in status(store)]
     train(store, space("one", [1, 2, 3]), 1)
     for line in running.stdout:
         if json.loads(line)[0]["done"] == 4:
@@ -178,14 +180,14 @@ class Recorded:
 
 
 def test_what_is_done_fails_or_diverges_is_counted_in_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sweep import metrics
+    from sweep.cluster import prometheus
 
     for each in ("Counter", "Gauge"):
-        monkeypatch.setattr(metrics, each, Recorded)
+        monkeypatch.setattr(prometheus, each, Recorded)
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr("sweep.metrics.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("sweep.cluster.prometheus.time.monotonic", lambda: next(clock))
     values = Recorded.values
-    told = metrics.Metrics("mine", 40)
+    told = prometheus.Metrics("mine", 40)
     assert values["sweep_runs_left"] == [40] and Recorded.tags == {"sweep": "mine"}
     told.partly("a", 500.0)
     assert values["sweep_model_steps_per_second"][-1] == 50
@@ -203,12 +205,12 @@ LAUNCH = """
 import sys, threading, time, urllib.request
 from pathlib import Path
 from rich.console import Console
-import sweep.environment
+import sweep.cluster.ray_environment
 import ray
-from sweep.launch import launch
-from sweep.library import Library
-from sweep.search_space import load
-from sweep.store import Store
+from sweep.cluster.driver import launch
+from sweep.data.library import Library
+from sweep.space.search_space import load
+from sweep.store.rows import Store
 
 seen, over = {}, threading.Event()
 

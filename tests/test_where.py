@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sweep import where
-from sweep.errors import InputError
-from sweep.where import Where
+from sweep.cluster import address
+from sweep.cluster.address import Where
+from sweep.common.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -66,21 +66,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_token_is_looked_for_where_ray_looks(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert where.token() is None
+    assert address.token() is None
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("of home\n")
-    assert where.token() == "of home"
+    assert address.token() == "of home"
     (home / "named").write_text("of a file\n")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "named"))
-    assert where.token() == "of a file"
+    assert address.token() == "of a file"
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
-    assert where.token() == "given"
+    assert address.token() == "given"
 
 
 def test_a_token_file_that_is_named_and_not_there_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(home / "none"))
     with pytest.raises(InputError, match="RAY_AUTH_TOKEN_PATH"):
-        where.token()
+        address.token()
 
 
 def test_what_the_user_set_for_tokens_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,15 +88,15 @@ def test_what_the_user_set_for_tokens_holds(home: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
-    where.authenticate(Where("http://head:8265"))
+    address.authenticate(Where("http://head:8265"))
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
 
 
 def test_auto_with_no_cluster_at_all_is_refused(home: Path) -> None:
     with pytest.raises(InputError, match="--address auto: no Ray cluster runs on this machine"):
-        where.authenticate(Where("auto"))
+        address.authenticate(Where("auto"))
 
 
 def test_an_address_where_nothing_listens_is_refused_at_once(home: Path) -> None:
     with pytest.raises(InputError, match=r"--address 127.0.0.1:9: no Ray cluster answers there"):
-        where.authenticate(Where("127.0.0.1:9"))
+        address.authenticate(Where("127.0.0.1:9"))

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep import winograd
-from sweep.data import Data
-from sweep.runs import Run
-from sweep.shape import Shape
-from sweep.train import Trainer
+from sweep.data.splits import Data
+from sweep.networks.conv import winograd
+from sweep.networks.conv.shape import Shape
+from sweep.space.runs import Run
+from sweep.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from analysis.effects import Record, settings
 from analysis.threshold import along
 from analysis.wording import describe, percent
-from sweep.files import replacing
+from sweep.common.atomic_files import replacing
 
 MOST_PANELS: Final = 12
 MOST_POINTS: Final = 24

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Final, Literal
 
-from sweep.errors import InputError
+from sweep.common.errors import InputError
 
 CONNECT: Final = 10.0
 """Seconds that a cluster has to answer when it is first asked."""
@@ -81,7 +81,7 @@ def authenticate(where: Where) -> None:
     """Settles, before Ray is imported, whether this process shows the user's token to the cluster.
 
     What the user has set in RAY_AUTH_MODE holds. Raises InputError where the cluster cannot be reached, or wants a
-    token that we have not. Nothing is done for this machine: see `sweep.environment`.
+    token that we have not. Nothing is done for this machine: see `sweep.cluster.ray_environment`.
     """
     if where.kind == "here" or where.address is None:
         return

@@ -4,7 +4,7 @@ Tune schedules, retries and spreads; the store remembers. Nothing is restored fr
 Tune's own state: to go on after any crash is to launch again.
 """
 
-import sweep.environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
+import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
 
 import contextlib
 import dataclasses
@@ -26,25 +26,26 @@ import ray
 from ray import tune
 from rich.console import Console
 
-from sweep import leases, plan
-from sweep.care import Care
-from sweep.cluster import Crew, Notice, StopSign, muster
-from sweep.data import Data, Pool
-from sweep.errors import Terminated
-from sweep.library import Library
-from sweep.metrics import Metrics
-from sweep.orphan import orphaned
-from sweep.places import PASSING
+from sweep import plan
+from sweep.cluster.address import Where
+from sweep.cluster.nodes import Crew, Notice, StopSign, muster
+from sweep.cluster.orphan_watch import orphaned
+from sweep.cluster.prometheus import Metrics
+from sweep.cluster.report_queue import Reports
+from sweep.common.errors import Terminated
+from sweep.common.fault_options import Care
+from sweep.common.progress import Meter, say
+from sweep.data.library import Library
+from sweep.data.splits import Data, Pool
 from sweep.plan import Array
-from sweep.progress import Meter, say
-from sweep.reports import Reports
-from sweep.runs import DEFAULTS, settings_of
-from sweep.search_space import SearchSpace
-from sweep.store import Provenance, Store
-from sweep.where import Where
+from sweep.space.runs import DEFAULTS, settings_of
+from sweep.space.search_space import SearchSpace
+from sweep.store import leases
+from sweep.store.rows import Provenance, Store
+from sweep.store.storage import PASSING
 
 if TYPE_CHECKING:
-    from sweep.checkpoint import Checkpoint
+    from sweep.training.checkpoint import Checkpoint
 
 REPORT_EVERY: Final = 2.0
 """Seconds between two signs of life of an array in training."""
@@ -367,7 +368,7 @@ def _trial(
     checkpoint_seconds: float,
 ) -> None:
     """One array, in a worker: trains it unless somebody else does, keeps its rows, and reports how it went."""
-    from sweep.checkpoint import Checkpoint, Stopped
+    from sweep.training.checkpoint import Checkpoint, Stopped
 
     (array, larger), store = _specification(specifications, config["array"]), Store(address)
     lost = orphaned()
@@ -436,7 +437,7 @@ def _train_array(
 ) -> int:
     import torch
 
-    from sweep.train import curve_examples, device_name, train
+    from sweep.training.trainer import curve_examples, device_name, train
 
     torch.set_num_threads(crew.cpus)
     last = time.monotonic()

@@ -1,6 +1,6 @@
 """Launches as Ray Jobs: sent over HTTP, followed, listed, stopped. The search spaces travel with the job."""
 
-import sweep.environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
+import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
 
 import asyncio
 import contextlib
@@ -24,12 +24,13 @@ import ray
 from ray import job_submission
 from rich.console import Console
 
-from sweep import catalogue, parcel, visit
-from sweep.errors import InputError
-from sweep.places import Place
-from sweep.progress import say
-from sweep.search_space import SearchSpace
-from sweep.where import Where
+from sweep.cluster import node_probe, packaging
+from sweep.cluster.address import Where
+from sweep.common.errors import InputError
+from sweep.common.progress import say
+from sweep.space import catalogue
+from sweep.space.search_space import SearchSpace
+from sweep.store.storage import Place
 
 STOPPING: Final = 40
 """Seconds that a job has to save its checkpoints and end when it is stopped; Ray's own default is 3."""
@@ -165,7 +166,7 @@ class Cluster:
         program, environment = ["sweep"], {}
         if where.installs:
             # What came with the job has no console script.
-            program, environment = ["python", "-m", "sweep"], parcel.runtime_env(self._lacking(console))
+            program, environment = ["python", "-m", "sweep"], packaging.runtime_env(self._lacking(console))
         with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
             for file, name in zip(files, names, strict=True):
                 (Path(folder) / name).parent.mkdir()
@@ -191,11 +192,11 @@ class Cluster:
 
     def _lacking(self, console: Console) -> list[str]:
         """What the cluster's nodes have to install for us: a small job looks at them."""
-        wanted = parcel.requirements()
+        wanted = packaging.requirements()
         with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
-            shutil.copyfile(visit.__file__, Path(folder) / "visit.py")
+            shutil.copyfile(node_probe.__file__, Path(folder) / "node_probe.py")
             job_id = self._sent(
-                entrypoint=shlex.join(["python", "visit.py", json.dumps(list(wanted))]),
+                entrypoint=shlex.join(["python", "node_probe.py", json.dumps(list(wanted))]),
                 submission_id=f"sweep-visit-{secrets.token_hex(4)}",
                 runtime_env={"working_dir": folder},
             )
@@ -206,13 +207,13 @@ class Cluster:
             for over in (self.client.stop_job, self.client.delete_job):
                 with contextlib.suppress(RuntimeError):
                     over(job_id)
-        lines = [line for line in logs.splitlines() if line.startswith(visit.MARK)]
+        lines = [line for line in logs.splitlines() if line.startswith(node_probe.MARK)]
         if not lines:
             why = "".join(logs.strip().splitlines()[-1:]) or ended.message or ended.status
             raise InputError(f"--address {self.address}: its nodes could not be looked at: {why}; see --no-install")
-        nodes = [node for node in json.loads(lines[-1].removeprefix(visit.MARK)) if "versions" in node]
+        nodes = [node for node in json.loads(lines[-1].removeprefix(node_probe.MARK)) if "versions" in node]
         _check_python(nodes, self.address)
-        missing = parcel.lacking([node["versions"] for node in nodes], wanted)
+        missing = packaging.lacking([node["versions"] for node in nodes], wanted)
         if missing:
             say(console, f"the cluster gets {', '.join(missing)}")
         return missing

@@ -31,7 +31,7 @@ def look(distributions: list[str], file: str | None, cuda: bool) -> dict[str, An
         except importlib.metadata.PackageNotFoundError:
             found["versions"][name] = None
     try:
-        from sweep.runs import TRAINER_VERSION
+        from sweep.space.runs import TRAINER_VERSION
 
         found["trainer"] = TRAINER_VERSION
     except ImportError as error:

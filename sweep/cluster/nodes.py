@@ -1,6 +1,6 @@
 """Who trains: a Ray of our own on this machine, or a running cluster, looked over before anything starts there."""
 
-import sweep.environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
+import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
 
 import contextlib
 import dataclasses
@@ -20,15 +20,15 @@ from ray import cloudpickle
 from ray.experimental import internal_kv
 from rich.console import Console
 
-from sweep import parcel, visit
-from sweep.errors import InputError
-from sweep.files import temporary_name
-from sweep.machine import cores
+from sweep.cluster import node_probe, packaging
+from sweep.cluster.address import Where
+from sweep.common.atomic_files import temporary_name
+from sweep.common.errors import InputError
+from sweep.common.host import cores
+from sweep.common.progress import say
 from sweep.plan import DeviceKind
-from sweep.progress import say
-from sweep.runs import TRAINER_VERSION
-from sweep.store import Store
-from sweep.where import Where
+from sweep.space.runs import TRAINER_VERSION
+from sweep.store.rows import Store
 
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks of an array in training whether it is to stop."""
@@ -130,7 +130,7 @@ def _hush() -> None:
 
 
 def _crew_here(where: Where) -> Crew:
-    from sweep.train import local_device
+    from sweep.training.trainer import local_device
 
     device, gpus = local_device(), where.gpus_per_array
     if gpus and device == "cpu":
@@ -160,14 +160,14 @@ def _join(where: Where, console: Console) -> None:
     if not where.installs:
         _connect(where, None)
         return
-    wanted = parcel.requirements()
+    wanted = packaging.requirements()
     _connect(where, None)
-    nodes = visit.visit(_alive(), list(wanted), None, False).values()
-    missing = parcel.lacking([node["versions"] for node in nodes if "versions" in node], wanted)
+    nodes = node_probe.visit(_alive(), list(wanted), None, False).values()
+    missing = packaging.lacking([node["versions"] for node in nodes if "versions" in node], wanted)
     ray.shutdown()
     if missing:
         say(console, f"nodes of the cluster get {', '.join(missing)}")
-    _connect(where, parcel.runtime_env(missing))
+    _connect(where, packaging.runtime_env(missing))
 
 
 def _connect(where: Where, runtime_env: dict[str, Any] | None) -> None:
@@ -191,7 +191,7 @@ def _words(error: Exception) -> str:
 def _by_value() -> None:
     """What looks a node over travels whole: the node may lack this project."""
     with contextlib.suppress(ValueError):  # it does already
-        cloudpickle.register_pickle_by_value(visit)
+        cloudpickle.register_pickle_by_value(node_probe)
 
 
 def _alive() -> list[dict[str, Any]]:
@@ -206,7 +206,7 @@ def _crew_there(where: Where, store: Store, console: Console) -> Crew:
     crew = Crew(where, "cuda" if gpus else "cpu", where.cpus_per_array, gpus)
     able = [node for node in nodes if _has_room(node, crew)]
     with _witness(store) as witness:
-        looks = visit.visit(able, [], witness, crew.device == "cuda")
+        looks = node_probe.visit(able, [], witness, crew.device == "cuda")
         names = {node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in able}
         _check({names[node]: look for node, look in looks.items()}, where, store)
     devices = f"{gpus:g} GPU and " if gpus else ""

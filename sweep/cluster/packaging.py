@@ -1,11 +1,12 @@
 """What a node without this project needs to train for us: our own packages, and what these need in turn."""
 
 import importlib.metadata
+import importlib.util
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from sweep.errors import InputError
+from sweep.common.errors import InputError
 
 EXCLUDED: Final = ["**/__pycache__", "**/results"]
 """Of our packages, what does not travel."""
@@ -13,10 +14,8 @@ EXCLUDED: Final = ["**/__pycache__", "**/results"]
 
 def packages() -> list[str]:
     """The folders of our packages, as they run here."""
-    import analysis
-    import sweep
-
-    return [str(Path(str(package.__file__)).parent) for package in (sweep, analysis)]
+    specs = (importlib.util.find_spec(name) for name in ("sweep", "analysis"))
+    return [str(Path(str(spec and spec.origin)).parent) for spec in specs]
 
 
 def requirements() -> dict[str, Any]:
@@ -52,5 +51,5 @@ def _lacks(version: str | None, specifier: Any) -> bool:
 
 def runtime_env(pip: list[str]) -> dict[str, Any]:
     """Ray's runtime environment that brings our packages, and these distributions from an index where there are any."""
-    parcel: dict[str, Any] = {"py_modules": packages(), "excludes": EXCLUDED}
-    return parcel | ({"pip": pip} if pip else {})
+    carried: dict[str, Any] = {"py_modules": packages(), "excludes": EXCLUDED}
+    return carried | ({"pip": pip} if pip else {})

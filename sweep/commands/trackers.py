@@ -22,10 +22,10 @@ from typing import Any, Final
 import numpy as np
 
 from sweep import plan
-from sweep.errors import InputError
-from sweep.runs import SETTINGS
-from sweep.search_space import SearchSpace
-from sweep.store import COMPARED, Store
+from sweep.common.errors import InputError
+from sweep.space.runs import SETTINGS
+from sweep.space.search_space import SearchSpace
+from sweep.store.rows import COMPARED, Store
 
 PACKAGES: Final = {"mlflow": "mlflow", "wandb": "wandb", "tensorboard": "tensorboardX"}
 """What each tracker is spoken to with."""

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sweep import commands, plan
-from sweep.commands import Status
-from sweep.progress import say
-from sweep.store import Store
+from sweep import plan
+from sweep.commands.status import Status, launched
+from sweep.common.progress import say
+from sweep.store.rows import Store
 
 EVERY: Final = 2.0
 """Seconds between two looks."""
@@ -43,7 +43,7 @@ class Watch:
         text = self.store.sweep(name)
         sweep = self._sweeps.get(name)
         if sweep is None or sweep.text != text:  # launched for the first time, or with another search space
-            space = commands.launched(self.store, name)
+            space = launched(self.store, name)
             sweep = self._sweeps[name] = _Sweep(text, set(plan.run_ids(space)))
             new = self._statuses
         mine = [status for run_id, status in new.items() if run_id in sweep.run_ids]

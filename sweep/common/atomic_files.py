@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sweep.machine import is_alive, this_host
+from sweep.common.host import is_alive, this_host
 
 
 @contextmanager

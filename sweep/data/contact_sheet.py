@@ -6,8 +6,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep.data import Data
-from sweep.files import replacing
+from sweep.common.atomic_files import replacing
+from sweep.data.splits import Data
 
 PER_CLASS: Final = 10
 

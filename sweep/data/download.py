@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from sweep.errors import InputError
+from sweep.common.errors import InputError
 
 LEFT: Final = 24 * 3600.0
 """Age in seconds at which an unfinished download is removed."""

@@ -19,9 +19,9 @@ from typing import IO, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep.data import DIGITS, Labels, Pictures, Pool
-from sweep.download import CifarLayout
-from sweep.errors import InputError
+from sweep.common.errors import InputError
+from sweep.data.download import CifarLayout
+from sweep.data.splits import DIGITS, Labels, Pictures, Pool
 
 MAX_BYTES: Final = 4 * 2**30
 """Most that an archive may unpack to, and that the pixels of a data set may take."""

@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep.data import Pool
-from sweep.download import NotHere
-from sweep.errors import InputError
+from sweep.common.errors import InputError
+from sweep.data.download import NotHere
+from sweep.data.splits import Pool
 
 LETTERS: Final = tuple("ABCDEFGHIJ")
 

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from sweep import catalogue, data, download, formats, letters
-from sweep.catalogue import CATALOGUE, Facts
-from sweep.data import Data, Pool
-from sweep.download import NotHere
-from sweep.errors import InputError
-from sweep.files import replacing
+from sweep.common.atomic_files import replacing
+from sweep.common.errors import InputError
+from sweep.data import download, formats, letters, splits
+from sweep.data.download import NotHere
+from sweep.data.splits import Data, Pool
+from sweep.space import catalogue
+from sweep.space.catalogue import CATALOGUE, Facts
 
 CACHE_VERSION: Final = 1
 """Raised when the same files would be read to other arrays."""
@@ -91,8 +92,8 @@ class Library:
         Raises NotHere where its files cannot be had, InputError where they are damaged or hold nothing to train on.
         """
         if dataset in EMBEDDED:
-            return data.load(dataset, split)
-        return data.divided(catalogue.kind(dataset), self.pool(dataset, image_size), split)
+            return splits.load(dataset, split)
+        return splits.divided(catalogue.kind(dataset), self.pool(dataset, image_size), split)
 
     def pool(self, dataset: str, image_size: int | None = None) -> Pool:
         """All pictures of a data set that is not embedded; the last one asked for is kept in memory."""
@@ -265,7 +266,7 @@ def _described(pool: Pool, kind: str) -> dict[str, Any]:
         "fingerprint": pool.fingerprint,
         "picture": pool.pictures.shape[1:],
         "classes": len(pool.class_names),
-        "sizes": data.sizes(kind, pool),
+        "sizes": splits.sizes(kind, pool),
         "class_names": pool.class_names,
         "own_test": pool.own_test,
         "notes": pool.notes,

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sweep import streams
-from sweep.catalogue import CATALOGUE, Picture
-from sweep.errors import InputError
-from sweep.runs import Run
+from sweep.common import random_streams
+from sweep.common.errors import InputError
+from sweep.space.catalogue import CATALOGUE, Picture
+from sweep.space.runs import Run
 
 Pictures = NDArray[np.uint8]
 """`[n, channels, height, width]`."""
@@ -196,16 +196,16 @@ def stratified_split(labels: Labels, validation: int, test: int, rule: str) -> t
     validations = _shares(counts - tests, validation)
     for label, tested, held in zip(values, tests, validations, strict=True):
         members = np.flatnonzero(labels == label)
-        members = members[streams.permutation(0, f"{rule}/{label}", len(members))]
+        members = members[random_streams.permutation(0, f"{rule}/{label}", len(members))]
         for part, chosen in zip(
             parts, (members[tested + held :], members[tested : tested + held], members[:tested]), strict=True
         ):
             part.append(chosen)
     train, held_out, test_part = (np.concatenate(part) for part in parts)
     return (
-        train[streams.permutation(0, f"{rule}/train", len(train))],
-        held_out[streams.permutation(0, f"{rule}/validation", len(held_out))],
-        test_part[streams.permutation(0, f"{rule}/test", len(test_part))],
+        train[random_streams.permutation(0, f"{rule}/train", len(train))],
+        held_out[random_streams.permutation(0, f"{rule}/validation", len(held_out))],
+        test_part[random_streams.permutation(0, f"{rule}/test", len(test_part))],
     )
 
 
@@ -250,7 +250,7 @@ class Batches:
 
     def _epoch(self, epoch: int) -> NDArray[np.int64]:
         known = self._epochs.get(epoch)
-        return streams.permutations(self.seeds, f"order/{epoch}", self.examples) if known is None else known
+        return random_streams.permutations(self.seeds, f"order/{epoch}", self.examples) if known is None else known
 
 
 def batches(seed: int, examples: int, batch_size: int, start: int, stop: int) -> NDArray[np.int64]:

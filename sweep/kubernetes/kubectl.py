@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sweep.errors import InputError
+from sweep.common.errors import InputError
 
 POLL: Final = 5.0
 """Seconds between two looks at a job."""

@@ -18,11 +18,14 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from sweep import catalogue, commands, kubectl, plan, yaml_lines
-from sweep.errors import InputError
-from sweep.library import EMBEDDED, Library
+from sweep import plan
+from sweep.commands.plan import pictured
+from sweep.common.errors import InputError
+from sweep.data.library import EMBEDDED, Library
+from sweep.kubernetes import kubectl
 from sweep.plan import Array, DeviceKind
-from sweep.search_space import SearchSpace, parse
+from sweep.space import catalogue, yaml_lines
+from sweep.space.search_space import SearchSpace, parse
 
 OVERLAYS: Final = ("cpu", "gpu", "gpu-spot", "kueue", "shared-cluster")
 
@@ -382,7 +385,7 @@ def _notes(space: SearchSpace, wish: Wish, size: Sizes) -> Iterator[str]:
 
 
 def _arrays(space: SearchSpace, device: DeviceKind, library: Library) -> list[Array] | None:
-    known = commands.pictured(space, library)
+    known = pictured(space, library)
     return list(plan.arrays(known, device)) if all(map(known.facts, known.datasets)) else None
 
 
@@ -477,6 +480,6 @@ def _move(folder: Path, output: Path) -> None:
 
 
 def _home() -> Path:
-    """The folder `k8s/`: in the wheel beside this module, in a checkout beside the package."""
-    here = Path(__file__).parent
+    """The folder `k8s/`: in the wheel within the package, in a checkout beside it."""
+    here = Path(__file__).parents[1]
     return next(path for path in (here / "k8s", here.parent / "k8s") if (path / "base").is_dir())

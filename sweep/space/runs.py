@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal, get_args, get_type_hints
 
 from pydantic import AfterValidator, Field
 
-from sweep.catalogue import CHOICES, PATTERN, kind
+from sweep.space.catalogue import CHOICES, PATTERN, kind
 
 TRAINER_VERSION: Final = 1
 """Raised whenever the same settings would train to a result that differs by more than rounding; part of identities."""

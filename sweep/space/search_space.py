@@ -1,6 +1,6 @@
 """A search space: read from YAML, checked, and walked cell by cell.
 
-Types, defaults and descriptions of settings come from `sweep.runs.Run`, the JSON schema from the model here.
+Types, defaults and descriptions of settings come from `sweep.space.runs.Run`, the JSON schema from the model here.
 An error names the file, the line, the setting, what was given and what is allowed.
 """
 
@@ -30,11 +30,11 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from sweep import catalogue, yaml_lines
-from sweep.catalogue import Facts
-from sweep.errors import InputError
-from sweep.runs import DEFAULTS, IDENTITY, SETTINGS, TYPES
-from sweep.yaml_lines import Document, Location, show
+from sweep.common.errors import InputError
+from sweep.space import catalogue, yaml_lines
+from sweep.space.catalogue import Facts
+from sweep.space.runs import DEFAULTS, IDENTITY, SETTINGS, TYPES
+from sweep.space.yaml_lines import Document, Location, show
 
 MAX_LEVELS: Final = 10_000
 MAX_RUNS: Final = 10**7
@@ -716,5 +716,5 @@ def _untitled(node: Any) -> Any:
 
 
 if __name__ == "__main__":
-    target = Path(__file__).parent.parent / "search_spaces" / "schema.json"
+    target = Path(__file__).parents[2] / "search_spaces" / "schema.json"
     target.write_text(json.dumps(schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from sweep.errors import InputError
+from sweep.common.errors import InputError
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_NODES: Final = 200_000

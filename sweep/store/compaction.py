@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from sweep import leases, merged
-from sweep.errors import InputError
-from sweep.store import CURVES_SCHEMA, RUNS_SCHEMA, SCHEMA_VERSION, Store
+from sweep.common.errors import InputError
+from sweep.store import leases, merged_files
+from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, SCHEMA_VERSION, Store
 
 SMALL: Final = 8 * 2**20
 """Bytes below which a file is merged with others."""
@@ -115,9 +115,11 @@ def _round(store: Store, told: Callable[[str], None]) -> int:
 
 def _tell(store: Store, files: Mapping[str, Mapping[Part, int]]) -> None:
     """Keeps the index: before anything is removed, it says that files were merged."""
-    index = {name: sorted({part.array_id for part in parts}) for name, parts in files.items() if merged.is_merged(name)}
-    if index and merged.index(store.place) != index:
-        store.place.write(merged.INDEX, json.dumps(index).encode())
+    index = {
+        name: sorted({part.array_id for part in parts}) for name, parts in files.items() if merged_files.is_merged(name)
+    }
+    if index and merged_files.index(store.place) != index:
+        store.place.write(merged_files.INDEX, json.dumps(index).encode())
 
 
 def _covered(files: Mapping[str, Mapping[Part, int]]) -> list[str]:
@@ -127,7 +129,7 @@ def _covered(files: Mapping[str, Mapping[Part, int]]) -> list[str]:
     """
     holders: dict[Part, list[str]] = {}
     for name, parts in files.items():
-        for part in parts if merged.is_merged(name) else ():
+        for part in parts if merged_files.is_merged(name) else ():
             holders.setdefault(part, []).append(name)
     return [
         name
@@ -152,7 +154,7 @@ def _merge(store: Store, names: list[str]) -> str:
     """Makes one file of rows and one of curves out of several; returns the rows' name."""
     rows = _rows(store, names)
     digest = hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()[:20]
-    file = f"{merged.PREFIX}{digest}.parquet"
+    file = f"{merged_files.PREFIX}{digest}.parquet"
     curves = _curves(store, names)
     # The rows come last, as in any writing; and both are there for certain before anything goes.
     _write(store, f"curves/{file}", CURVES_SCHEMA, {part: curves.pop(part.array_id, None) for part in rows})
@@ -164,7 +166,7 @@ def _rows(store: Store, names: list[str]) -> dict[Part, pa.Table]:
     """The rows of some files by part, in the order of parts."""
     found: dict[Part, pa.Table] = {}
     for name, table in _each(lambda name: _table(store, name, RUNS_SCHEMA), names):
-        for array_id, rows in merged.split(merged.parts(name, table), table):
+        for array_id, rows in merged_files.split(merged_files.parts(name, table), table):
             found[Part(array_id, _written(rows))] = rows
     return dict(sorted(found.items()))
 
@@ -183,7 +185,7 @@ def _curves(store: Store, names: list[str]) -> dict[str, pa.Table]:
 
     found: dict[str, pa.Table] = {}
     for name, table in _each(read, names):
-        for array_id, own in merged.split(merged.parts(name, table), table) if table is not None else ():
+        for array_id, own in merged_files.split(merged_files.parts(name, table), table) if table is not None else ():
             if len(own):
                 found.setdefault(array_id, own.replace_schema_metadata(_examples(table, array_id)))
     return found
@@ -195,7 +197,7 @@ def _write(store: Store, name: str, schema: pa.Schema, tables: Mapping[Part, pa.
         [part.array_id, 0 if table is None else len(table), part.written, None if table is None else _counted(table)]
         for part, table in tables.items()
     ]
-    metadata = {b"schema_version": str(SCHEMA_VERSION), merged.ARRAYS: json.dumps(arrays)}
+    metadata = {b"schema_version": str(SCHEMA_VERSION), merged_files.ARRAYS: json.dumps(arrays)}
     there = [table.replace_schema_metadata(None) for table in tables.values() if table is not None]
     whole = pa.concat_tables([schema.remove_metadata().empty_table(), *there]).replace_schema_metadata(metadata)
     sink = pa.BufferOutputStream()
@@ -203,7 +205,7 @@ def _write(store: Store, name: str, schema: pa.Schema, tables: Mapping[Part, pa.
     store.place.write(name, sink.getvalue())
     store.place.settle(name.partition("/")[0])
     back = _table(store, name, schema)
-    if not back.equals(whole) or back.schema.metadata[merged.ARRAYS] != metadata[merged.ARRAYS].encode():
+    if not back.equals(whole) or back.schema.metadata[merged_files.ARRAYS] != metadata[merged_files.ARRAYS].encode():
         raise OSError(f"{store.place.path(name)}: what was written is not what is read; nothing was removed")
 
 
@@ -216,8 +218,10 @@ def _clear_curves(store: Store, files: Mapping[str, Mapping[Part, int]]) -> None
     alone = [name for name in there if f"runs/{PurePosixPath(name).name}" not in files]
     if not alone:
         return
-    tables = _each(lambda name: _table(store, name, CURVES_SCHEMA, ["run_id"]), list(filter(merged.is_merged, there)))
-    arrays = {name: json.loads(table.schema.metadata[merged.ARRAYS]) for name, table in tables}
+    tables = _each(
+        lambda name: _table(store, name, CURVES_SCHEMA, ["run_id"]), list(filter(merged_files.is_merged, there))
+    )
+    arrays = {name: json.loads(table.schema.metadata[merged_files.ARRAYS]) for name, table in tables}
     parts = {name: {Part(array_id, written) for array_id, _, written, _ in own} for name, own in arrays.items()}
     drawn = {name: {array_id for array_id, rows, *_ in own if rows} for name, own in arrays.items()}
     for name in alone:
@@ -235,7 +239,7 @@ def _parts(store: Store, name: str) -> dict[Part, int]:
     table = _table(store, name, RUNS_SCHEMA, ["finished_at"])
     return {
         Part(array_id, _written(rows)): len(rows)
-        for array_id, rows in merged.split(merged.parts(name, table), table)
+        for array_id, rows in merged_files.split(merged_files.parts(name, table), table)
         if len(rows)
     }
 
@@ -266,8 +270,8 @@ def _counted(table: pa.Table) -> int | None:
 
 def _examples(table: pa.Table, array_id: str) -> dict[bytes, Any]:
     metadata = table.schema.metadata or {}
-    if merged.ARRAYS in metadata:
-        counts = {each[0]: each[3] for each in json.loads(metadata[merged.ARRAYS])}
+    if merged_files.ARRAYS in metadata:
+        counts = {each[0]: each[3] for each in json.loads(metadata[merged_files.ARRAYS])}
         return {} if counts.get(array_id) is None else {_EXAMPLES: str(counts[array_id])}
     return {_EXAMPLES: metadata[_EXAMPLES]} if _EXAMPLES in metadata else {}
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
-from sweep.machine import is_alive, started_at, this_host
-from sweep.places import Place
+from sweep.common.host import is_alive, started_at, this_host
+from sweep.store.storage import Place
 
 HEARTBEAT: Final = 5.0
 """Seconds between two signs of life of a lease."""

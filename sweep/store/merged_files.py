@@ -1,4 +1,4 @@
-"""Files that hold several arrays' rows or curves, as `sweep.compaction` makes them: names, parts, and their index.
+"""Files that hold several arrays' rows or curves, as `compaction` makes them: names, parts, and their index.
 
 Columns are those of an array's own file. Which rows are of which array stands in the file's metadata, under `arrays`: a
 list of `[array id, rows, when it was written]` in the order of the rows.
@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from sweep.errors import InputError
-from sweep.places import Place
+from sweep.common.errors import InputError
+from sweep.store.storage import Place
 
 PREFIX: Final = "merged-"
 """How names of merged files start; array ids are hexadecimal."""

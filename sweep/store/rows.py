@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sweep import leases, merged
-from sweep.errors import InputError
-from sweep.merged import Parts
-from sweep.places import Place
-from sweep.runs import SETTINGS, TRAINER_VERSION, TYPES, Run, settings_of
+from sweep.common.errors import InputError
+from sweep.space.runs import SETTINGS, TRAINER_VERSION, TYPES, Run, settings_of
+from sweep.store import leases, merged_files
+from sweep.store.merged_files import Parts
+from sweep.store.storage import Place
 
 SCHEMA_VERSION: Final = 2
 """2: with `image_size`."""
@@ -113,7 +113,7 @@ class Found(NamedTuple):
 
 
 class Store:
-    """Rows by run, below a folder or a prefix of an object store (`sweep.places.Place`); made at the first write.
+    """Rows by run, below a folder or a prefix of an object store (`sweep.store.storage`); made at the first write.
 
     With `once`, each kind of file is listed a single time: what is there later is what this store has written itself,
     or has been asked for by array (`statuses`).
@@ -135,7 +135,7 @@ class Store:
     def write(
         self, array_id: str, runs: Sequence[Run], run_ids: Sequence[str], outcomes: Sequence[Any], by: Provenance
     ) -> None:
-        """Keeps the outcomes (`sweep.train.Outcome`) of an array's runs: first the curves, then the rows.
+        """Keeps the outcomes (`sweep.training.trainer.Outcome`) of an array's runs: first the curves, then the rows.
 
         The rows are what makes a run done, so they come last.
         """
@@ -160,7 +160,7 @@ class Store:
         """Whether this very array's rows are there, in a file of their own or merged with others."""
         if self.exists(_rows_of(array_id)):
             return True
-        return any(array_id in arrays for arrays in (merged.index(self.place) or {}).values())
+        return any(array_id in arrays for arrays in (merged_files.index(self.place) or {}).values())
 
     def statuses(self, array_ids: Iterable[str] | None = None) -> dict[str, str]:
         """Status (`ok`, `diverged`) by run id, the earliest where a run stands twice (of equals, by
@@ -329,14 +329,14 @@ class Store:
         seen = set() if seen is None else seen
         for _ in range(LISTINGS):
             names = self._names("runs", ".parquet")
-            left = [name for name in names if name not in seen and (merged.is_merged(name) or not merged_alone)]
+            left = [name for name in names if name not in seen and (merged_files.is_merged(name) or not merged_alone)]
             gone = []
             for name, table in self._read_ahead(left, columns):
                 if table is None:
                     gone.append(name)
                 else:
                     seen.add(name)
-                    yield merged.parts(name, table), table
+                    yield merged_files.parts(name, table), table
             if not gone:
                 return
             self._listed.pop("runs", None)
@@ -350,14 +350,14 @@ class Store:
             if table is None:
                 absent.add(PurePosixPath(name).stem)
             else:
-                yield merged.parts(name, table), table
+                yield merged_files.parts(name, table), table
         if "runs" in self._listed:
             there = (name for name in names if PurePosixPath(name).stem not in absent)
             self._listed["runs"] = sorted(set(self._listed["runs"]).union(there))
-        if absent and merged.index(self.place) is not None:
+        if absent and merged_files.index(self.place) is not None:
             self._listed.pop("runs", None)
             for parts, table in self._tables(columns, merged_alone=True):
-                for array_id, own in merged.split(parts, table):
+                for array_id, own in merged_files.split(parts, table):
                     if array_id in absent:
                         yield [(array_id, len(own))], own
 
@@ -367,8 +367,8 @@ class Store:
 
         def from_merged() -> Iterator[tuple[str, pa.Table]]:
             for _ in range(LISTINGS):
-                there = self.place.files("curves", ".parquet") if merged.index(self.place) is not None else ()
-                new = [name for name in there if merged.is_merged(name) and name not in seen]
+                there = self.place.files("curves", ".parquet") if merged_files.index(self.place) is not None else ()
+                new = [name for name in there if merged_files.is_merged(name) and name not in seen]
                 gone = False
                 for name in new if left else ():
                     try:
@@ -377,7 +377,7 @@ class Store:
                         gone = True
                         continue
                     seen.add(name)
-                    for array_id, own in merged.split(merged.parts(name, table), table):
+                    for array_id, own in merged_files.split(merged_files.parts(name, table), table):
                         if array_id in left and len(own):
                             left.remove(array_id)
                             yield array_id, own

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from sweep.errors import InputError
-from sweep.files import owner_is_dead, replacing
+from sweep.common.atomic_files import owner_is_dead, replacing
+from sweep.common.errors import InputError
 
 PATIENCE: Final = 150.0
 """Seconds that an operation is tried again for, when what is wrong may pass."""

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sweep import streams
-from sweep.data import Batches, Indices
+from sweep.common import random_streams
+from sweep.data.splits import Batches, Indices
 
 ORDER_BLOCK: Final = 128
 """Steps whose batches are drawn at once."""
@@ -83,5 +83,5 @@ class BatchFeed:
         there = slice(part * SEEDS_PER_TASK, part * SEEDS_PER_TASK + len(seeds))
         block.order[:, :, there] = self.places[self.parts[part].take(start, stop)].transpose(1, 2, 0)
         for layer, states in block.states.items():
-            words = [streams.dropout_states(seed, layer, start, stop).view(np.int32) for seed in seeds]
+            words = [random_streams.dropout_states(seed, layer, start, stop).view(np.int32) for seed in seeds]
             states[:, there] = np.stack(words, axis=1)

@@ -10,10 +10,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from sweep.care import Care
-from sweep.places import Place
-from sweep.store import CHECKPOINT as SUFFIX
-from sweep.store import checkpoint_header as header_of
+from sweep.common.fault_options import Care
+from sweep.store.rows import CHECKPOINT as SUFFIX
+from sweep.store.rows import checkpoint_header as header_of
+from sweep.store.storage import Place
 
 HURRIED: Final = 3.0
 """Seconds of training between two checkpoints where the machine is about to be taken away."""

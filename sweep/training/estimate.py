@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 import torch
 
-from sweep.library import Library
-from sweep.machine import cores
+from sweep.common.host import cores
+from sweep.data.library import Library
 from sweep.plan import Array
-from sweep.train import Trainer, exact_arithmetic
+from sweep.training.trainer import Trainer, exact_arithmetic
 
 SHAPES: Final = 3
 """At most this many shapes are measured; the others are read off them by their arithmetic."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import torch
 
-from sweep.runs import Run
+from sweep.space.runs import Run
 
 BETAS: Final = (0.9, 0.999)
 EPSILON: Final = 1e-8
@@ -28,7 +28,7 @@ class Optimizer:
     ) -> None:
         """`frozen` names parameters that some runs leave as they are, with a mask `[runs]` of these.
 
-        `kernels` is the module `sweep.kernels` where it is to do the work.
+        `kernels` is the module `sweep.networks.conv.kernels` where it is to do the work.
         """
         self.frozen, self.kernels = frozen or {}, kernels
         some = next(iter(parameters.values()))

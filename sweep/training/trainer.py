@@ -17,16 +17,17 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from sweep import model, plan
-from sweep.batch_feed import ORDER_BLOCK, BatchFeed
-from sweep.checkpoint import Checkpoint, State
-from sweep.data import Data, Pool
-from sweep.machine import cores
-from sweep.methods import METHODS, Dropout, Pictures, has_triton
-from sweep.optimizers import Optimizer
-from sweep.plan import DeviceKind, MethodName
-from sweep.runs import TRAINER_VERSION, Run, program
-from sweep.shape import Shape
+from sweep import plan
+from sweep.common.host import cores
+from sweep.data.splits import Data, Pool
+from sweep.networks.conv import model
+from sweep.networks.conv.backends import METHODS, Dropout, Pictures, has_triton
+from sweep.networks.conv.shape import MethodName, Shape
+from sweep.plan import DeviceKind
+from sweep.space.runs import TRAINER_VERSION, Run, program
+from sweep.training.batch_feed import ORDER_BLOCK, BatchFeed
+from sweep.training.checkpoint import Checkpoint, State
+from sweep.training.optimizers import Optimizer
 
 CURVE_COST: Final = 0.015
 """Largest share of the training's arithmetic that points of the learning curve may cost."""
@@ -77,7 +78,7 @@ def train(
 
     Takes up the training that `checkpoint` kept, and keeps it there while it goes on. Where memory runs out, the array
     is split in two; `halvings` times it is split before it is tried at all. `tick` is called with the number of steps
-    done, at every point of the curve and after every block of batches. Raises `sweep.checkpoint.Stopped` when
+    done, at every point of the curve and after every block of batches. Raises `sweep.training.checkpoint.Stopped` when
     `checkpoint` is asked to stop.
     """
     halves = _halves(runs)

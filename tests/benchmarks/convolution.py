@@ -3,7 +3,7 @@
     python tests/benchmarks/convolution.py [--widths 32 64 128 256] [--rounds 15]
 
 Forward and backward on 16 pictures of 14 x 14 pixels, on every core at once, as a sweep computes it; milliseconds
-of one network, medians of rounds that take turns. `sweep.winograd.CHANNELS` is where this pays.
+of one network, medians of rounds that take turns. `sweep.networks.conv.winograd.CHANNELS` is where this pays.
 """
 
 import argparse
@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from trainer import print_row, together
 
-from sweep import winograd
-from sweep.machine import cores
-from sweep.methods import Grouped
-from sweep.train import device_name
+from sweep.common.host import cores
+from sweep.networks.conv import winograd
+from sweep.networks.conv.backends import Grouped
+from sweep.training.trainer import device_name
 
 PICTURES, SIDE = 16, 14
 

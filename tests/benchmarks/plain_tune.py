@@ -69,7 +69,7 @@ def plain_tune(width: int, trials: int, steps: int = 1001, gpus: float = 0.0) ->
     import ray
     from ray import tune
 
-    from sweep.data import load
+    from sweep.data.splits import load
 
     ray.init(log_to_driver=False)
     data = load("mnist5k")

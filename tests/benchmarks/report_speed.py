@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sweep import plan
-from sweep.runs import SETTINGS
-from sweep.search_space import parse
-from sweep.store import CURVES_SCHEMA, RUNS_SCHEMA, Store
+from sweep.space.runs import SETTINGS
+from sweep.space.search_space import parse
+from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, Store
 
 MOST_SECONDS, MOST_GIGABYTES = 60, 4
 PICTURES = 1000
@@ -43,11 +43,11 @@ import sys
 from pathlib import Path
 import analysis.report
 from analysis.verdict import analyse
-from sweep import commands
-from sweep.store import Store
+from sweep.commands import report
+from sweep.store.rows import Store
 analysis.report.write = lambda rows, out, curves=None, **options: analyse(rows, **options)
 store = Store(Path(sys.argv[1]))
-commands.report("large", store, Path("."), None, None)
+report.report("large", store, Path("."), None, None)
 """
 
 

@@ -76,9 +76,9 @@ def fill(path: Path, store: Path) -> None:
     import pyarrow.parquet as pq
 
     from sweep import plan
-    from sweep.runs import DEFAULTS
-    from sweep.search_space import load
-    from sweep.store import RUNS_SCHEMA
+    from sweep.space.runs import DEFAULTS
+    from sweep.space.search_space import load
+    from sweep.store.rows import RUNS_SCHEMA
 
     run_ids = plan.run_ids(load(path))[:-1]
     (store / "runs").mkdir(parents=True)
@@ -100,8 +100,8 @@ def fill(path: Path, store: Path) -> None:
 def decide(path: Path, store: Path) -> None:
     """Plans, then decides what is missing; the second is timed by itself."""
     from sweep import plan
-    from sweep.search_space import load
-    from sweep.store import Store
+    from sweep.space.search_space import load
+    from sweep.store.rows import Store
 
     planned = list(plan.arrays(load(path), "cpu"))
     started = time.perf_counter()
@@ -117,10 +117,10 @@ def launch(path: Path, store: Path) -> None:
     """A launch in this process, whose memory is looked at while it goes on."""
     from rich.console import Console
 
-    from sweep import launch as launching
-    from sweep.library import Library
-    from sweep.search_space import load
-    from sweep.store import Store
+    from sweep.cluster import driver as launching
+    from sweep.data.library import Library
+    from sweep.space.search_space import load
+    from sweep.store.rows import Store
 
     seen: list[tuple[int, float, int]] = []
     over = threading.Event()

@@ -28,14 +28,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from sweep import data as data_sets
 from sweep import plan
-from sweep.batch_feed import ORDER_BLOCK
-from sweep.machine import cores
-from sweep.methods import has_triton
-from sweep.runs import Run
-from sweep.shape import Shape, training_flops
-from sweep.train import Trainer, device_name, exact_arithmetic, local_device, out_of_memory
+from sweep.common.host import cores
+from sweep.data import splits as data_sets
+from sweep.networks.conv.backends import has_triton
+from sweep.networks.conv.shape import Shape, training_flops
+from sweep.space.runs import Run
+from sweep.training.batch_feed import ORDER_BLOCK
+from sweep.training.trainer import Trainer, device_name, exact_arithmetic, local_device, out_of_memory
 
 Way = tuple[int, plan.MethodName]
 """Size of an array and method."""

@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from sweep import winograd
-from sweep.plan import MethodName
+from sweep.networks.conv import winograd
+from sweep.networks.conv.shape import MethodName
 
 Rounding = Callable[[torch.Tensor], torch.Tensor]
 
@@ -45,7 +45,7 @@ class BatchNorm:
 
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """What one layer's masks of one step are hashed from (`sweep.streams.dropout_states`).
+    """What one layer's masks of one step are hashed from (`sweep.common.random_streams.dropout_states`).
 
     `states` holds a word for each seed `[seeds]`, `seeds` the place of each run's seed in it `[runs]`, or None where
     every run has its own; units whose hash is below `threshold` `[runs]` are dropped, the others multiplied by `scale`
@@ -178,7 +178,7 @@ class Method:
 class Grouped(Method):
     """One grouped convolution: what CPUs do best, and GPUs at the smallest widths.
 
-    A CPU computes strided convolutions of many channels by minimal filtering instead (`sweep.winograd`).
+    A CPU computes strided convolutions of many channels by minimal filtering instead (`sweep.networks.conv.winograd`).
     """
 
     name = "grouped"
@@ -281,7 +281,7 @@ class Triton(Method):
 
     def __init__(self, precision: str = "float32", device: str = "cuda") -> None:
         super().__init__(precision, device)
-        from sweep import kernels
+        from sweep.networks.conv import kernels
 
         self.kernels = kernels
 
@@ -340,7 +340,7 @@ def _counters(rows: int, units: int, device: torch.device) -> torch.Tensor:
 
 
 def _hash(counters: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
-    """`sweep.streams.mix(counters + states)` as int32, for `[rows, 1, units]` and `[seeds]`: `[rows, seeds, units]`."""
+    """`random_streams.mix(counters + states)` as int32: `[rows, 1, units]` and `[seeds]` to `[rows, seeds, units]`."""
     words = counters + states.view(-1, 1)
     # PyTorch shifts signed words only, which repeats the sign: what it repeats is masked.
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32)):

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from sweep import streams
-from sweep.methods import ALIGNMENT, BatchNorm, Dropout, Grouped, Method, Pictures
-from sweep.runs import Run
-from sweep.shape import Shape
+from sweep.common import random_streams
+from sweep.networks.conv.backends import ALIGNMENT, BatchNorm, Dropout, Grouped, Method, Pictures
+from sweep.networks.conv.shape import Shape
+from sweep.space.runs import Run
 
 Tensors = dict[str, torch.Tensor]
 
@@ -185,11 +185,11 @@ def _weights(run: Run, layer: str, size: tuple[int, ...], fan_in: int) -> NDArra
     purpose, count = f"init/{layer}/{run.weight_init}", int(np.prod(size))
     match run.weight_init:
         case "he":  # arXiv 1502.01852, equation 10
-            flat = np.sqrt(2 / fan_in) * streams.normal(run.seed, purpose, count)
+            flat = np.sqrt(2 / fan_in) * random_streams.normal(run.seed, purpose, count)
         case "truncated_normal":
-            flat = 0.1 * streams.truncated_normal(run.seed, purpose, count)
+            flat = 0.1 * random_streams.truncated_normal(run.seed, purpose, count)
         case "uniform":  # torch.nn.Linear.reset_parameters
-            flat = (2 * streams.uniform(run.seed, purpose, count) - 1) / np.sqrt(fan_in)
+            flat = (2 * random_streams.uniform(run.seed, purpose, count) - 1) / np.sqrt(fan_in)
     return np.asarray(flat).reshape(size)
 
 
@@ -200,6 +200,6 @@ def _biases(run: Run, shape: Shape, layer: str, count: int, fan_in: int) -> NDAr
         case "zeros":
             return np.zeros(count)
         case "uniform":
-            return np.asarray((2 * streams.uniform(run.seed, f"init/{layer}/bias", count) - 1) / np.sqrt(fan_in))
+            return np.asarray((2 * random_streams.uniform(run.seed, f"init/{layer}/bias", count) - 1) / np.sqrt(fan_in))
         case "original":
             return np.zeros(count) if layer == "conv0" else np.ones(count)

@@ -3,8 +3,12 @@
 import dataclasses
 import functools
 import math
+from typing import Literal
 
-from sweep.runs import Run
+from sweep.space.runs import Run
+
+MethodName = Literal["grouped", "im2col", "triton"]
+"""Ways to compute a convolution of all runs: see `backends`."""
 
 Layer = tuple[str, tuple[int, ...], int]
 """Name, weight shape (PyTorch's order: outputs first) and fan-in."""

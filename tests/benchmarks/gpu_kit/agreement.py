@@ -12,10 +12,10 @@ from trainer import RECIPE
 
 from gpu_kit.recorder import Recorder
 from gpu_kit.scale import Scale
-from sweep.data import load
-from sweep.machine import cores
-from sweep.runs import Run
-from sweep.train import train
+from sweep.common.host import cores
+from sweep.data.splits import load
+from sweep.space.runs import Run
+from sweep.training.trainer import train
 
 MARGIN = 0.5
 """Percentage points of accuracy that the means may differ by."""

@@ -15,11 +15,13 @@ from unittest import mock
 
 import torch
 
-from sweep import data, streams
-from sweep.machine import cores
-from sweep.plan import DeviceKind, MethodName
-from sweep.runs import Run
-from sweep.train import ORDER_BLOCK, Trainer, device_name
+from sweep.common import random_streams
+from sweep.common.host import cores
+from sweep.data import splits
+from sweep.networks.conv.shape import MethodName
+from sweep.plan import DeviceKind
+from sweep.space.runs import Run
+from sweep.training.trainer import ORDER_BLOCK, Trainer, device_name
 
 WARM_UP: Final = 3
 """Steps before the first that is timed: the first of them captures the graph."""
@@ -62,7 +64,7 @@ def driver() -> str | None:
 def array(kind: DeviceKind, run: Run, size: int, method: MethodName) -> Trainer:
     """An array of pairs of `run` that is to train for one block of batches: none is drawn ahead while it is timed."""
     runs = [dataclasses.replace(run, seed=n // 2, bias=n % 2 == 0, steps=ORDER_BLOCK) for n in range(size)]
-    return Trainer(runs, data.load(run.dataset), device=kind, method=method)
+    return Trainer(runs, splits.load(run.dataset), device=kind, method=method)
 
 
 def finish(kind: DeviceKind) -> None:
@@ -96,9 +98,9 @@ def _timed(trainer: Trainer) -> float:
 @contextlib.contextmanager
 def alike_weights() -> Iterator[None]:
     """In here all seeds start from the same weights: a step's time does not depend on them, but drawing takes long."""
-    draw = streams.truncated_normal
+    draw = random_streams.truncated_normal
     once = functools.cache(lambda purpose, count: draw(0, purpose, count))
-    with mock.patch.object(streams, "truncated_normal", lambda seed, purpose, count: once(purpose, count)):
+    with mock.patch.object(random_streams, "truncated_normal", lambda seed, purpose, count: once(purpose, count)):
         yield
 
 

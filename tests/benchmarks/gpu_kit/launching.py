@@ -12,7 +12,7 @@ import plain_tune
 from gpu_kit.recorder import Recorder
 from gpu_kit.scale import Scale
 from gpu_kit.supervise import Unfinished, output_of
-from sweep.store import Store
+from sweep.store.rows import Store
 
 BOUND: Final = 150
 """How many times as fast as plain Ray Tune a launch has to be on a GPU."""

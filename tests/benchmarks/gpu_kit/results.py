@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from sweep.files import replacing
+from sweep.common.atomic_files import replacing
 
 NAME: Final = "results.json"
 

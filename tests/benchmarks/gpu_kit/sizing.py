@@ -8,10 +8,10 @@ from gpu_kit import device
 from gpu_kit.recorder import Recorder
 from gpu_kit.scale import Scale
 from sweep import plan
-from sweep.methods import has_triton
-from sweep.runs import Run
-from sweep.shape import Shape, training_flops
-from sweep.train import exact_arithmetic
+from sweep.networks.conv.backends import has_triton
+from sweep.networks.conv.shape import Shape, training_flops
+from sweep.space.runs import Run
+from sweep.training.trainer import exact_arithmetic
 
 DROPPED = 3.0
 """A way this many times slower than the best one is followed no further."""

@@ -9,9 +9,10 @@ from trainer import RECIPE, SHARED, fused_rate, graph_rate, needs, peaks, plain_
 from gpu_kit import device, saturation
 from gpu_kit.recorder import Recorder
 from gpu_kit.scale import Scale
-from sweep.plan import DeviceKind, MethodName
-from sweep.runs import Run
-from sweep.train import exact_arithmetic
+from sweep.networks.conv.shape import MethodName
+from sweep.plan import DeviceKind
+from sweep.space.runs import Run
+from sweep.training.trainer import exact_arithmetic
 
 BOUNDS: Final[dict[str, dict[int, float]]] = {
     "alone": {4: 700, 16: 400, 64: 50},

@@ -1,0 +1,66 @@
+"""Data sets: which there are, getting one, and looking at its pictures."""
+
+import dataclasses
+import difflib
+import re
+from pathlib import Path
+
+from sweep.common.errors import InputError
+from sweep.data.library import Library, Listing
+from sweep.space import catalogue
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What `sweep datasets --show` found: pictures of every class by part, what is odd, and the contact sheet."""
+
+    name: str
+    fingerprint: str
+    counts: dict[str, dict[str, int]]
+    notes: tuple[str, ...]
+    file: str
+
+
+def datasets(library: Library) -> list[Listing]:
+    """Every named data set, and whether it is on this machine."""
+    return library.listing()
+
+
+def download(library: Library, name: str) -> Listing:
+    """Gets a data set, checks and caches it; InputError for a name that there is not."""
+    _check_name(name)
+    if catalogue.path_of(name):
+        raise InputError(f"--download {name}: only named data sets can be downloaded: {', '.join(catalogue.CATALOGUE)}")
+    library.load(name)
+    return next(each for each in library.listing() if each.name == name)
+
+
+def show(library: Library, name: str, image_size: int | None, to: Path | None) -> Look:
+    """Writes a contact sheet of a data set's training pictures and counts its classes, at split 0."""
+    from sweep.data import contact_sheet
+
+    _check_name(name)
+    path = to or Path(f"{Path(catalogue.path_of(name) or name).stem}-pictures.png")
+    if image_size is not None and catalogue.kind(name) != "folder":
+        raise InputError(
+            f"--image-size {image_size}: resizes the pictures of folder:PATH; those of {name} stay as they are"
+        )
+    if path.suffix.lower() != ".png":
+        raise InputError(f"--out {path}: the name must end in .png")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"--out {path}: {'is a folder' if path.is_dir() else f'there is no folder {path.parent}'}")
+    data = library.load(name, 0, image_size)
+    contact_sheet.write(data, path)
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    counts = {
+        class_name: {part: int((labels == label).sum()) for part, (_, labels) in parts.items()}
+        for label, class_name in enumerate(data.pool.class_names)
+    }
+    return Look(name, data.fingerprint, counts, data.notes, str(path))
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(catalogue.PATTERN, name):
+        near = difflib.get_close_matches(name[:64], catalogue.CHOICES, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(catalogue.CHOICES)}"
+        raise InputError(f"no data set {name!r}; {hint}")

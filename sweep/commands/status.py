@@ -1,0 +1,57 @@
+"""How far sweeps have come."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweep import plan as plans
+from sweep.space.search_space import SearchSpace, parse
+from sweep.store.rows import Store
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """How far a sweep has come, in runs; the failed are among the missing."""
+
+    name: str
+    runs: int
+    done: int
+    missing: int
+    diverged: int
+    failed: int
+
+
+def status(store: Store, name: str | None = None) -> list[Status]:
+    """Every sweep of the store, or the one of this name."""
+    names = store.sweeps() if name is None else [name]
+    spaces = [launched(store, each) for each in names]
+    statuses, failed = store.statuses(), _failed(store)
+    return [_status(space, statuses, failed) for space in spaces]
+
+
+def progress(spaces: Sequence[SearchSpace], store: Store) -> tuple[int, int]:
+    """How many runs of these sweeps are kept, of how many, be they known to the store or not."""
+    run_ids, statuses = plans.run_ids_of_all(spaces), store.statuses()
+    return sum(run_id in statuses for run_id in run_ids), len(run_ids)
+
+
+def launched(store: Store, name: str) -> SearchSpace:
+    """The search space of a sweep, as it was launched."""
+    return parse(store.sweep(name), Path(store.place.path(f"sweeps/{name}.yaml")), launched=True)
+
+
+def _failed(store: Store) -> set[str]:
+    return {run_id for failure in store.failures().values() for run_id in failure["run_ids"]}
+
+
+def _status(space: SearchSpace, statuses: dict[str, str], failed: set[str]) -> Status:
+    run_ids = plans.run_ids(space)
+    missing = [run_id for run_id in run_ids if run_id not in statuses]
+    return Status(
+        name=space.name,
+        runs=len(run_ids),
+        done=len(run_ids) - len(missing),
+        missing=len(missing),
+        diverged=sum(statuses.get(run_id) == "diverged" for run_id in run_ids),
+        failed=sum(run_id in failed for run_id in missing),
+    )
