@@ -12,7 +12,7 @@ from analysis.answers import CLAIMS, HOLDS, OPEN, REFUTED
 from sweep.space import search_space
 from sweep.space.search_space import SearchSpace
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SPACES = ROOT / "search_spaces"
 RESULTS = ROOT / "analysis" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")

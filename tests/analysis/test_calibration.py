@@ -1,7 +1,7 @@
 """The error rates that the analysis promises, held by simulation (slow)."""
 
-import calibrated
 import pytest
+from support import calibrated
 
 pytestmark = pytest.mark.slow
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from equivalence import equivalence
 from statsmodels.stats.weightstats import DescrStatsW
+from support.equivalence import equivalence
 
 
 def test_p_and_interval_are_those_of_statsmodels() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from simulated import grid as product
-from simulated import study
+from support.simulated import grid as product
+from support.simulated import study
 
 from analysis import effects, hypotheses, variance
 from analysis.grid import Grid, grid

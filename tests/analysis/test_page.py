@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from tests.simulated import grid, study
 
 from analysis import effects, page, sentences
 from analysis.page.aggregate import aggregate
 from analysis.verdict import analyse
-from tests.simulated import grid, study
 
 LARGEST = 6_000_000
 WILD = "<img src=x onerror=alert(1)></script><script>alert(2)</script>%%data%% & 'x' \"y\""

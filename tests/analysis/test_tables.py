@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from simulated import study
+from support.simulated import study
 from typer.testing import CliRunner
 
 from analysis.effects import cells

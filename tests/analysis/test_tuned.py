@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import grid, study
+from support.simulated import grid, study
 
 from analysis import tuned
 from analysis.effects import pairs

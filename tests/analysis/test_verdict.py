@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from simulated import grid, study
+from support.simulated import grid, study
 
 from analysis import report
 from analysis.verdict import analyse, spent

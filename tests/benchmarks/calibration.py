@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import calibrated
+from support import calibrated
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-import chaos
+from support import chaos
 
 SPACE = """
 name: chaos

@@ -2,7 +2,7 @@
 
 import threading
 
-from processes import wait_for
+from support.processes import wait_for
 
 from sweep.cluster.report_queue import Reports
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from real_formats import letter_files, png, trust, write_cifar, write_folder, write_tar
+from support.real_formats import letter_files, png, trust, write_cifar, write_folder, write_tar
 
 from sweep import cli
 
@@ -337,7 +337,7 @@ def test_the_version_is_the_package_s(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_an_interrupted_launch_counts_what_was_kept_since_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from test_store import BY, outcome
+    from support.outcomes import BY, outcome
 
     import sweep.cluster.driver
     from sweep import plan

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from test_compaction import BY, outcome
+from support.outcomes import BY, outcome
 from typer.testing import CliRunner
 
 from sweep import plan

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import pytest
 from rich.console import Console
-from test_compaction import BY, outcome
+from support.outcomes import BY, outcome
 
 from sweep import plan
 from sweep.commands import watching

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from real_formats import (
+from support.real_formats import (
     cifar_files,
     idx,
     letter_files,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from real_formats import (
+from support.real_formats import (
     cifar_files,
     letter_files,
     pictures,

@@ -1,6 +1,6 @@
 """Compiles every kernel that training launches, for a GPU of compute capability 9.0 (an H100), with or without one.
 
-    python tests/kernel_builds.py [--widths 1 4 16 64 256] [--json]
+    python tests/gpu/kernel_builds.py [--widths 1 4 16 64 256] [--json]
 
 The launches are those of a real training step and a real evaluation, with all their sizes: where there is no GPU they
 are compiled and not run. For each kernel stand the registers of a thread, the bytes of shared memory of a program, and

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
 import torch
+from support import oracle
 
 from sweep.data.splits import Data, load
 from sweep.networks.conv.shape import MethodName

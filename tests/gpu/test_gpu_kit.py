@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from processes import alive
+from support.processes import alive
 
-sys.path.append(str(Path(__file__).parent / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import gpu
 from gpu_kit import compiling, launching, profiling, saturation, sizing, supervise, tables, training
 from gpu_kit.recorder import Recorder

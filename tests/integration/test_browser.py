@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from tests.simulated import grid, study
 
 from analysis import effects, page, plots
 from analysis.verdict import analyse
-from tests.simulated import grid, study
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")

@@ -9,11 +9,11 @@ import subprocess
 import time
 from pathlib import Path
 
-import chaos
 import pandas as pd
 import pytest
-from chaos import Chaos, Watch
-from processes import training, wait_for
+from support import chaos
+from support.chaos import Chaos, Watch
+from support.processes import training, wait_for
 
 from sweep import plan
 from sweep.space import search_space

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from real_cluster import Cluster, environment, running, start, sweep, wait_for
+from support.real_cluster import Cluster, environment, running, start, sweep, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import chaos
 import pandas as pd
 import pytest
-from chaos import command
-from processes import alive, training, wait_for
+from support import chaos
+from support.chaos import command
+from support.processes import alive, training, wait_for
 
 from sweep import plan
 from sweep.data import splits

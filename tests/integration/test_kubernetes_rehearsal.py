@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import kuberay
-import namespaces
 import pandas as pd
 import pytest
-from object_store import CREDENTIALS
+from support import kuberay, namespaces
+from support.object_store import CREDENTIALS
 
 from sweep.data.library import Library
 from sweep.kubernetes import manifests

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from real_cluster import environment, sweep
+from support.real_cluster import environment, sweep
 
 HEAD, WORKER = "10.203.77.1", "10.203.77.2"
 URL = f"http://{HEAD}:8265"

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from object_store import Faults, environment, proxy, serving
-from processes import alive, cpu_seconds, descendants, training, wait_for
-from real_formats import pictures, png, write_cifar, write_folder
+from support.object_store import Faults, environment, proxy, serving
+from support.processes import alive, cpu_seconds, descendants, training, wait_for
+from support.real_formats import pictures, png, write_cifar, write_folder
 
 SWEEP = [sys.executable, "-m", "sweep"]
 SPACE = """
@@ -398,7 +398,7 @@ def test_a_sweep_in_an_object_store_is_launched_reported_and_read_and_listed_onc
 TRUSTING = """
 import sys, pytest
 from pathlib import Path
-from real_formats import trust
+from support.real_formats import trust
 
 with pytest.MonkeyPatch.context() as patch:
     trust(patch, Path(sys.argv[1]))
@@ -427,7 +427,7 @@ def test_one_sweep_trains_on_several_data_sets_and_splits_and_is_reported_where_
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)

@@ -19,13 +19,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import kuberay
 import kubernetes_validate
 import pytest
-import safety
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import kuberay, safety
 
 from sweep import cli, plan
 from sweep.common.errors import InputError
@@ -34,7 +33,7 @@ from sweep.kubernetes import kubectl, manifests
 from sweep.kubernetes.manifests import OVERLAYS, Source, Wish
 from sweep.space.search_space import parse
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WIDTH = ROOT / "search_spaces" / "width.yaml"
 KUBERNETES = "1.32"
 

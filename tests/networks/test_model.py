@@ -3,9 +3,9 @@
 import dataclasses
 import itertools
 
-import oracle
 import pytest
 import torch
+from support import oracle
 from torch.utils.flop_counter import FlopCounterMode
 
 from sweep.data.splits import Data

@@ -4,12 +4,12 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import oracle
 
 from sweep.data.splits import Data
 from sweep.networks.conv import winograd

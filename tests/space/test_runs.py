@@ -11,7 +11,7 @@ import pytest
 
 from sweep.space.runs import CELL, DEFAULTS, IDENTITY, SETTINGS, Identities, Run, array_id, run_id, settings_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 MNIST = "d3d0083f1c091e7c"
 
 PINNED = {

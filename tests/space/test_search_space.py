@@ -16,7 +16,7 @@ from sweep.space import search_space, yaml_lines
 from sweep.space.runs import DEFAULTS, IDENTITY, SETTINGS, Run
 from sweep.space.search_space import SearchSpace, load, parse
 
-SPACES = Path(__file__).parent.parent / "search_spaces"
+SPACES = Path(__file__).parents[2] / "search_spaces"
 PINNED = "{fingerprint: 0123456789abcdef, picture: [1, 28, 28], classes: 10, train: 100}"
 
 

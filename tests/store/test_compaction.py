@@ -1,6 +1,5 @@
 """Small files become large ones, whatever dies meanwhile and whoever else reads, writes or does the same."""
 
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -16,18 +15,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from object_store import Faults, environment, proxy, serving
+from support.object_store import Faults, environment, proxy, serving
+from support.outcomes import BY, outcome
 
 from sweep.common.errors import InputError
 from sweep.space.runs import Run, run_id
 from sweep.store import compaction, merged_files, storage
 from sweep.store.compaction import compact
-from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, Provenance, Store
+from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, Store
 from sweep.store.storage import Place
-from sweep.training.trainer import Outcome, Point
 
 ARRAYS = 6
-BY = Provenance(device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43)
 
 
 def array(number: int) -> tuple[str, list[Run], list[str]]:
@@ -37,22 +35,6 @@ def array(number: int) -> tuple[str, list[Run], list[str]]:
 
 
 IDS = [each for number in range(ARRAYS) for each in array(number)[2]]
-
-
-def outcome(number: int, **changed: Any) -> Outcome:
-    result = Outcome(
-        status="ok",
-        test_accuracy=number / 1000,
-        test_loss=None,
-        train_loss=1.5,
-        validation_accuracy=0.25,
-        test_correct=bytes([number % 256]),
-        parameters=10,
-        train_seconds=0.5,
-        array_size=2,
-        curve=(Point(5, None, number / 1000), Point(10, 0.5, 0.25)),
-    )
-    return dataclasses.replace(result, **changed)
 
 
 def write(store: Store, number: int, **changed: Any) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.outcomes import BY
 
 import sweep.store.rows
 from sweep.common.errors import InputError
 from sweep.space.runs import SETTINGS, Run, run_id
-from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, Provenance, Store
+from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, Store
 from sweep.training.trainer import Outcome, Point
 
-BY = Provenance(device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43)
 RUNS = [Run(seed=seed, bias=bias) for seed in (0, 1) for bias in (True, False)]
 IDS = [run_id(run, "test") for run in RUNS]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from object_store import Faults, environment, proxy, serving, serving_gs
+from support.object_store import Faults, environment, proxy, serving, serving_gs
 
 from sweep.common.atomic_files import owner_is_dead, replacing
 from sweep.common.errors import InputError

@@ -26,7 +26,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
-from processes import alive, command_line, descendants, training, wait_for
+from support.processes import alive, command_line, descendants, training, wait_for
 
 import sweep.cluster.ray_environment  # noqa: F401  (before Ray is imported)
 from sweep import plan

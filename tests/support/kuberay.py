@@ -15,7 +15,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-CRDS = Path(os.environ.get("SWEEP_KUBERAY_CRDS", Path(__file__).parents[2] / "shared" / "kuberay"))
+CRDS = Path(os.environ.get("SWEEP_KUBERAY_CRDS", Path(__file__).parents[3] / "shared" / "kuberay"))
 """The folder of KubeRay's CRDs; they are not ours to carry."""
 
 LONGEST_CLUSTER_NAME = 53

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 GATEWAY = "10.77.0.1"
 TOOLS = ("chroot", "ip", "mount", "nsenter", "setpriv", "unshare")
 HIDDEN = ("/root", "/home", "/mnt", "/tmp")

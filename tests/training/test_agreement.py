@@ -1,11 +1,11 @@
 """Whole results, not steps: fused against alone, and against what somebody else measured. Minutes, so they are slow."""
 
 import numpy as np
-import oracle
 import pytest
 import torch
-from equivalence import equivalence
 from scipy import stats
+from support import oracle
+from support.equivalence import equivalence
 
 from sweep.common import random_streams
 from sweep.data.splits import Data, load

@@ -8,9 +8,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import oracle
 import pytest
 import torch
+from support import oracle
 
 from sweep.space.runs import Run
 from sweep.store.storage import Place

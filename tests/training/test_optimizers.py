@@ -1,10 +1,10 @@
-"""What a step of the optimizers costs; that they are those of `torch.optim`, tests/test_train.py shows."""
+"""What a step of the optimizers costs; that they are those of `torch.optim`, tests/training/test_trainer.py shows."""
 
 from collections import Counter
 from typing import Any
 
-import oracle
 import torch
+from support import oracle
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sweep.space.runs import Run

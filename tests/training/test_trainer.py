@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import oracle
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import oracle
 
 from sweep.common import random_streams
 from sweep.data.splits import Data, Pool, load

@@ -6,8 +6,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import torch
-from equivalence import equivalence
 from numpy.typing import NDArray
+from support.equivalence import equivalence
 from trainer import RECIPE
 
 from gpu_kit.recorder import Recorder

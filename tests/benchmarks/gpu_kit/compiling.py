@@ -21,7 +21,7 @@ def measure(recorder: Recorder, scale: Scale) -> None:
 
 def _width(recorder: Recorder, width: int) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, str(TESTS / "kernel_builds.py"), "--widths", str(width), "--json"]
+    command = [sys.executable, str(TESTS / "gpu" / "kernel_builds.py"), "--widths", str(width), "--json"]
     with recorder.guard("compiling", "s", width=width):
         done = finished(command, recorder.left, environment)
         if not done.stdout.strip():  # it ends with 1, too, where a kernel does not compile, and lists it

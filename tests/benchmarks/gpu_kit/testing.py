@@ -10,7 +10,7 @@ from gpu_kit import CHECKOUT, TESTS
 from gpu_kit.recorder import Recorder
 from gpu_kit.scale import Scale
 
-FILES = ("test_kernels.py", "test_cuda.py")
+FILES = ("networks/test_kernels.py", "gpu/test_cuda.py")
 
 FILLS_MEMORY = "too_large_for_the_device"
 """Names the test that fills the device's memory: beside it, others would fail."""

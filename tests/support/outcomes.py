@@ -1,0 +1,26 @@
+"""Outcomes of runs that nobody trained, for tests of what is done with them."""
+
+import dataclasses
+from typing import Any, Final
+
+from sweep.store.rows import Provenance
+from sweep.training.trainer import Outcome, Point
+
+BY: Final = Provenance(device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43)
+
+
+def outcome(number: int = 500, **changed: Any) -> Outcome:
+    """One that its number tells from others, with two points of a curve."""
+    result = Outcome(
+        status="ok",
+        test_accuracy=number / 1000,
+        test_loss=None,
+        train_loss=1.5,
+        validation_accuracy=0.25,
+        test_correct=bytes([number % 256]),
+        parameters=10,
+        train_seconds=0.5,
+        array_size=2,
+        curve=(Point(5, None, number / 1000), Point(10, 0.5, 0.25)),
+    )
+    return dataclasses.replace(result, **changed)
