@@ -7,10 +7,20 @@ guarantees not to change between versions (NEP 19 excludes `Generator`'s methods
 
 import hashlib
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
+
+GOLDEN: Final = 0x9E3779B9
+"""What the counter of a hash is multiplied by: 2 ** 32 divided by the golden ratio."""
+
+MIX: Final = ((16, 0x7FEB352D), (15, 0x846CA68B))
+"""Shifts and factors of `mix`, which kernels and PyTorch's tensors repeat."""
+
+LAST_SHIFT: Final = 16
+"""The shift that `mix` ends with."""
 
 
 def bits(seed: int, purpose: str, count: int) -> NDArray[np.uint64]:
@@ -59,16 +69,16 @@ def permutations(seeds: Sequence[int], purpose: str, count: int) -> NDArray[np.i
 def mix(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Chris Wellons's 32-bit hash `lowbias32` (https://github.com/skeeto/hash-prospector), word by word."""
     mixed = words.astype(np.uint32)
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+    for shift, factor in MIX:
         mixed ^= mixed >> np.uint32(shift)
         mixed *= np.uint32(factor)
-    return mixed ^ (mixed >> np.uint32(16))
+    return mixed ^ (mixed >> np.uint32(LAST_SHIFT))
 
 
 def dropout_states(seed: int, layer: str, start: int, stop: int) -> NDArray[np.uint32]:
     """What a run's dropout masks of one layer are hashed from: a word for each of the steps `start` … `stop` - 1.
 
-    Unit i of all pictures' units, in the order picture, row, column, channel, hashes `state + i * 0x9E3779B9`; it is
+    Unit i of all pictures' units, in the order picture, row, column, channel, hashes `state + i * GOLDEN`; it is
     dropped where that hash, read as a signed number, is below the run's threshold.
     """
     [key] = bits(seed, f"dropout/{layer}", 1).astype(np.uint32)

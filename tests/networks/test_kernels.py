@@ -17,6 +17,7 @@ from support import oracle
 pytest.importorskip("triton")
 
 from sweep.networks.conv import kernels
+from sweep.networks.conv.kernels import convolutions, dropouts, gathering, linears, norms, updates
 from sweep.space.runs import Run
 from sweep.training.trainer import Trainer, exact_arithmetic
 
@@ -226,7 +227,7 @@ def test_gradients_nobody_wants_are_not_computed(wanted: int, unwanted: str, mon
     *leaves, gradient = Case().tensors()
     leaves[wanted].requires_grad_()
     y = kernels.convolution(*leaves, 1, True, "float32")
-    monkeypatch.setattr(kernels, unwanted, None)  # whoever calls it fails
+    monkeypatch.setattr(convolutions, unwanted, None)  # whoever calls it fails
     torch.autograd.grad(y, [leaves[wanted]], gradient)
 
 
@@ -238,7 +239,7 @@ def test_gradients_nobody_wants_are_not_computed(wanted: int, unwanted: str, mon
 def test_split_sums_are_those_of_one_piece(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors = case.tensors()
     whole = case.computed(tensors)
-    monkeypatch.setattr(kernels, "SPLIT_PIXELS", 64)  # three parts each; the last are not full
+    monkeypatch.setattr(convolutions, "SPLIT_PIXELS", 64)  # three parts each; the last are not full
     split = case.computed(tensors)
     for part, wanted in zip(split, whole, strict=True):
         assert_close(part, wanted.double(), 1e-6)
@@ -582,11 +583,10 @@ class Grids:
 
 
 def test_no_grid_of_the_largest_arrays_is_larger_than_cuda_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = type(kernels._gather)
-    grids = {name: Grids() for name, each in vars(kernels).items() if isinstance(each, kernel) and name in LAUNCHED}
-    assert grids.keys() == LAUNCHED
-    for name, each in grids.items():
-        monkeypatch.setattr(kernels, name, each)
+    grids = {name: Grids() for names in LAUNCHED.values() for name in names}
+    for module, names in LAUNCHED.items():
+        for name in names:
+            monkeypatch.setattr(module, name, grids[name])
     runs, pictures = 4096, 1024
 
     def numbers(*size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -619,11 +619,14 @@ def test_no_grid_of_the_largest_arrays_is_larger_than_cuda_has_them(monkeypatch:
 
 
 LAUNCHED = {
-    *("_gather", "_convolution_forward", "_convolution_input", "_convolution_weight", "_add_parts"),
-    *("_linear_forward", "_linear_input", "_linear_weight", "_norm_forward", "_norm_backward"),
-    *("_drop", "_adamw", "_sgd"),
+    gathering: ["_gather"],
+    convolutions: ["_convolution_forward", "_convolution_input", "_convolution_weight", "_add_parts"],
+    linears: ["_linear_forward", "_linear_input", "_linear_weight"],
+    norms: ["_norm_forward", "_norm_backward"],
+    dropouts: ["_drop"],
+    updates: ["_adamw", "_sgd"],
 }
-"""The kernels, without what they call."""
+"""The kernels of every module, without what they call."""
 
 
 # Whole networks

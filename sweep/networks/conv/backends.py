@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from sweep.common import random_streams
 from sweep.networks.conv import winograd
-from sweep.networks.conv.shape import MethodName
+from sweep.networks.conv.shape import NORM_EPSILON, NORM_MOMENTUM, MethodName
 
 Rounding = Callable[[torch.Tensor], torch.Tensor]
 
@@ -27,10 +28,6 @@ A matrix product chooses its way by the address of its operands, and vectors tha
 another way: without padding, a run's bits would depend on its slot. Padded units stay zero, since their weights, their
 biases and so all their gradients are.
 """
-
-GOLDEN: Final = 0x9E3779B9 - 2**32
-MOMENTUM: Final = 0.1
-EPSILON: Final = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +226,7 @@ class Grouped(Method):
         if missing:
             x = F.pad(x, (0, 0, 0, 0, 0, missing))
             weight, bias, mean, variance = (F.pad(part, (0, missing)) for part in (weight, bias, mean, variance))
-        x = F.batch_norm(x, mean, variance, weight, bias, training=training, momentum=MOMENTUM, eps=EPSILON)
+        x = F.batch_norm(x, mean, variance, weight, bias, training=training, momentum=NORM_MOMENTUM, eps=NORM_EPSILON)
         if missing:
             norm.mean.view(-1).copy_(mean[:channels])
             norm.variance.view(-1).copy_(variance[:channels])
@@ -335,7 +332,7 @@ def _dropout(x: torch.Tensor, dropout: Dropout) -> torch.Tensor:
 @functools.lru_cache(maxsize=64)
 def _counters(rows: int, units: int, device: torch.device) -> torch.Tensor:
     """Each unit's number times `GOLDEN`, modulo 2 ** 32: `[rows, 1, units]` of int32."""
-    numbers = torch.arange(rows * units, dtype=torch.int64, device=device) * GOLDEN
+    numbers = torch.arange(rows * units, dtype=torch.int64, device=device) * (random_streams.GOLDEN - 2**32)
     return numbers.bitwise_and_(0xFFFFFFFF).to(torch.int32).view(rows, 1, units)
 
 
@@ -343,9 +340,11 @@ def _hash(counters: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
     """`random_streams.mix(counters + states)` as int32: `[rows, 1, units]` and `[seeds]` to `[rows, seeds, units]`."""
     words = counters + states.view(-1, 1)
     # PyTorch shifts signed words only, which repeats the sign: what it repeats is masked.
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B - 2**32)):
-        words.bitwise_xor_((words >> shift).bitwise_and_(2 ** (32 - shift) - 1)).mul_(factor)
-    return words.bitwise_xor_((words >> 16).bitwise_and_(0xFFFF))
+    for shift, factor in random_streams.MIX:
+        signed = factor - 2**32 if factor >= 2**31 else factor
+        words.bitwise_xor_((words >> shift).bitwise_and_(2 ** (32 - shift) - 1)).mul_(signed)
+    last = random_streams.LAST_SHIFT
+    return words.bitwise_xor_((words >> last).bitwise_and_(2 ** (32 - last) - 1))
 
 
 def _rounding(precision: str) -> Rounding:

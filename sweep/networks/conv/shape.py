@@ -3,12 +3,18 @@
 import dataclasses
 import functools
 import math
-from typing import Literal
+from typing import Final, Literal
 
 from sweep.space.runs import Run
 
 MethodName = Literal["grouped", "im2col", "triton"]
 """Ways to compute a convolution of all runs: see `backends`."""
+
+NORM_EPSILON: Final = 1e-5
+"""Added to the variance by batch norm: PyTorch's default."""
+
+NORM_MOMENTUM: Final = 0.1
+"""Share of the new batch in batch norm's running statistics: PyTorch's default."""
 
 Layer = tuple[str, tuple[int, ...], int]
 """Name, weight shape (PyTorch's order: outputs first) and fan-in."""
