@@ -23,15 +23,14 @@ from numpy.typing import NDArray
 from sweep.common.errors import InputError
 from sweep.space.runs import SETTINGS, TRAINER_VERSION, TYPES, Run, settings_of
 from sweep.store import leases, merged_files
+from sweep.store.checkpoint_header import SUFFIX, read_header
 from sweep.store.merged_files import Parts
+from sweep.store.outcomes import Outcome
 from sweep.store.storage import Place
 
 SCHEMA_VERSION: Final = 2
 """2: with `image_size`."""
 
-
-CHECKPOINT: Final = ".safetensors"
-"""How the names of checkpoints end."""
 
 ADDED: Final = frozenset({"image_size"})
 """Settings that files of an earlier schema version may lack."""
@@ -133,9 +132,9 @@ class Store:
         return self.place.local
 
     def write(
-        self, array_id: str, runs: Sequence[Run], run_ids: Sequence[str], outcomes: Sequence[Any], by: Provenance
+        self, array_id: str, runs: Sequence[Run], run_ids: Sequence[str], outcomes: Sequence[Outcome], by: Provenance
     ) -> None:
-        """Keeps the outcomes (`sweep.training.trainer.Outcome`) of an array's runs: first the curves, then the rows.
+        """Keeps the outcomes of an array's runs: first the curves, then the rows.
 
         The rows are what makes a run done, so they come last.
         """
@@ -281,7 +280,7 @@ class Store:
 
     def checkpoint(self, array_id: str) -> str:
         """The name of what keeps how far an array in training has come."""
-        return f"checkpoints/{array_id}{CHECKPOINT}"
+        return f"checkpoints/{array_id}{SUFFIX}"
 
     def tidy(self, done: Collection[str]) -> dict[str, frozenset[str]]:
         """Removes checkpoints of arrays whose runs are all done or that are none, temporaries and leases of the dead.
@@ -292,7 +291,7 @@ class Store:
             self.place.clear_temporaries(folder)
         leases.tidy(self.place)
         kept = {}
-        for name in self.place.files("checkpoints", CHECKPOINT):
+        for name in self.place.files("checkpoints", SUFFIX):
             runs = self._checkpointed(name)
             if runs is not None and all(run_id in done for run_id in runs):
                 self.place.remove(name)
@@ -312,7 +311,7 @@ class Store:
             while header[:8] != length:  # whoever trains the array has put the next one in its place meanwhile
                 length = header[:8]
                 header = self.place.read(name, 8 + min(int.from_bytes(length, "little"), 2**28))
-            return list(checkpoint_header(header)["run_ids"])
+            return list(read_header(header)["run_ids"])
         except OSError:
             return None
         except (ValueError, KeyError, TypeError):
@@ -435,12 +434,6 @@ class Store:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
         self.place.write(f"{kind}/{array_id}.parquet", sink.getvalue())
-
-
-def checkpoint_header(content: bytes) -> dict[str, Any]:
-    """What JSON the header of a checkpoint holds. Safetensors: eight bytes of length, then JSON."""
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return dict(json.loads(header["__metadata__"]["sweep"]))
 
 
 def _rows_of(array_id: str) -> str:

@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from sweep.common.fault_options import Care
-from sweep.store.rows import CHECKPOINT as SUFFIX
-from sweep.store.rows import checkpoint_header as header_of
+from sweep.store.checkpoint_header import SUFFIX, read_header
 from sweep.store.storage import Place
 
 HURRIED: Final = 3.0
@@ -97,7 +96,7 @@ class Checkpoint:
     def _load(self, name: str) -> State | None:
         try:
             content = self.place.read(name)
-            numbers = header_of(content)
+            numbers = read_header(content)
             if numbers.pop("version", None) != VERSION:
                 return None
             return State(load(content), numbers)

@@ -7,10 +7,9 @@ import gc
 import hashlib
 import platform
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -19,14 +18,16 @@ from numpy.typing import NDArray
 
 from sweep import plan
 from sweep.common.host import cores
-from sweep.data.splits import Data, Pool
+from sweep.data.splits import Data
 from sweep.networks.conv import model
 from sweep.networks.conv.backends import METHODS, Dropout, Pictures, has_triton
 from sweep.networks.conv.shape import MethodName, Shape
 from sweep.plan import DeviceKind
 from sweep.space.runs import TRAINER_VERSION, Run, program
+from sweep.store.outcomes import Outcome, Point
 from sweep.training.batch_feed import ORDER_BLOCK, BatchFeed
 from sweep.training.checkpoint import Checkpoint, State
+from sweep.training.device_data import device_data
 from sweep.training.optimizers import Optimizer
 
 CURVE_COST: Final = 0.015
@@ -37,31 +38,6 @@ SUMS: Final = frozenset({"loss_sum", "last_loss_sum", "finite"})
 
 EVALUATION_NUMBERS: Final[dict[DeviceKind, int]] = {"cpu": 2**22, "cuda": 2**27}
 """Largest activation of an evaluation, in numbers of all runs together: what caches and a worker's memory stand."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Point:
-    """One point of a learning curve; a loss that is not finite is None."""
-
-    step: int
-    train_loss: float | None
-    validation_accuracy: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What training one run gave: accuracies in 0 … 1, mean losses in nats (None where the run diverged)."""
-
-    status: Literal["ok", "diverged"]
-    test_accuracy: float
-    test_loss: float | None
-    train_loss: float | None
-    validation_accuracy: float
-    test_correct: bytes
-    parameters: int
-    train_seconds: float
-    array_size: int
-    curve: tuple[Point, ...]
 
 
 def train(
@@ -159,69 +135,6 @@ def _train(trainer: "Trainer", tick: Callable[[int], None] | None, checkpoint: C
     validation_correct, _ = trainer.evaluate(*trainer.data.validation)
     correct, loss = trainer.evaluate(*trainer.data.test)
     return trainer.outcomes(validation_correct, correct, loss, time.perf_counter() - started)
-
-
-@functools.lru_cache(maxsize=4)
-def on_device(pool: Pool, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """A pool's pictures `[n, channels, height, width]` and labels on a device.
-
-    What was asked for last stays there from one array to the next, whatever their splits. On a CPU tensors share the
-    pool's memory, be it that of all workers of a machine.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor does anyone write
-        arrays = (torch.from_numpy(np.ascontiguousarray(array)) for array in (pool.pictures, pool.labels))
-        pictures, labels = (array.to(device) for array in arrays)
-    return pictures, labels
-
-
-class DeviceData:
-    """A data set on a device: pictures as uint8 `[n, channels, height, width]`, labels as int64, split and scaling."""
-
-    def __init__(self, data: Data, device: str) -> None:
-        self.pictures, self.labels = on_device(data.pool, device)
-        self.split, self.device = data.split, device
-        self.shape, self.classes, self.fingerprint = data.picture_shape, data.classes, data.fingerprint
-        self._moments: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-
-    @property
-    def validation(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Validation pictures and labels."""
-        return self.part(self.split.validation)
-
-    @property
-    def test(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Test pictures and labels."""
-        return self.part(self.split.test)
-
-    def part(self, places: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A copy of the pictures and labels at some places of the pool."""
-        chosen = torch.from_numpy(places).to(self.device)
-        return self.pictures[chosen], self.labels[chosen]
-
-    def moments(self, examples: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and deviation `[channels]` of the first training pictures, in 0 … 1; exact, by counting bytes."""
-        if examples not in self._moments:
-            channels = self.part(self.split.train[:examples])[0].unbind(1)
-            counts = torch.stack([torch.bincount(each.flatten(), minlength=256) for each in channels]).cpu().numpy()
-            share, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
-            mean = share @ values
-            deviation = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
-            # A channel that never varies is only centered.
-            self._moments[examples] = mean, np.where(deviation > 0, deviation, 1)
-        return self._moments[examples]
-
-    def scaling(self, run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Factor and offset `[channels]` that turn a byte into the run's input."""
-        ones = np.ones(self.shape[0])
-        match run.input_scaling:
-            case "unit":
-                return ones / 255, 0 * ones
-            case "centered":
-                return ones / 255, -0.5 * ones
-            case "standardized":
-                mean, deviation = self.moments(run.train_examples or len(self.split.train))
-                return 1 / (255 * deviation), -mean / deviation
 
 
 class Trainer:
@@ -546,12 +459,6 @@ class Trainer:
             layer: Dropout(states.index_select(0, place)[0], self.dropout_seeds, self.threshold, self.keep_scale)
             for layer, states in self.states.items()
         }
-
-
-@functools.lru_cache(maxsize=4)
-def device_data(data: Data, device: str) -> DeviceData:
-    """`data` on a device, kept from one array to the next."""
-    return DeviceData(data, device)
 
 
 def _drawing_threads(device: str) -> int:

@@ -15,8 +15,8 @@ from sweep.commands import export, report
 from sweep.common.errors import InputError
 from sweep.space.runs import Run
 from sweep.space.search_space import Analysis, SearchSpace, parse
+from sweep.store.outcomes import Outcome, Point
 from sweep.store.rows import Provenance, Store
-from sweep.training.trainer import Outcome, Point
 
 BY = Provenance(device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43)
 TEXT = "name: study\naxes: {{width: [1, 2], seed: {seeds}}}\nanalysis: {{looks: {looks}, confidence: 0.9}}"

@@ -17,9 +17,10 @@ from support import oracle
 from sweep.data.splits import Data, load
 from sweep.networks.conv.shape import MethodName
 from sweep.space.runs import Run
+from sweep.store.outcomes import Outcome
 from sweep.store.storage import Place
 from sweep.training.checkpoint import Checkpoint, Stopped
-from sweep.training.trainer import Outcome, Trainer, exact_arithmetic, train
+from sweep.training.trainer import Trainer, exact_arithmetic, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

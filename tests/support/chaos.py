@@ -32,7 +32,7 @@ import sweep.cluster.ray_environment  # noqa: F401  (before Ray is imported)
 from sweep import plan
 from sweep.plan import Array
 from sweep.space import search_space
-from sweep.store.rows import checkpoint_header
+from sweep.store.checkpoint_header import read_header
 
 KILLS = ("worker", "driver", "terminate", "raylet", "notice", "head")
 """SIGKILL of a worker, of the launch; SIGTERM of the launch; SIGKILL and SIGTERM of a node; SIGKILL of the head."""
@@ -274,7 +274,7 @@ class Watch:
     def _done(self, name: str) -> int | None:
         try:
             content = (self.store / "checkpoints" / f"{name}.safetensors").read_bytes()
-            return int(checkpoint_header(content)["done"])
+            return int(read_header(content)["done"])
         except (OSError, ValueError, KeyError):
             return None
 

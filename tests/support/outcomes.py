@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any, Final
 
+from sweep.store.outcomes import Outcome, Point
 from sweep.store.rows import Provenance
-from sweep.training.trainer import Outcome, Point
 
 BY: Final = Provenance(device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43)
 

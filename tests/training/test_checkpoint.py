@@ -13,9 +13,10 @@ import torch
 from support import oracle
 
 from sweep.space.runs import Run
+from sweep.store.outcomes import Outcome
 from sweep.store.storage import Place
 from sweep.training.checkpoint import Checkpoint, State, Stopped
-from sweep.training.trainer import ORDER_BLOCK, Outcome, Trainer, train
+from sweep.training.trainer import ORDER_BLOCK, Trainer, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

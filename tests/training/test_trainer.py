@@ -18,12 +18,12 @@ from sweep.data.splits import Data, Pool, load
 from sweep.networks.conv import backends
 from sweep.networks.conv.shape import MethodName
 from sweep.space.runs import Run
+from sweep.store.outcomes import Outcome
 from sweep.training.batch_feed import ORDER_BLOCK
 from sweep.training.trainer import (
     CURVE_COST,
     EVALUATION_NUMBERS,
     DeviceData,
-    Outcome,
     Trainer,
     _halves,
     curve_examples,
