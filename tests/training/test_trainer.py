@@ -20,10 +20,10 @@ from sweep.networks.conv.shape import MethodName
 from sweep.space.runs import Run
 from sweep.store.outcomes import Outcome
 from sweep.training.batch_feed import ORDER_BLOCK
+from sweep.training.device_data import DeviceData
 from sweep.training.trainer import (
     CURVE_COST,
     EVALUATION_NUMBERS,
-    DeviceData,
     Trainer,
     _halves,
     curve_examples,
