@@ -14,8 +14,6 @@ CONNECT: Final = 10.0
 
 _FORMS: Final = "allowed are auto, HOST:PORT, http://HOST:8265 and https://HOST"
 
-_REFUSED: Final = ("UNAUTHENTICATED", "PERMISSION_DENIED")
-
 
 @dataclasses.dataclass(frozen=True)
 class Where:
@@ -123,19 +121,12 @@ def _running() -> str | None:
 
 def _wants_token(address: str, shown: str | None) -> bool:
     """Whether a cluster's head refuses who shows this token; InputError where there is no cluster."""
-    import grpc
+    from sweep.cluster.ray_internals import head_refuses
 
-    with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
-        ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
-        try:
-            ask(b"", timeout=CONNECT, metadata=[("authorization", f"Bearer {shown}")] if shown else [])
-        except grpc.RpcError as error:
-            if error.code().name in _REFUSED:
-                return True
-            raise InputError(
-                f"--address {address}: no Ray cluster answers there ({_reason(error.details() or error.code().name)})"
-            ) from None
-    return False
+    try:
+        return head_refuses(address, shown, CONNECT)
+    except ConnectionError as error:
+        raise InputError(f"--address {address}: no Ray cluster answers there ({_reason(str(error))})") from None
 
 
 def _reason(details: str) -> str:

@@ -10,61 +10,40 @@ import contextlib
 import dataclasses
 import functools
 import pickle
-import re
 import signal
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import ray
 from ray import tune
 from rich.console import Console
 
 from sweep import plan
+from sweep.cluster import ray_internals
 from sweep.cluster.address import Where
-from sweep.cluster.nodes import Crew, Notice, StopSign, muster
-from sweep.cluster.orphan_watch import orphaned
+from sweep.cluster.nodes import Crew, StopSign, muster
 from sweep.cluster.prometheus import Metrics
-from sweep.cluster.report_queue import Reports
+from sweep.cluster.trial import STOPPING, DataKey, Trial, data_key, note_failure, shared, train_one
 from sweep.common.errors import Terminated
 from sweep.common.fault_options import Care
 from sweep.common.progress import Meter, say
 from sweep.data.library import Library
-from sweep.data.splits import Data, Pool
+from sweep.data.splits import Data
 from sweep.plan import Array
 from sweep.space.runs import DEFAULTS, settings_of
 from sweep.space.search_space import SearchSpace
-from sweep.store import leases
-from sweep.store.rows import Provenance, Store
-from sweep.store.storage import PASSING
+from sweep.store.rows import Store
 
 if TYPE_CHECKING:
-    from sweep.training.checkpoint import Checkpoint
+    pass
 
-REPORT_EVERY: Final = 2.0
-"""Seconds between two signs of life of an array in training."""
-
-
-STOPPING: Final = 20.0
-"""Seconds that arrays in training have to save a checkpoint when a launch is interrupted."""
 
 OUT_OF_MEMORY: Final = ("running low on memory", "exceeds the memory usage threshold")
 """Words of Ray when it ends a worker for want of memory on its node."""
-
-WAIT: Final = 1.0
-"""Seconds between two looks whether another launch has finished an array."""
-
-DataKey = tuple[str, int, int | None]
-"""Data set, split and image size: what arrays with the same pictures share."""
-
-_NOT_HERE: Final = Pool(np.empty((0, 1, 1, 1), np.uint8), np.empty(0, np.int64), ())
-"""What stands for the pool in data that travels without it."""
 
 
 CARE: Final = Care()
@@ -182,7 +161,7 @@ def _train(
     runs, work = sum(map(len, missing.arrays)), sum(array.work for array in missing.arrays)
     say(console, f"{runs:,} of {wanted:,} runs to train, in {len(missing.arrays):,} arrays")
     with missing.crew.at_work(console), Meter(runs, work, console) as watcher.meter:
-        references, watcher.metrics = _shared(missing.data), Metrics(watcher.name, runs)
+        references, watcher.metrics = shared(missing.data), Metrics(watcher.name, runs)
         _tune(missing.arrays, store, kept, references, missing.crew, watcher, care, patient=False)
         while watcher.put_off:
             say(console, f"{len(watcher.put_off):,} arrays are being trained by another launch: waiting for them")
@@ -194,8 +173,8 @@ def _train(
 def _load(todo: Sequence[Array], library: Library, console: Console) -> dict[DataKey, Data]:
     """The data that the arrays are trained on, read or downloaded here, once for all workers."""
     loaded: dict[DataKey, Data] = {}
-    for array in sorted(todo, key=lambda array: repr(_data_key(array))):
-        key, cell = _data_key(array), array.cell
+    for array in sorted(todo, key=lambda array: repr(data_key(array))):
+        key, cell = data_key(array), array.cell
         if key not in loaded:
             loaded[key] = library.load(*key)
             for note in loaded[key].notes:
@@ -203,27 +182,6 @@ def _load(todo: Sequence[Array], library: Library, console: Console) -> dict[Dat
         # The search space was checked against what there is before repeated pictures are left out.
         loaded[key].check_counts(cell)
     return loaded
-
-
-def _shared(data: dict[DataKey, Data]) -> dict[DataKey, tuple[Any, Any]]:
-    """The data for workers: each pool stands in Ray's store once, whatever the number of its splits."""
-    pools = {id(each.pool): each.pool for each in data.values()}
-    references = {place: ray.put(pool) for place, pool in pools.items()}
-    return {
-        key: (ray.put(dataclasses.replace(each, pool=_NOT_HERE)), references[id(each.pool)])
-        for key, each in data.items()
-    }
-
-
-@functools.lru_cache(maxsize=8)
-def _data(split: Any, pool: Any) -> Data:
-    """The data that `_shared` put away; one object a worker."""
-    data: Data = dataclasses.replace(_fetched(split), pool=_fetched(pool))
-    return data
-
-
-def _data_key(array: Array) -> DataKey:
-    return array.cell.dataset, array.cell.split, array.cell.image_size
 
 
 def _tune(
@@ -243,18 +201,10 @@ def _tune(
     with (
         tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as scratch,
         _stopping(watcher, sign),
-        _every_death_is_one_trials_own(),
+        ray_internals.every_death_is_one_trials_own(),
     ):
-        trainable = functools.partial(
-            _trial,
-            specifications=specifications,
-            data=data,
-            address=store.address,
-            crew=crew,
-            sign=sign,
-            patient=patient,
-            checkpoint_seconds=care.checkpoint_seconds,
-        )
+        trial = Trial(specifications, data, store.address, crew, sign, patient, care.checkpoint_seconds)
+        trainable = functools.partial(train_one, trial=trial)
         trainable.__name__ = "array"  # type: ignore[attr-defined]
         tune.Tuner(
             tune.with_resources(trainable, crew.resources),
@@ -269,34 +219,7 @@ def _tune(
             ),
         ).fit()
     for array_id, message in watcher.lost.items():
-        _note_failure(store, watcher.arrays[array_id], message)
-
-
-@contextlib.contextmanager
-def _every_death_is_one_trials_own() -> Iterator[None]:
-    """Has Tune take all that Ray says of a lost worker as the failure of its trial.
-
-    As it is (Ray 2.60), Tune ends all trials where Ray ended one worker for want of memory: it knows no other errors
-    than those of an actor and of a task.
-    """
-    try:
-        from ray.air.execution._internal.actor_manager import RayActorManager
-    except ImportError:  # another Ray, with other ways
-        yield
-        return
-    known = ray.exceptions.RayActorError, ray.exceptions.RayTaskError
-    failed = RayActorManager._actor_task_failed
-
-    def tolerant(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, ray.exceptions.RayError) and not isinstance(exception, known):
-            exception = ray.exceptions.RayActorError(error_msg=str(exception))
-        failed(self, tracked_actor_task, exception)
-
-    RayActorManager._actor_task_failed = tolerant
-    try:
-        yield
-    finally:
-        RayActorManager._actor_task_failed = failed
+        note_failure(store, watcher.arrays[array_id], message)
 
 
 def _larger(array: Array, kept: Mapping[str, frozenset[str]], store: Store) -> list[str]:
@@ -336,12 +259,6 @@ def _stopping(watcher: "_Watcher", sign: StopSign) -> Iterator[None]:
         sign.clear()
 
 
-def _note_failure(store: Store, array: Array, message: str, trace: str | None = None) -> None:
-    # A store that cannot be written is often why the array failed: the message goes to the driver all the same.
-    with contextlib.suppress(OSError):
-        store.save_failure(array.array_id, {"error": message, "run_ids": list(array.run_ids), "traceback": trace})
-
-
 def _words(array: Array) -> str:
     """What an array trains, as far as it is not the default: `width=1, batch_norm=True, seeds 0 to 31`."""
     chosen = [f"{name}={level}" for name, level in settings_of(array.cell).items() if level != DEFAULTS[name]]
@@ -355,131 +272,6 @@ def _list_own(array: Array) -> str:
     """The settings in which the cells of an array differ."""
     cells = [settings_of(cell) for cell, _ in array.parts]
     return " and ".join(name for name in DEFAULTS if any(cell[name] != cells[0][name] for cell in cells))
-
-
-def _trial(
-    config: dict[str, Any],
-    specifications: Any,
-    data: dict[DataKey, tuple[Any, Any]],
-    address: str,
-    crew: Crew,
-    sign: StopSign,
-    patient: bool,
-    checkpoint_seconds: float,
-) -> None:
-    """One array, in a worker: trains it unless somebody else does, keeps its rows, and reports how it went."""
-    from sweep.training.checkpoint import Checkpoint, Stopped
-
-    (array, larger), store = _specification(specifications, config["array"]), Store(address)
-    lost = orphaned()
-    crew.check_here()
-    tune.report({"array": array.array_id, "share": 0.0})
-    reports = Reports(lambda fields: tune.report({"array": array.array_id, **fields}))
-
-    def stopping() -> bool:
-        return lost.is_set() or sign.asked()
-
-    def uninsured(error: OSError) -> None:
-        reports.add(note=f"no checkpoint could be written, training goes on: {error.strerror or error}")
-
-    store.place.on_wait = lambda reason: reports.add(note=reason)
-    checkpoint = Checkpoint(
-        store.place,
-        store.checkpoint(array.array_id),
-        about={"run_ids": array.run_ids},
-        every=checkpoint_seconds,
-        stopping=stopping,
-        hurried=Notice(crew).given,
-        others=larger,
-        failing=uninsured,
-    )
-    try:
-        while patient and leases.held_elsewhere(store.place, array.array_id) and not stopping():
-            time.sleep(WAIT)
-        with leases.taken(store.place, array.array_id) as mine:
-            try:
-                if not mine:
-                    result: dict[str, Any] = {"put_off": True}
-                elif store.has_rows(array.array_id):
-                    checkpoint.remove()  # it may be that of a worker that died just before it could
-                    result = {"by_another": True}
-                else:
-                    pictures = _data(*data[_data_key(array)])
-                    diverged = _train_array(array, store, pictures, crew, checkpoint, reports, config["halvings"])
-                    result = {"trained": diverged}
-            except Stopped:
-                result = {}
-            except Exception as error:
-                if _may_pass(error):
-                    raise  # Tune tries again, on another node if there is one
-                # The same array on the same machine would fail again.
-                message = f"{type(error).__name__}: {error}"
-                _note_failure(store, array, message, traceback.format_exc())
-                result = {"failed": message}
-        # A launch that has been asked to stop waits for this, and takes no report.
-        sign.obeyed(array.array_id)
-    finally:
-        reports.end()
-    if not result:
-        time.sleep(STOPPING)  # the driver ends this process
-    reports.finish(**result)
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether what went wrong lies with the machine or the store, not with the array."""
-    if isinstance(error, OSError):
-        return error.errno is None or error.errno in PASSING  # an object store's errors have no number
-    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
-
-
-def _train_array(
-    array: Array, store: Store, data: Data, crew: Crew, checkpoint: "Checkpoint", reports: Reports, halvings: int
-) -> int:
-    import torch
-
-    from sweep.training.trainer import curve_examples, device_name, train
-
-    torch.set_num_threads(crew.cpus)
-    last = time.monotonic()
-
-    def tick(step: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= REPORT_EVERY and not reports.behind():
-            last = time.monotonic()
-            reports.add(share=step / array.cell.steps)
-
-    outcomes = train(array.runs(), data, device=crew.device, tick=tick, checkpoint=checkpoint, halvings=halvings)
-    by = Provenance(
-        device=device_name(crew.device),
-        dataset_fingerprint=data.fingerprint,
-        torch_version=torch.__version__,
-        curve_examples=curve_examples(array.cell, len(data.split.validation)),
-    )
-    store.write(array.array_id, array.runs(), array.run_ids, outcomes, by)
-    checkpoint.remove()
-    return sum(outcome.status == "diverged" for outcome in outcomes)
-
-
-def _specification(reference: Any, array_id: str) -> tuple[Array, list[str]]:
-    """An array, and the checkpoints of larger ones that hold its runs."""
-    specification: tuple[Array, list[str]] = pickle.loads(_fetched(reference)[array_id])
-    return specification
-
-
-@functools.lru_cache(maxsize=8)
-def _fetched(reference: Any) -> Any:
-    """An object of Ray's store, deserialised once a worker rather than once an array."""
-    return ray.get(reference)
-
-
-def _last_failure(trial: Any) -> list[str]:
-    """The lines of what last went wrong; Tune keeps all failures of a trial in one file of the driver's."""
-    try:
-        text = Path(trial.error_file).read_text()
-    except (OSError, TypeError):  # there is none
-        text = ""
-    last = re.split(r"^Failure # \d+ \(occurred at .*\)$", text, flags=re.MULTILINE)[-1]
-    return last.strip().splitlines() or ["unknown"]
 
 
 class _Watcher(tune.Callback):  # type: ignore[misc]
@@ -499,8 +291,7 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         self.notes: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Tune pickles its callbacks for a restoration that we never ask for; a terminal cannot be pickled.
-        return tune.Callback, ()
+        return ray_internals.pickled_callback()
 
     def named_failures(self, done: Collection[str]) -> dict[str, str]:
         """What went wrong by array, which is named with its settings.
@@ -534,21 +325,18 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         self._finished(array, diverged=result.get("trained"), failed="failed" in result)
 
     def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        # Tune keeps means, extremes and queues of every number that was ever reported, for each trial until the end:
-        # nobody asks for them, and over many thousand arrays they fill the driver's memory.
-        trial.metric_analysis.clear()
-        trial.metric_n_steps.clear()
+        ray_internals.forget_numbers(trial)
 
     def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         self.running.discard(trial.config["array"])
         # Ray ended a worker because its node ran out of memory: the next try needs less.
-        if any(word in line for line in _last_failure(trial) for word in OUT_OF_MEMORY):
+        if any(word in line for line in ray_internals.last_failure(trial) for word in OUT_OF_MEMORY):
             trial.config["halvings"] += 1
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
         array = self.arrays[trial.config["array"]]
         self.running.discard(array.array_id)
-        words = _last_failure(trial)
+        words = ray_internals.last_failure(trial)
         raised = any("Traceback" in line for line in words)
         happened = f"failed: {words[-1]}" if raised else f"its worker was lost: {words[0]}"
         self.lost[array.array_id] = f"tried {trial.num_failures} times, {happened}"

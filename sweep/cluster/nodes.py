@@ -20,7 +20,7 @@ from ray import cloudpickle
 from ray.experimental import internal_kv
 from rich.console import Console
 
-from sweep.cluster import node_probe, packaging
+from sweep.cluster import node_probe, packaging, ray_internals
 from sweep.cluster.address import Where
 from sweep.common.atomic_files import temporary_name
 from sweep.common.errors import InputError
@@ -397,7 +397,7 @@ class Notice:
         if self.node and not self._given and time.monotonic() - self._last >= NOTICE_EVERY:
             self._last = time.monotonic()
             with contextlib.suppress(Exception):  # no head to ask
-                self._given = self.node in ray._private.state.state.get_draining_nodes()
+                self._given = self.node in ray_internals.draining_nodes()
         return self._given
 
 

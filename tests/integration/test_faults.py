@@ -75,9 +75,9 @@ def steps_done(store: Path, array: Array) -> int:
     ids=str,
 )
 def test_what_may_pass_is_tried_again_and_what_would_happen_again_is_not(error: Exception, again: bool) -> None:
-    from sweep.cluster.driver import _may_pass
+    from sweep.cluster.trial import may_pass
 
-    assert _may_pass(error) is again
+    assert may_pass(error) is again
 
 
 def test_the_next_try_is_split_where_the_last_failure_was_want_of_memory_and_the_last_failure_is_told(

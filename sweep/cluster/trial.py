@@ -1,0 +1,195 @@
+"""One Tune trial, in a worker: trains one array unless somebody else does, keeps its rows, says how it went."""
+
+import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
+
+import contextlib
+import dataclasses
+import functools
+import pickle
+import time
+import traceback
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import ray
+from ray import tune
+
+from sweep.cluster.nodes import Crew, Notice, StopSign
+from sweep.cluster.orphan_watch import orphaned
+from sweep.cluster.report_queue import Reports
+from sweep.data.splits import Data, Pool
+from sweep.plan import Array
+from sweep.store import leases
+from sweep.store.rows import Provenance, Store
+from sweep.store.storage import PASSING
+
+if TYPE_CHECKING:
+    from sweep.training.checkpoint import Checkpoint
+
+REPORT_EVERY: Final = 2.0
+"""Seconds between two signs of life of an array in training."""
+
+STOPPING: Final = 20.0
+"""Seconds that arrays in training have to save a checkpoint when a launch is interrupted."""
+
+WAIT: Final = 1.0
+"""Seconds between two looks whether another launch has finished an array."""
+
+DataKey = tuple[str, int, int | None]
+"""Data set, split and image size: what arrays with the same pictures share."""
+
+_NOT_HERE: Final = Pool(np.empty((0, 1, 1, 1), np.uint8), np.empty(0, np.int64), ())
+"""What stands for the pool in data that travels without it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What all trials of a launch share.
+
+    `specifications` and `data` are references into Ray's store: arrays by their ids, pictures by what they are of.
+    `patient` trials wait where another launch is training their array.
+    """
+
+    specifications: Any
+    data: dict[DataKey, tuple[Any, Any]]
+    address: str
+    crew: Crew
+    sign: StopSign
+    patient: bool
+    checkpoint_seconds: float
+
+
+def train_one(config: dict[str, Any], trial: Trial) -> None:
+    """One array, in a worker: trains it unless somebody else does, keeps its rows, and reports how it went.
+
+    `config` names the array, and how many times it is to be split before it is tried.
+    """
+    from sweep.training.checkpoint import Checkpoint, Stopped
+
+    (array, larger), store = _specification(trial.specifications, config["array"]), Store(trial.address)
+    lost = orphaned()
+    trial.crew.check_here()
+    tune.report({"array": array.array_id, "share": 0.0})
+    reports = Reports(lambda fields: tune.report({"array": array.array_id, **fields}))
+
+    def stopping() -> bool:
+        return lost.is_set() or trial.sign.asked()
+
+    def uninsured(error: OSError) -> None:
+        reports.add(note=f"no checkpoint could be written, training goes on: {error.strerror or error}")
+
+    store.place.on_wait = lambda reason: reports.add(note=reason)
+    checkpoint = Checkpoint(
+        store.place,
+        store.checkpoint(array.array_id),
+        about={"run_ids": array.run_ids},
+        every=trial.checkpoint_seconds,
+        stopping=stopping,
+        hurried=Notice(trial.crew).given,
+        others=larger,
+        failing=uninsured,
+    )
+    try:
+        while trial.patient and leases.held_elsewhere(store.place, array.array_id) and not stopping():
+            time.sleep(WAIT)
+        with leases.taken(store.place, array.array_id) as mine:
+            try:
+                if not mine:
+                    result: dict[str, Any] = {"put_off": True}
+                elif store.has_rows(array.array_id):
+                    checkpoint.remove()  # it may be that of a worker that died just before it could
+                    result = {"by_another": True}
+                else:
+                    pictures = _data(*trial.data[data_key(array)])
+                    diverged = _train_array(array, store, pictures, trial.crew, checkpoint, reports, config["halvings"])
+                    result = {"trained": diverged}
+            except Stopped:
+                result = {}
+            except Exception as error:
+                if may_pass(error):
+                    raise  # Tune tries again, on another node if there is one
+                # The same array on the same machine would fail again.
+                message = f"{type(error).__name__}: {error}"
+                note_failure(store, array, message, traceback.format_exc())
+                result = {"failed": message}
+        # A launch that has been asked to stop waits for this, and takes no report.
+        trial.sign.obeyed(array.array_id)
+    finally:
+        reports.end()
+    if not result:
+        time.sleep(STOPPING)  # the driver ends this process
+    reports.finish(**result)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether what went wrong lies with the machine or the store, not with the array."""
+    if isinstance(error, OSError):
+        return error.errno is None or error.errno in PASSING  # an object store's errors have no number
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
+
+
+def _train_array(
+    array: Array, store: Store, data: Data, crew: Crew, checkpoint: "Checkpoint", reports: Reports, halvings: int
+) -> int:
+    import torch
+
+    from sweep.training.trainer import curve_examples, device_name, train
+
+    torch.set_num_threads(crew.cpus)
+    last = time.monotonic()
+
+    def tick(step: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= REPORT_EVERY and not reports.behind():
+            last = time.monotonic()
+            reports.add(share=step / array.cell.steps)
+
+    outcomes = train(array.runs(), data, device=crew.device, tick=tick, checkpoint=checkpoint, halvings=halvings)
+    by = Provenance(
+        device=device_name(crew.device),
+        dataset_fingerprint=data.fingerprint,
+        torch_version=torch.__version__,
+        curve_examples=curve_examples(array.cell, len(data.split.validation)),
+    )
+    store.write(array.array_id, array.runs(), array.run_ids, outcomes, by)
+    checkpoint.remove()
+    return sum(outcome.status == "diverged" for outcome in outcomes)
+
+
+def note_failure(store: Store, array: Array, message: str, trace: str | None = None) -> None:
+    # A store that cannot be written is often why the array failed: the message goes to the driver all the same.
+    with contextlib.suppress(OSError):
+        store.save_failure(array.array_id, {"error": message, "run_ids": list(array.run_ids), "traceback": trace})
+
+
+def _specification(reference: Any, array_id: str) -> tuple[Array, list[str]]:
+    """An array, and the checkpoints of larger ones that hold its runs."""
+    specification: tuple[Array, list[str]] = pickle.loads(_fetched(reference)[array_id])
+    return specification
+
+
+def shared(data: dict[DataKey, Data]) -> dict[DataKey, tuple[Any, Any]]:
+    """The data for workers: each pool stands in Ray's store once, whatever the number of its splits."""
+    pools = {id(each.pool): each.pool for each in data.values()}
+    references = {place: ray.put(pool) for place, pool in pools.items()}
+    return {
+        key: (ray.put(dataclasses.replace(each, pool=_NOT_HERE)), references[id(each.pool)])
+        for key, each in data.items()
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def _data(split: Any, pool: Any) -> Data:
+    """The data that `shared` put away; one object a worker."""
+    data: Data = dataclasses.replace(_fetched(split), pool=_fetched(pool))
+    return data
+
+
+def data_key(array: Array) -> DataKey:
+    return array.cell.dataset, array.cell.split, array.cell.image_size
+
+
+@functools.lru_cache(maxsize=8)
+def _fetched(reference: Any) -> Any:
+    """An object of Ray's store, deserialised once a worker rather than once an array."""
+    return ray.get(reference)
