@@ -1,6 +1,7 @@
 """All that stands on names which Ray and Tune keep to themselves, one contract test each.
 
-Known to hold for Ray 2.52 to 2.60; the contract tests say whether they do for the one that is installed. Ray itself is imported where it is used: a head is asked before.
+Known to hold for Ray 2.52 to 2.60; the contract tests say whether they do for the one that is installed. Ray itself is
+imported where it is used: a head is asked before.
 """
 
 import contextlib
