@@ -18,11 +18,11 @@ from rich.table import Table
 from sweep.cluster.address import Where, authenticate
 from sweep.commands import datasets as data_sets
 from sweep.commands import export as exporting
+from sweep.commands import launch as launching
 from sweep.commands import plan as planning
 from sweep.commands import report as reporting
 from sweep.commands import status as standing
-from sweep.commands import trackers
-from sweep.common.errors import InputError, Terminated
+from sweep.common.errors import InputError
 from sweep.common.fault_options import Care
 from sweep.common.progress import say
 from sweep.data.library import Library, Listing
@@ -160,19 +160,12 @@ def launch(
         Library(Path(os.path.expanduser(data_dir)), fonts),
         Console(stderr=True),
     )
-    wanted = [planning.located(space, library) for space in loaded]
-    for space in wanted:
-        trackers.check(space)
-    authenticate(where_to)
+    wanted = launching.prepared(loaded, library)
     try:
-        from sweep.cluster.driver import launch as train_missing
-
-        launched = train_missing(wanted, kept, library, console, care, where_to)
-    except KeyboardInterrupt as interruption:
-        # What workers wrote meanwhile is not in what `kept` listed when the launch began.
-        done, runs = standing.progress(wanted, Store(store))
-        say(console, f"Interrupted: {done:,} of {runs:,} runs are kept. To go on: the same command.")
-        raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
+        launched = launching.train(wanted, kept, library, where_to, care, console)
+    except launching.Interrupted as interruption:
+        say(console, f"Interrupted: {interruption}. To go on: the same command.")
+        raise typer.Exit(interruption.status) from None
     for array, message in launched.failures.items():
         say(console, f"array {array} failed: {message}")
     if launched.total.failed:
@@ -182,15 +175,14 @@ def launch(
         _print_summary(launched.total)
     answers = []
     for space, summary in zip(wanted, launched.sweeps, strict=True):
-        folder, verdict = (None, None) if no_report else _report_after_launch(space, kept, console)
+        folder, verdict = (None, None) if no_report else launching.report(space, kept, console)
         answers.append(dataclasses.asdict(summary) | {"report": folder})
         if verdict and not as_json:
             if len(wanted) > 1:
                 print(f"\n{space.name}")
             _print_verdict(verdict, folder)
-    for space in () if no_report else wanted:  # what a tracker shows is seen, too
-        for problem in trackers.track(space, kept):
-            say(console, problem)
+    if not no_report:  # what a tracker shows is seen, too
+        launching.track(wanted, kept, console)
     if as_json:
         several = {"report": None, "sweeps": answers}
         _print_json(answers[0] if len(answers) == 1 else dataclasses.asdict(launched.total) | several)
@@ -533,16 +525,6 @@ def _watch(store: Store, name: str | None, every: float | None, as_json: bool) -
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
     raise AssertionError("it is followed until it is interrupted")
-
-
-def _report_after_launch(
-    space: SearchSpace, store: Store, console: Console
-) -> tuple[str, dict[str, Any]] | tuple[None, None]:
-    try:
-        return reporting.report_sweep(space, store)
-    except (InputError, OSError) as error:
-        say(console, f"No report: {error}")
-        return None, None
 
 
 def _print_summary(summary: Any) -> None:

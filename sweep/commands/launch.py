@@ -1,0 +1,68 @@
+"""A launch: what is missing of search spaces is trained, then each is reported on and shown to its trackers."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from sweep.cluster.address import Where, authenticate
+from sweep.commands import trackers
+from sweep.commands.plan import located
+from sweep.commands.report import report_sweep
+from sweep.commands.status import progress
+from sweep.common.errors import InputError, Terminated
+from sweep.common.fault_options import Care
+from sweep.common.progress import say
+from sweep.data.library import Library
+from sweep.space.search_space import SearchSpace
+from sweep.store.rows import Store
+
+if TYPE_CHECKING:
+    from sweep.cluster.driver import Launched  # imports Ray
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM ended a launch, when `done` of `runs` were kept; `status` is what the program exits with."""
+
+    def __init__(self, done: int, runs: int, status: int) -> None:
+        super().__init__(f"{done:,} of {runs:,} runs are kept")
+        self.done, self.runs, self.status = done, runs, status
+
+
+def prepared(spaces: Sequence[SearchSpace], library: Library) -> list[SearchSpace]:
+    """The search spaces with the facts of their data sets; InputError where one of their trackers cannot be used."""
+    found = [located(space, library) for space in spaces]
+    for space in found:
+        trackers.check(space)
+    return found
+
+
+def train(
+    spaces: Sequence[SearchSpace], store: Store, library: Library, where: Where, care: Care, console: Console
+) -> "Launched":
+    """Trains what is missing of search spaces that are `prepared`. Raises Interrupted on Ctrl-C and SIGTERM."""
+    authenticate(where)
+    try:
+        from sweep.cluster.driver import launch
+
+        return launch(spaces, store, library, console, care, where)
+    except KeyboardInterrupt as interruption:
+        # What workers wrote meanwhile is not in what `store` listed when the launch began.
+        kept = progress(spaces, Store(store.address))
+        raise Interrupted(*kept, 143 if isinstance(interruption, Terminated) else 130) from None
+
+
+def report(space: SearchSpace, store: Store, console: Console) -> tuple[str, dict[str, Any]] | tuple[None, None]:
+    """Folder and verdict of a sweep's report; where it cannot be made, which is said, neither."""
+    try:
+        return report_sweep(space, store)
+    except (InputError, OSError) as error:
+        say(console, f"No report: {error}")
+        return None, None
+
+
+def track(spaces: Sequence[SearchSpace], store: Store, console: Console) -> None:
+    """Shows sweeps to the trackers that they name; says what went wrong, which costs no result."""
+    for space in spaces:
+        for problem in trackers.track(space, store):
+            say(console, problem)
