@@ -1,8 +1,9 @@
-"""The question's claims, and what the kept results say of each: the table that the README shows.
+"""The question's claims, and what the kept results say of each: what README.md and analysis/README.md show.
 
-`python -m analysis.answers` prints the table, `--readme FILE` writes it and the three sentences before it between the
-file's marks, and `--keep STORE` first takes the newest reports of these sweeps out of a store. What counts as evidence
-for or against a claim was written down with its search space, before the runs.
+`python -m analysis.answers` prints the table of all evidence. `--readme FILE …` writes each part between its marks:
+the answer and the verdicts in README.md, the summary and the table of all evidence in analysis/README.md.
+`--keep STORE` first takes the newest reports of these sweeps out of a store. What counts as evidence for or against a
+claim was written down with its search space, before the runs.
 """
 
 import argparse
@@ -20,11 +21,27 @@ from analysis.effects import Record
 from sweep.common.atomic_files import replacing
 
 RESULTS: Final = Path(__file__).parent / "results"
-MARKS: Final = "<!-- {}: made by python -m analysis.answers --readme README.md -->", "<!-- end of {} -->"
+MARKS: Final = (
+    "<!-- {}: made by python -m analysis.answers --readme README.md analysis/README.md -->",
+    "<!-- end of {} -->",
+)
+ANSWER: Final = """\
+- **Wide networks do not need it.** Without batch norm, accuracy with bias and without is *equivalent*, within half a
+  point, from width {width|batch_norm=false|equivalent_from} up to the widest tested.
+- **Narrow networks learn faster with it.** At width 1 and 300 steps, the bias is worth
+  {training_length-quick|width=1,steps=300|effect}. Longer training shrinks that.
+- **Batch normalization makes it redundant**, even at width 1: {width|batch_norm=true,width=1|effect}. Tried with more
+  pairs, width 2 is *undecided*.
+- **The question's network starts its biases at 1, and that hurts**:
+  {bias_init-quick|width=16,bias_init=original|effect} on digits. Started at 0, or trained as the question did, on
+  weights that both arms share, the two are equivalent. On letters drawn from fonts, it is not settled.
+"""
+"""The answer in four points, one number each; in braces as in `SUMMARY`."""
+
 SUMMARY: Final = """\
 **Wide enough networks do not need it**: after 1,001 steps, two convolutions whose biases start at 0 come out within
-half a point with and without from {width-quick|equivalent_from} to 16 channels ({width-quick|width=16|pairs} pairs a
-width) and from {width|batch_norm=false|equivalent_from} to 64 ({width|batch_norm=false,width=64|pairs} pairs); with
+half a point with and without from {width-quick|equivalent_from} to 16 channels ({width-quick|width=16|pairs} pairs
+per width) and from {width|batch_norm=false|equivalent_from} to 64 ({width|batch_norm=false,width=64|pairs} pairs); with
 batch norm from {width|batch_norm=true|equivalent_from} to 64, though more pairs leave width 2 open:
 {batch_norm-quick|batch_norm=true,width=2,steps=1001|effect}. **Narrow ones learn faster with it**: at width 1 and the
 question's learning rate the bias is worth {training_length-quick|width=1,steps=300|effect} after 300 steps of
@@ -37,7 +54,7 @@ weights of its own for each arm it is {bias_init-quick|width=16,bias_init=origin
 there, and {bias_init-quick|width=16,bias_init=zeros|effect} where they start at 0, but
 {original-letters|protocol=paired|effect} on letters.
 """
-"""The answer in three sentences. In braces stand a kept sweep, the levels of a cell or axis, and which number of it."""
+"""The answer with all its numbers. In braces: a kept sweep, the levels of a cell or axis, and which number of it."""
 
 HOLDS, REFUTED, OPEN = "holds", "refuted", "not settled"
 WORDS: Final = {"supported": HOLDS, "contradicted": REFUTED}
@@ -194,7 +211,7 @@ CLAIMS: Final = (
         wide_enough(),
     ),
 )
-"""In the order of the README's table."""
+"""In the order of the tables."""
 
 
 def findings(claim: Claim, results: Path = RESULTS) -> list[Finding] | None:
@@ -210,7 +227,7 @@ def answer(found: Iterable[Finding]) -> str:
 
 
 def table(results: Path = RESULTS) -> str:
-    """The claims as a table in Markdown, every number out of the kept `verdict.json` beside which the report stands."""
+    """All evidence as a table in Markdown, every number out of the kept `verdict.json`; links start at `analysis/`."""
     lines = ["| claim | verdict | measured, with its interval | n | again |", "| --- | --- | --- | --- | --- |"]
     for claim in CLAIMS:
         found, command = findings(claim, results), f"`sweep launch {space_of(claim.sweep)}`"
@@ -219,8 +236,26 @@ def table(results: Path = RESULTS) -> str:
             continue
         numbers = "<br>".join(_sentence(finding, len(found)) for finding in found)
         sizes = "<br>".join(finding.size for finding in found)
-        report = f"[{MARKED[answer(found)]}](analysis/results/{claim.sweep}/report.md)"
+        report = f"[{MARKED[answer(found)]}](results/{claim.sweep}/report.md)"
         lines.append(f"| {claim.words} | {report} | {numbers} | {sizes} | {command} |")
+    return "\n".join(lines) + "\n"
+
+
+def verdicts(results: Path = RESULTS) -> str:
+    """The claims as a table in Markdown, one line each, with the first evidence that answers as the claim does.
+
+    Links start at the project's root.
+    """
+    lines = ["| claim | verdict | evidence, with its 95 % interval | n |", "| --- | --- | --- | --- |"]
+    for claim in CLAIMS:
+        found, words = findings(claim, results), re.sub(r" \([^()]*\)$", "", claim.words)
+        if found is None:
+            lines.append(f"| {words} | not run yet | | |")
+            continue
+        said = answer(found)
+        shown = next(finding for finding in found if finding.answer == said)
+        report = f"[{MARKED[said]}](analysis/results/{claim.sweep}/report.md)"
+        lines.append(f"| {words} | {report} | {_sentence(shown, 1)} | {shown.size} |")
     return "\n".join(lines) + "\n"
 
 
@@ -248,21 +283,13 @@ def keep(store: Path, results: Path = RESULTS) -> list[str]:
 
 
 def summary(results: Path = RESULTS) -> str:
-    """The answer in three sentences, every number out of the kept `verdict.json`."""
+    """The answer with all its numbers, every one out of the kept `verdict.json`."""
+    return _filled(_with_numbers(SUMMARY, results))
 
-    def shown(found: re.Match[str]) -> str:
-        sweep, *levels, field = found[1].split("|")
-        verdict = _verdict(results / sweep)
-        wanted = dict(each.split("=") for part in levels for each in part.split(","))
-        among = verdict[{"equivalent_from": "thresholds", "tuned effect": "tuned_cells"}.get(field, "cells")]
-        [record] = [one for one in among if all(_level(one[name]) == level for name, level in wanted.items())]
-        if field.endswith("effect"):
-            interval = f"{record['low']:+.2f} to {record['high']:+.2f}"
-            return f"{record['effect']:+.2f} points ({interval}, {_judged(record)})"
-        return str(record[field])
 
-    text = re.sub(r"\{([^{}]+)\}", shown, SUMMARY)
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False) + "\n"
+def points(results: Path = RESULTS) -> str:
+    """The answer in four points, every number out of the kept `verdict.json`."""
+    return "".join(map(_filled, re.split(r"(?m)^(?=- )", _with_numbers(ANSWER, results))[1:]))
 
 
 def written_into(text: str, **parts: str) -> str:
@@ -281,6 +308,29 @@ def space_of(sweep: str) -> str:
     """The search space of a sweep, as a path from the project's root."""
     name = sweep.removesuffix("-quick")
     return f"search_spaces/{'' if name == sweep else 'quick/'}{name.replace('-', '_')}.yaml"
+
+
+def _with_numbers(text: str, results: Path) -> str:
+    def shown(found: re.Match[str]) -> str:
+        sweep, *levels, field = found[1].split("|")
+        verdict = _verdict(results / sweep)
+        wanted = dict(each.split("=") for part in levels for each in part.split(","))
+        among = verdict[{"equivalent_from": "thresholds", "tuned effect": "tuned_cells"}.get(field, "cells")]
+        [record] = [one for one in among if all(_level(one[name]) == level for name, level in wanted.items())]
+        if field.endswith("effect"):
+            interval = f"{record['low']:+.2f} to {record['high']:+.2f}"
+            return f"{record['effect']:+.2f} points ({interval}, {_judged(record)})"
+        return str(record[field])
+
+    return re.sub(r"\{([^{}]+)\}", shown, text)
+
+
+def _filled(text: str) -> str:
+    indent = "  " if text.startswith("- ") else ""
+    filled = textwrap.fill(
+        " ".join(text.split()), 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return filled + "\n"
 
 
 def _of_hypothesis(record: Record) -> Finding:
@@ -349,17 +399,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m analysis.answers", description=__doc__)
     parser.add_argument("--keep", type=Path, metavar="STORE", help="take the newest reports out of a store")
     parser.add_argument(
-        "--readme", type=Path, metavar="FILE", help="write summary and table between the marks of a file"
+        "--readme", type=Path, metavar="FILE", nargs="+", default=(), help="write each part between its marks in files"
     )
     given = parser.parse_args()
     if given.keep is not None:
         print("\n".join(f"kept {name}" for name in keep(given.keep)))
-    if given.readme is None:
+    if not given.readme:
         print(table(), end="")
         return
-    text = written_into(given.readme.read_text(encoding="utf-8"), summary=summary(), claims=table())
-    with replacing(given.readme) as path:
-        path.write_text(text, encoding="utf-8")
+    parts = {"answer": points(), "verdicts": verdicts(), "summary": summary(), "claims": table()}
+    for readme in given.readme:
+        text = readme.read_text(encoding="utf-8")
+        wanted = {name: part for name, part in parts.items() if MARKS[0].format(name) in text}
+        if not wanted:
+            raise SystemExit(f"{readme}: no marks of {', '.join(parts)} in it")
+        with replacing(readme) as path:
+            path.write_text(written_into(text, **wanted), encoding="utf-8")
 
 
 if __name__ == "__main__":

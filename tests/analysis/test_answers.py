@@ -1,4 +1,4 @@
-"""The claims: each has its search spaces and its kept results, and the README says what these say."""
+"""The claims: each has its search spaces and its kept results, and the READMEs say what these say."""
 
 import json
 import re
@@ -15,8 +15,9 @@ from sweep.space.search_space import SearchSpace
 ROOT = Path(__file__).parents[2]
 SPACES = ROOT / "search_spaces"
 RESULTS = ROOT / "analysis" / "results"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SAID = ("width", "width-quick", "training_length-quick", "bias_init-quick")
+READMES = {part: ROOT / "README.md" for part in ("answer", "verdicts")}
+READMES |= {part: ROOT / "analysis" / "README.md" for part in ("summary", "claims")}
+SAID = ("width", "width-quick", "training_length-quick", "bias_init-quick", "batch_norm-quick", "original-quick")
 TWO_SIZES = (
     *("original", "width", "depth", "batch_norm", "first_layer", "regularization", "bias_init", "training_length"),
     *("initialization", "learning_rate", "overparameterized"),
@@ -151,19 +152,45 @@ def test_the_kept_results_of_a_claim_are_those_of_its_search_space(claim: answer
     assert figures and all((folder / name).exists() for name in figures)
 
 
-def shown(part: str) -> str:
+def marks(part: str) -> tuple[str, str]:
     begin, end = (mark.format(part) for mark in answers.MARKS)
-    return README.partition(begin + "\n")[2].partition(end)[0]
+    return begin, end
 
 
-def test_the_readme_s_table_is_what_the_kept_results_say() -> None:
+def shown(part: str) -> str:
+    begin, end = marks(part)
+    return READMES[part].read_text(encoding="utf-8").partition(begin + "\n")[2].partition(end)[0]
+
+
+def test_the_table_of_all_evidence_is_what_the_kept_results_say() -> None:
     assert shown("claims") == answers.table(RESULTS)
     assert shown("claims").count("\n") == 2 + len(CLAIMS)
     assert shown("claims").count("not run yet") == len(CLAIMS) - len(KEPT)
 
 
-def test_the_readme_s_three_sentences_are_what_the_kept_results_say() -> None:
+def test_the_readme_s_verdicts_are_those_of_the_table_one_line_each() -> None:
+    assert shown("verdicts") == answers.verdicts(RESULTS)
+    short, full = ([line.split(" | ") for line in shown(part).splitlines()] for part in ("verdicts", "claims"))
+    assert len(short) == len(full) == 2 + len(CLAIMS)
+    for (words, verdict, evidence, *_), (all_words, whole, all_evidence, *_) in zip(short[2:], full[2:], strict=True):
+        assert all_words.startswith(words) and verdict.replace("(analysis/", "(") == whole
+        assert evidence in all_evidence
+
+
+def test_the_evidence_in_one_line_is_the_first_that_answers_as_the_claim_does(tmp_path: Path) -> None:
+    claim = next(claim for claim in CLAIMS if claim.sweep == "original-quick")
+    folder = tmp_path / claim.sweep
+    folder.mkdir()
+    cells = [cell("equivalent", width=1), cell("undecided", width=2), cell("matters", "hurts", width=4)]
+    for count, decides in ((1, "width 1"), (2, "width 2"), (3, "width 4")):
+        (folder / "verdict.json").write_text(json.dumps({"factors": ["width"], "cells": cells[:count]}))
+        assert f" | {decides}: " in answers.verdicts(tmp_path).splitlines()[2]
+
+
+def test_the_words_of_the_answer_are_what_the_kept_results_say() -> None:
     assert shown("summary") == answers.summary(RESULTS)
+    assert shown("answer") == answers.points(RESULTS)
+    assert shown("answer").count("\n- ") == 3
     kept = {name: json.loads((RESULTS / name / "verdict.json").read_text()) for name in SAID}
 
     def cells(sweep: str, **levels: Any) -> list[dict[str, Any]]:
@@ -181,6 +208,16 @@ def test_the_readme_s_three_sentences_are_what_the_kept_results_say() -> None:
     assert early["direction"] == "helps" and early["effect"] > later["effect"] > last["effect"] > 0
     ones, zeros = (cells("bias_init-quick", width=16, bias_init=start)[0] for start in ("original", "zeros"))
     assert (ones["verdict"], ones["direction"], zeros["verdict"]) == ("matters", "hurts", "equivalent")
+    # What the four points say in words alone.
+    [plain] = [axis for axis in kept["width"]["thresholds"] if not axis["batch_norm"]]
+    without = cells("width", batch_norm=False)
+    assert max(cell["width"] for cell in without) == 64
+    assert {cell["verdict"] for cell in without if cell["width"] >= plain["equivalent_from"]} == {"equivalent"}
+    open_ = [cell["width"] for cell in cells("batch_norm-quick", batch_norm=True) if cell["verdict"] != "equivalent"]
+    assert open_ == [2] and cells("batch_norm-quick", width=2)[0]["pairs"] > norm[0]["pairs"]
+    assert cells("original-quick", protocol="shared_weights")[0]["verdict"] == "equivalent"
+    letters = next(claim for claim in CLAIMS if claim.sweep == "original-letters")
+    assert answers.answer(answers.findings(letters) or []) == OPEN
 
 
 def test_reports_are_kept_from_a_store_when_they_are_complete(tmp_path: Path) -> None:
@@ -204,8 +241,23 @@ def test_reports_are_kept_from_a_store_when_they_are_complete(tmp_path: Path) ->
 
 
 def test_what_is_made_stands_between_its_marks() -> None:
-    begin, end = (mark.format("claims") for mark in answers.MARKS)
+    begin, end = marks("claims")
     before = f"a\n{begin}\nold\n{end}\nb\n"
     assert answers.written_into(before, claims="new\n") == f"a\n{begin}\nnew\n{end}\nb\n"
     with pytest.raises(SystemExit, match="summary"):
         answers.written_into(before, summary="new\n")
+
+
+def test_each_file_gets_the_parts_that_it_has_marks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, end = marks("verdicts")
+    one, other, bare = (tmp_path / name for name in ("one.md", "other.md", "bare.md"))
+    one.write_text(f"a\n{begin}\n{end}\n")
+    other.write_text("".join(f"{mark}\n" for name in ("summary", "claims") for mark in marks(name)))
+    bare.write_text("nothing\n")
+    monkeypatch.setattr("sys.argv", ["answers", "--readme", str(one), str(other)])
+    answers.main()
+    assert one.read_text() == f"a\n{begin}\n{answers.verdicts()}{end}\n"
+    assert answers.summary() in other.read_text() and answers.table() in other.read_text()
+    monkeypatch.setattr("sys.argv", ["answers", "--readme", str(bare)])
+    with pytest.raises(SystemExit, match="no marks"):
+        answers.main()
