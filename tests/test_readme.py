@@ -17,7 +17,9 @@ from sweep.space.runs import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 READMES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in ROOT.glob("README.md")}
-READMES |= {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*/README.md"))}
+READMES |= {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("[a-z]*/README.md"))
+}
 FRONT, SPACES = READMES["README.md"], READMES["search_spaces/README.md"]
 INVENTED = {"SPACE", "mine.yaml"}
 """Search spaces that a reader has, or writes while reading."""
