@@ -1,5 +1,4 @@
-"""What the runs say: effects of matched pairs, verdicts, thresholds, figures, a report page; no torch, no ray."""
+"""What the runs say: effects of matched pairs, verdicts, thresholds, figures, a report page; no torch, no ray.
 
-from analysis import effects, plots, report, tables, threshold, verdicts
-
-__all__ = ["effects", "plots", "report", "tables", "threshold", "verdicts"]
+Figures and page alone load matplotlib and plotly: whoever wants numbers does not wait for them.
+"""

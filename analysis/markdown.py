@@ -6,8 +6,7 @@ from typing import Any, Final
 
 from analysis import sentences
 from analysis.effects import Record
-from analysis.plots import CAPTIONS
-from analysis.sentences import said_verdict, signed
+from analysis.sentences import CAPTIONS, said_verdict, signed
 from analysis.wording import percent
 
 MOST_ROWS: Final = 200

@@ -2,25 +2,13 @@
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Final
 
 import pandas as pd
 
 from analysis import summaries
 from analysis.effects import Record
 from analysis.figures import arms, dots, effect, grid, shares
-
-CAPTIONS: Final = {
-    "effect_by_width": "effect of bias against width",
-    "effect_by_depth": "effect of bias against depth",
-    "effects": "effect of bias, cell by cell",
-    "heat_map": "effect of bias on the grid of width and depth",
-    "accuracies": "accuracies of the two arms",
-    "pairs": "every pair as a dot",
-    "curves": "learning curves of both arms",
-    "variance": "share of variance by factor",
-    "margins": "threshold against margin",
-}
+from analysis.sentences import CAPTIONS
 
 
 def draw(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import effects, page, plots
+from analysis import effects
 from analysis.effects import Record
 from analysis.markdown import markdown
 from analysis.tables import checked, load_table
@@ -25,6 +25,8 @@ def write(
     `curves` (`run_id`, `step`, `validation_accuracy`) are the learning curves of rows with a `run_id`; `options` are
     those of `analyse`.
     """
+    from analysis import page, plots  # here alone: they load matplotlib and plotly
+
     out, rows = Path(out), checked(rows)
     verdict = analyse(rows, name=name, **options)
     pairs, bands = effects.pairs(rows), plots.band_table(curves, rows, verdict)
