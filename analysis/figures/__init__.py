@@ -1,5 +1,67 @@
-"""The figures of a report: which a sweep has, each in a module of its own; matplotlib, SVG and PNG."""
+"""Which figures a sweep has, and their making: what its axes do not vary is not drawn."""
 
-from analysis.figures import arms, dots, effect, grid, shares, style
+from collections.abc import Callable, Collection
+from pathlib import Path
 
-__all__ = ["arms", "dots", "effect", "grid", "shares", "style"]
+import pandas as pd
+
+from analysis import summaries
+from analysis.effects import Record
+from analysis.figures import arms, dots, effect, grid, shares
+from analysis.sentences import CAPTIONS
+
+
+def draw(
+    verdict: Record,
+    pairs: pd.DataFrame,
+    curves: pd.DataFrame | None,
+    out: Path,
+    names: Collection[str] = tuple(CAPTIONS),
+) -> list[str]:
+    """Writes `<out>/<name>.svg` and `.png` of those of the figures `names` that the sweep has; returns their names.
+
+    `verdict` is what `analyse` returns, `pairs` the table of `effects.pairs`, `curves` that of `summaries.curves` or
+    None. What an earlier report drew and this sweep does not have is removed.
+    """
+    made = _figures(verdict, pairs, curves)
+    for name in names:
+        if name in made:
+            made[name](out / name)
+        elif (out / "verdict.json").exists():  # else the folder holds no report of ours
+            for kind in ("svg", "png"):
+                (out / f"{name}.{kind}").unlink(missing_ok=True)
+    return [name for name in names if name in made]
+
+
+def axis_of(verdict: Record) -> str | None:
+    """The axis that figures stand against: width where it varies, else depth, else none."""
+    return next((axis for axis in ("width", "depth") if axis in verdict["factors"]), None)
+
+
+def band_table(points: pd.DataFrame | None, rows: pd.DataFrame, verdict: Record) -> pd.DataFrame | None:
+    """The learning curves summed over seeds, as `draw` takes them; None where the rows have none."""
+    if points is None or "run_id" not in rows:
+        return None
+    table = summaries.curves(points, rows, verdict["factors"], verdict["looks"]["confidence_each"])
+    return None if table.empty else table
+
+
+def _figures(verdict: Record, pairs: pd.DataFrame, curves: pd.DataFrame | None) -> dict[str, Callable[[Path], None]]:
+    axis, factors = axis_of(verdict), verdict["factors"]
+    found: dict[str, Callable[[Path], None]] = {}
+    for one in ("width", "depth"):
+        if one in factors:
+            found[f"effect_by_{one}"] = lambda stem, one=one: effect.draw(verdict, one, stem)  # type: ignore[misc]
+    if axis is None:
+        found["effects"] = lambda stem: effect.draw(verdict, None, stem)
+    if {"width", "depth"} <= set(factors):
+        found["heat_map"] = lambda stem: grid.draw(verdict, stem)
+    found["accuracies"] = lambda stem: arms.accuracies(verdict, pairs, axis, stem)
+    found["pairs"] = lambda stem: dots.draw(verdict, pairs, axis, stem)
+    if curves is not None:
+        found["curves"] = lambda stem: arms.learning(verdict, curves, stem)
+    if verdict["variance"]:
+        found["variance"] = lambda stem: shares.variance(verdict, stem)
+    if any(one["margins"] for one in verdict["thresholds"]):
+        found["margins"] = lambda stem: shares.margins(verdict, stem)
+    return found
