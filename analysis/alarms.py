@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from analysis.effects import Record, settings
 from analysis.hypotheses import CONV_BIASES, negative_control
-from analysis.wording import describe
+from analysis.wording.phrases import describe
 
 MOST_NAMED: Final = 3
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.verdicts import interval
+from analysis.judging import interval
 
 ARMS: Final = ("bias", "no_bias")
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from analysis.verdicts import Counts, Floats
+from analysis.judging import Counts, Floats
 
 FEWEST_PAIRS: Final = 20
 """With fewer pairs a bootstrap covers less than it says."""

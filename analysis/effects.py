@@ -8,9 +8,9 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import pandas as pd
 
-from analysis import bootstrap, pairing
-from analysis.tables import checked, factors, ignored
-from analysis.verdicts import Counts, decide, judge
+from analysis import bootstrap, pictures
+from analysis.judging import Counts, decide, judge
+from analysis.run_table import checked, factors, ignored
 from sweep.common.errors import InputError
 from sweep.space.runs import CELL
 
@@ -54,7 +54,7 @@ def cells(rows: pd.DataFrame, margin: float, confidence: float) -> list[Record]:
     pairs, `diverged_*` over all runs of the arm. `pairs_needed` is how many more pairs would settle an
     undecided cell; `gain` is 1 / (1 - rho), how many pairs of unrelated runs one pair is worth. `bootstrap_*` and
     `sensitive` stand from 20 pairs on. `verdict_familywise` is null: it is a matter of all axes, see
-    `threshold.familywise`. What pictures tell is said in `pairing.by_cell`.
+    `threshold.familywise`. What pictures tell is said in `pictures.by_cell`.
     """
     rows = checked(rows)
     return records(rows, matched(rows), factors(rows), margin, confidence)
@@ -117,7 +117,7 @@ def records(
     )  # fmt: skip
     paired = table[table["effect"].notna()]
     again = _second_opinion(paired, frame["pairs"].to_numpy(), judged, margin, confidence)
-    frame = pd.concat([frame, judged, again, pairing.by_cell(rows, paired, len(frame))], axis=1)
+    frame = pd.concat([frame, judged, again, pictures.by_cell(rows, paired, len(frame))], axis=1)
     frame["gain"] = (1 / (1 - frame["rho"])).where(frame["rho"] < 1 - 1e-12)
     frame["verdict_familywise"] = None
     columns = [_plain(name, frame[name]) for name in (*names, *RESULTS)]

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from analysis import variance
 from analysis.effects import Record
-from analysis.grid import Grid, mean_interval
-from analysis.verdicts import FEWEST_PAIRS, Floats
-from analysis.wording import capital, percent
+from analysis.judging import FEWEST_PAIRS, Floats
+from analysis.seed_effects import SeedEffects, mean_interval
+from analysis.wording.phrases import capital, percent
 
 SLOPES: Final = {
     "width": ("wide networks do not need the bias: it helps less, the wider the network", "per doubling of the width"),
@@ -42,7 +42,7 @@ class Contrast(NamedTuple):
     margin (`inside`)."""
 
 
-def hypotheses(grid: Grid, shared: Record, margin: float, confidence: float) -> list[Record]:
+def hypotheses(by_seed: SeedEffects, shared: Record, margin: float, confidence: float) -> list[Record]:
     """One record for each hypothesis that the sweep's axes can speak to.
 
     Keys: `name`, `claim`, `contrast` (in words), `unit`, `estimate`, `low`, `high` (Student's interval over seeds at
@@ -50,37 +50,37 @@ def hypotheses(grid: Grid, shared: Record, margin: float, confidence: float) -> 
     `undecided`), `statement`, `reason` (of an undecided one). `shared` holds the settings that all rows share, as far
     as they are known. Where batch norm varies, contrasts of other settings are taken without it.
     """
-    records = [_record(contrast, grid, margin, confidence) for contrast in _contrasts(grid, shared)]
-    if {"width", "depth"} <= set(grid.names):
-        records.append(_width_or_depth(grid, confidence))
+    records = [_record(contrast, by_seed, margin, confidence) for contrast in _contrasts(by_seed, shared)]
+    if {"width", "depth"} <= set(by_seed.names):
+        records.append(_width_or_depth(by_seed, confidence))
     return records
 
 
-def _contrasts(grid: Grid, shared: Record) -> Iterator[Contrast]:
-    levels = grid.levels
-    plain = ~levels["batch_norm"].to_numpy(dtype=bool) if "batch_norm" in grid.names else np.ones(len(levels), bool)
-    aside = ", cells without batch norm" if "batch_norm" in grid.names else ""
+def _contrasts(by_seed: SeedEffects, shared: Record) -> Iterator[Contrast]:
+    levels = by_seed.levels
+    plain = ~levels["batch_norm"].to_numpy(dtype=bool) if "batch_norm" in by_seed.names else np.ones(len(levels), bool)
+    aside = ", cells without batch norm" if "batch_norm" in by_seed.names else ""
     for name, (claim, unit) in SLOPES.items():
-        if name in grid.names:
-            weights = _weights(grid, (name,), plain, _slope)
+        if name in by_seed.names:
+            weights = _weights(by_seed, (name,), plain, _slope)
             words = f"slope of the effect over log2 {name}{aside}"
             yield Contrast(name, claim, words, f"points {unit}", weights, "below")
-    if "batch_norm" in grid.names:
-        weights = _weights(grid, ("batch_norm",), np.ones(len(levels), bool), lambda norm: _gap(~norm.astype(bool)))
+    if "batch_norm" in by_seed.names:
+        weights = _weights(by_seed, ("batch_norm",), np.ones(len(levels), bool), lambda norm: _gap(~norm.astype(bool)))
         claim = "batch normalization makes the bias redundant: it helps more without"
         words = "effect without batch norm less effect with it"
         yield Contrast("batch_norm", claim, words, "points", weights, "above")
-    control = negative_control(grid.levels, shared)
+    control = negative_control(by_seed.levels, shared)
     if control is not None and control.any():
         claim = "negative control: with batch norm after the convolution, the bias cancels while training"
         words = "mean effect of the cells with batch norm, whose biases start at zero"
         yield Contrast(NEGATIVE_CONTROL, claim, words, "points", control / control.sum(), "inside")
-    yield from _input_mean(grid, plain, aside)
+    yield from _input_mean(by_seed, plain, aside)
     for name, references in REFERENCES.items():
-        yield from _hides(grid, name, references, plain, aside)
-    if "bias_init" in grid.names and {"zeros", "original"} <= set(levels["bias_init"]):
+        yield from _hides(by_seed, name, references, plain, aside)
+    if "bias_init" in by_seed.names and {"zeros", "original"} <= set(levels["bias_init"]):
         chosen = plain & levels["bias_init"].isin(["zeros", "original"]).to_numpy()
-        weights = _weights(grid, ("bias_init",), chosen, lambda start: _gap(start == "original"))
+        weights = _weights(by_seed, ("bias_init",), chosen, lambda start: _gap(start == "original"))
         claim = "starting biases at 1, as the question did, is a treatment of its own"
         words = f"effect with bias_init original less effect with zeros{aside}"
         yield Contrast("bias_init", claim, words, "points", weights, "differs")
@@ -101,10 +101,10 @@ def negative_control(levels: pd.DataFrame, shared: Record) -> NDArray[np.bool_] 
     return np.asarray(cancels, dtype=bool)
 
 
-def _input_mean(grid: Grid, plain: NDArray[np.bool_], aside: str) -> Iterator[Contrast]:
+def _input_mean(by_seed: SeedEffects, plain: NDArray[np.bool_], aside: str) -> Iterator[Contrast]:
     """The first layer's bias beside an input whose mean is zero (`standardized`) or not; less the later layers'."""
-    levels = grid.levels
-    if not {"bias_layers", "input_scaling"} <= set(grid.names) or "first_conv" not in set(levels["bias_layers"]):
+    levels = by_seed.levels
+    if not {"bias_layers", "input_scaling"} <= set(by_seed.names) or "first_conv" not in set(levels["bias_layers"]):
         return
     off_zero = levels["input_scaling"] != "standardized"
     if off_zero.all() or not off_zero.any():
@@ -123,7 +123,7 @@ def _input_mean(grid: Grid, plain: NDArray[np.bool_], aside: str) -> Iterator[Co
                 weights[members] = sign * way / members.sum()
         return weights
 
-    weights = _weights(grid, ("bias_layers", "input_scaling"), chosen, interaction)
+    weights = _weights(by_seed, ("bias_layers", "input_scaling"), chosen, interaction)
     words = "effect of the first layer's bias on inputs whose mean is not zero, less on standardized ones"
     words += ", less the same of the later layers' biases" if both else ""
     claim = "the first layer's need of a bias depends on the input's mean"
@@ -131,28 +131,30 @@ def _input_mean(grid: Grid, plain: NDArray[np.bool_], aside: str) -> Iterator[Co
 
 
 def _hides(
-    grid: Grid, name: str, references: tuple[Any, ...], plain: NDArray[np.bool_], aside: str
+    by_seed: SeedEffects, name: str, references: tuple[Any, ...], plain: NDArray[np.bool_], aside: str
 ) -> Iterator[Contrast]:
-    reference = next((one for one in references if name in grid.names and one in set(grid.levels[name])), None)
+    reference = next((one for one in references if name in by_seed.names and one in set(by_seed.levels[name])), None)
     if reference is None:
         return
-    weights = _weights(grid, (name,), plain, lambda levels: _gap(levels == reference))
+    weights = _weights(by_seed, (name,), plain, lambda levels: _gap(levels == reference))
     others = {"pooling": "pooling hides the bias", "activation": "other activations hide the bias"}
     claim = f"{others.get(name, f'{name} hides the bias')}: it helps more with {name} {reference}"
     words = f"effect with {name} {reference} less mean effect of its other levels{aside}"
     yield Contrast(name, claim, words, "points", weights, "above")
 
 
-def _weights(grid: Grid, own: tuple[str, ...], chosen: NDArray[np.bool_], within: Callable[..., Floats]) -> Floats:
+def _weights(
+    by_seed: SeedEffects, own: tuple[str, ...], chosen: NDArray[np.bool_], within: Callable[..., Floats]
+) -> Floats:
     """`within` gives the weights of cells that differ in `own` alone, from their levels; all such groups are averaged.
 
     Groups where the contrast cannot be taken (all weights 0) have no part.
     """
-    weights, groups = np.zeros(len(grid.levels)), 0
-    by = [name for name in grid.names if name not in own]
+    weights, groups = np.zeros(len(by_seed.levels)), 0
+    by = [name for name in by_seed.names if name not in own]
     places = np.flatnonzero(chosen)
-    levels = [grid.levels[name].to_numpy(dtype=object) for name in own]
-    number = np.asarray(grid.levels.iloc[places].groupby(by, dropna=False).ngroup()) if by else np.zeros(len(places))
+    levels = [by_seed.levels[name].to_numpy(dtype=object) for name in own]
+    number = np.asarray(by_seed.levels.iloc[places].groupby(by, dropna=False).ngroup()) if by else np.zeros(len(places))
     order = np.argsort(number, kind="stable")
     for part in np.split(places[order], np.flatnonzero(np.diff(number[order])) + 1):
         found = within(*(level[part] for level in levels))
@@ -177,19 +179,19 @@ def _slope(levels: Levels) -> Floats:
     return np.asarray(off / squares) if squares > 0 else np.zeros(len(off))
 
 
-def _record(contrast: Contrast, grid: Grid, margin: float, confidence: float) -> Record:
+def _record(contrast: Contrast, by_seed: SeedEffects, margin: float, confidence: float) -> Record:
     part = contrast.weights != 0
     # What stands behind the twelfth decimal is rounding, and would be a difference where there is no spread.
-    values = (grid.complete(part) @ contrast.weights[part]).round(12) if part.any() else np.empty(0)
+    values = (by_seed.complete(part) @ contrast.weights[part]).round(12) if part.any() else np.empty(0)
     interval = mean_interval(values, confidence)
     return _judged(contrast, interval, len(values), margin, confidence)
 
 
-def _width_or_depth(grid: Grid, confidence: float) -> Record:
+def _width_or_depth(by_seed: SeedEffects, confidence: float) -> Record:
     claim = "width decides more than depth"
     words = "share of the variance of the cells' effects that width explains, less the share that depth explains"
     contrast = Contrast(WIDTH_OR_DEPTH, claim, words, "share of variance", np.empty(0), "above")
-    estimate, pseudo = variance.difference(grid, "width", "depth")
+    estimate, pseudo = variance.difference(by_seed, "width", "depth")
     _, low, high = mean_interval(pseudo, confidence)
     return _judged(contrast, (estimate, low, high), len(pseudo), 0.0, confidence)
 

@@ -8,9 +8,9 @@ import pandas as pd
 
 from analysis import effects
 from analysis.effects import Record
-from analysis.markdown import markdown
-from analysis.tables import checked, load_table
-from analysis.verdict import analyse
+from analysis.run_table import checked, load_table
+from analysis.study import analyse
+from analysis.wording.markdown import markdown
 from sweep.common.atomic_files import replacing
 from sweep.common.errors import InputError
 
@@ -25,11 +25,11 @@ def write(
     `curves` (`run_id`, `step`, `validation_accuracy`) are the learning curves of rows with a `run_id`; `options` are
     those of `analyse`.
     """
-    from analysis import page, plots  # here alone: they load matplotlib and plotly
+    from analysis import figures, page  # here alone: they load matplotlib and plotly
 
     out, rows = Path(out), checked(rows)
     verdict = analyse(rows, name=name, **options)
-    pairs, bands = effects.pairs(rows), plots.band_table(curves, rows, verdict)
+    pairs, bands = effects.pairs(rows), figures.band_table(curves, rows, verdict)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -38,9 +38,9 @@ def write(
     answer = json.dumps(verdict, allow_nan=False, indent=2) + "\n"
     with replacing(out / "effects.parquet") as path:
         pairs.to_parquet(path, index=False)
-    figures = plots.draw(verdict, pairs, bands, out)
+    drawn = figures.draw(verdict, pairs, bands, out)
     for file, text in {
-        "report.md": markdown(verdict, figures),
+        "report.md": markdown(verdict, drawn),
         "report.html": html,
         # Last: whoever finds the verdict finds the rest.
         "verdict.json": answer,

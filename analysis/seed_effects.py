@@ -7,10 +7,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.verdicts import Floats
+from analysis.judging import Floats
 
 
-class Grid(NamedTuple):
+class SeedEffects(NamedTuple):
     """`levels`: one row a cell, its factors; `effects` `[seeds, cells]` in points, NaN where there is no pair."""
 
     levels: pd.DataFrame
@@ -26,13 +26,13 @@ class Grid(NamedTuple):
         return np.asarray(chosen[np.isfinite(chosen).all(axis=1)], dtype=np.float64)
 
 
-def grid(table: pd.DataFrame, names: list[str]) -> Grid:
+def seed_effects(table: pd.DataFrame, names: list[str]) -> SeedEffects:
     """From pairs as `effects.matched` gives them, and the factors' names."""
     levels = table.loc[~table["cell"].duplicated(), names].reset_index(drop=True)
     seeds, place = np.unique(table["seed"].to_numpy(), return_inverse=True)
     effects = np.full((len(seeds), len(levels)), np.nan)
     effects[place, table["cell"].to_numpy()] = table["effect"].to_numpy()
-    return Grid(levels, effects)
+    return SeedEffects(levels, effects)
 
 
 def mean_interval(values: Floats, confidence: float) -> tuple[float, float, float]:

@@ -6,14 +6,14 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis import effects, threshold, tuned, variance
+from analysis import effects, threshold, tuned_arms, variance
 from analysis.alarms import alarms, changed, mixed
 from analysis.effects import Record
-from analysis.grid import grid
 from analysis.hypotheses import hypotheses
+from analysis.judging import check_levels
 from analysis.provenance import provenance
-from analysis.tables import checked, ignored
-from analysis.verdicts import check_levels
+from analysis.run_table import checked, ignored
+from analysis.seed_effects import seed_effects
 
 DEFAULTS: Final = {"margin": 0.5, "confidence": 0.95}
 
@@ -54,7 +54,7 @@ def analyse(
     names = effects.factors(rows)
     table = effects.matched(rows)
     cells = threshold.familywise(effects.records(rows, table, names, **each), **each)
-    pairs, squares = sum(cell["pairs"] for cell in cells), grid(table, names)
+    pairs, by_seed = sum(cell["pairs"] for cell in cells), seed_effects(table, names)
     origin = provenance(rows, store)
     tuned_cells = _tuned(rows, list(declared.get("tune") or []), each)
     verdict = {
@@ -76,8 +76,8 @@ def analyse(
         "ignored_columns": ignored(rows),
         "cells": cells,
         "thresholds": threshold.thresholds(cells, **each),
-        "hypotheses": hypotheses(squares, origin["settings"], **each),
-        "variance": variance.shares(squares),
+        "hypotheses": hypotheses(by_seed, origin["settings"], **each),
+        "variance": variance.shares(by_seed),
         "tuned_cells": tuned_cells,
         "tuned_thresholds": None if tuned_cells is None else threshold.thresholds(tuned_cells, **each),
         "alarms": [
@@ -106,4 +106,4 @@ def _chosen(level: str, given: float | None, declared: Mapping[str, Any]) -> flo
 def _tuned(rows: pd.DataFrame, tune: list[str], levels: Mapping[str, float]) -> list[Record] | None:
     if not tune:
         return None
-    return threshold.familywise(tuned.cells(rows, tune, **levels), **levels)
+    return threshold.familywise(tuned_arms.cells(rows, tune, **levels), **levels)

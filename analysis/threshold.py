@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.effects import Record, settings
-from analysis.verdicts import FEWEST_PAIRS, Counts, Floats, check_levels, decide, rescaled
-from analysis.wording import capital, describe, levels, percent
+from analysis.judging import FEWEST_PAIRS, Counts, Floats, check_levels, decide, rescaled
+from analysis.wording.phrases import capital, describe, levels, percent
 
 AXES: Final = ("width", "depth")
 LADDER: Final = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)

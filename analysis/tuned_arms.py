@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analysis import effects
 from analysis.effects import Record
-from analysis.verdicts import Counts, Floats
+from analysis.judging import Counts, Floats
 from sweep.common.errors import InputError
 
 TUNABLE: Final = ("learning_rate",)

@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.effects import Record
-from analysis.grid import Grid
-from analysis.verdicts import Floats
+from analysis.judging import Floats
+from analysis.seed_effects import SeedEffects
 
 INTERACTIONS: Final = "interactions"
 MOST_COLUMNS: Final = 300
 """Levels, less one a factor, beyond which a grid with gaps is not taken apart."""
 
 
-def shares(grid: Grid) -> list[Record]:
+def shares(by_seed: SeedEffects) -> list[Record]:
     """One record a factor: `factor`, `share` of the variance of cell effects (0 to 1); what no single factor explains
     is the last, `interactions`. Empty where the effects differ by no more than their noise, or fewer than two seeds
     have all cells.
@@ -22,7 +22,7 @@ def shares(grid: Grid) -> list[Record]:
     Sums of squares of the factors (type II where the grid has gaps), each less its expectation under noise alone: the
     mean over pairs of different seeds of the product of their coordinates, which noise of neither seed can inflate.
     """
-    grams = _grams(grid)
+    grams = _grams(by_seed)
     if grams is None:
         return []
     estimates = {name: _between(gram) for name, gram in grams.items()}
@@ -35,13 +35,13 @@ def shares(grid: Grid) -> list[Record]:
     return [{"factor": name, "share": share} for name, share in found.items()]
 
 
-def difference(grid: Grid, first: str, second: str) -> tuple[float, Floats]:
+def difference(by_seed: SeedEffects, first: str, second: str) -> tuple[float, Floats]:
     """Share of `first` less share of `second`, and one pseudo-value a seed, whose mean and spread give its interval.
 
     The delete-one jackknife over seeds (Tukey 1958). NaN and none where `shares` would be empty or with fewer than
     three seeds.
     """
-    grams = _grams(grid)
+    grams = _grams(by_seed)
     if grams is None or len(grams[""]) < 3:
         return np.nan, np.empty(0)
     seeds = len(grams[""])
@@ -67,15 +67,15 @@ def _between_without_one(gram: Floats) -> Floats:
     return left
 
 
-def _grams(grid: Grid) -> dict[str, Floats] | None:
+def _grams(by_seed: SeedEffects) -> dict[str, Floats] | None:
     """By factor, and in all (""), the products of the seeds' coordinates, `[seeds, seeds]`."""
-    effects = grid.complete(np.ones(len(grid.levels), dtype=bool))
-    if len(effects) < 2 or not grid.names:
+    effects = by_seed.complete(np.ones(len(by_seed.levels), dtype=bool))
+    if len(effects) < 2 or not by_seed.names:
         return None
-    codes = {name: pd.factorize(grid.levels[name], use_na_sentinel=False)[0] for name in grid.names}
+    codes = {name: pd.factorize(by_seed.levels[name], use_na_sentinel=False)[0] for name in by_seed.names}
     effects = effects - effects.mean(axis=1, keepdims=True)
     found = {"": effects @ effects.T}
-    if np.prod([code.max() + 1 for code in codes.values()]) == len(grid.levels):
+    if np.prod([code.max() + 1 for code in codes.values()]) == len(by_seed.levels):
         return found | {name: _of_level_means(effects, code) for name, code in codes.items()}
     if sum(int(code.max()) for code in codes.values()) > MOST_COLUMNS:
         return None

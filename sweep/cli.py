@@ -539,7 +539,7 @@ def _print_summary(summary: Any) -> None:
 def _print_verdict(verdict: dict[str, Any] | None, folder: str | None) -> None:
     if not verdict:
         return
-    from analysis import sentences
+    from analysis.wording import sentences
 
     if verdict["missing_runs"]:
         print(f"Incomplete: {verdict['missing_runs']:,} runs of this sweep have no row yet.")

@@ -84,7 +84,7 @@ def test_reports_plans_and_the_store_load_neither_torch_nor_ray(module: str) -> 
 
 
 def test_what_the_runs_say_is_known_without_drawing_it() -> None:
-    drawing = {"analysis/figures", "analysis/page", "analysis/plots.py"}
+    drawing = {"analysis/figures", "analysis/page"}
     paths = [of(path) for path in MODULES if of(path).startswith("analysis/")]
     names = [path.removesuffix(".py").replace("/", ".") for path in paths if not any(map(path.startswith, drawing))]
     program = f"import sys, {', '.join(names)}; print(sorted({{'matplotlib', 'plotly'}} & set(sys.modules)))"

@@ -1,14 +1,17 @@
-"""Which figures a sweep has, and their making: what its axes do not vary is not drawn."""
+"""The figures of a report: which a sweep has, each in a module of its own; matplotlib, SVG and PNG.
+
+What the axes of a sweep do not vary is not drawn.
+"""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import summaries
+from analysis import arm_means
 from analysis.effects import Record
-from analysis.figures import arms, dots, effect, grid, shares
-from analysis.sentences import CAPTIONS
+from analysis.figures import arms, dots, effect, heat_map, shares
+from analysis.wording.sentences import CAPTIONS
 
 
 def draw(
@@ -20,7 +23,7 @@ def draw(
 ) -> list[str]:
     """Writes `<out>/<name>.svg` and `.png` of those of the figures `names` that the sweep has; returns their names.
 
-    `verdict` is what `analyse` returns, `pairs` the table of `effects.pairs`, `curves` that of `summaries.curves` or
+    `verdict` is what `analyse` returns, `pairs` the table of `effects.pairs`, `curves` that of `arm_means.curves` or
     None. What an earlier report drew and this sweep does not have is removed.
     """
     made = _figures(verdict, pairs, curves)
@@ -42,7 +45,7 @@ def band_table(points: pd.DataFrame | None, rows: pd.DataFrame, verdict: Record)
     """The learning curves summed over seeds, as `draw` takes them; None where the rows have none."""
     if points is None or "run_id" not in rows:
         return None
-    table = summaries.curves(points, rows, verdict["factors"], verdict["looks"]["confidence_each"])
+    table = arm_means.curves(points, rows, verdict["factors"], verdict["looks"]["confidence_each"])
     return None if table.empty else table
 
 
@@ -55,7 +58,7 @@ def _figures(verdict: Record, pairs: pd.DataFrame, curves: pd.DataFrame | None) 
     if axis is None:
         found["effects"] = lambda stem: effect.draw(verdict, None, stem)
     if {"width", "depth"} <= set(factors):
-        found["heat_map"] = lambda stem: grid.draw(verdict, stem)
+        found["heat_map"] = lambda stem: heat_map.draw(verdict, stem)
     found["accuracies"] = lambda stem: arms.accuracies(verdict, pairs, axis, stem)
     found["pairs"] = lambda stem: dots.draw(verdict, pairs, axis, stem)
     if curves is not None:

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis import summaries
+from analysis import arm_means
 from analysis.effects import Record
 from analysis.figures import style
-from analysis.wording import capital, describe
+from analysis.wording.phrases import capital, describe
 
 MOST_CURVES = 16
 Table: TypeAlias = dict[tuple[str, ...], pd.DataFrame]
@@ -20,7 +20,7 @@ _PAIRED = "Arms of a pair move together: bands that overlap do not mean equal ar
 def accuracies(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Path) -> None:
     """Writes both arms' mean accuracies against `axis`, one panel per combination of the other settings."""
     cells, names = verdict["cells"], verdict["factors"]
-    table = summaries.by_arm(summaries.accuracies(pairs, names, verdict["looks"]["confidence_each"]), names)
+    table = arm_means.by_arm(arm_means.accuracies(pairs, names, verdict["looks"]["confidence_each"]), names)
     if axis:
         lines, left_out = style.lines(cells, axis)
     else:
@@ -49,7 +49,7 @@ def accuracies(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Pat
 def _accuracy(
     axes: Axes, line: list[Record], table: Table, names: list[str], axis: str | None, arm: str, step: int
 ) -> None:
-    found = [table.get((*summaries.key(cell, names), arm)) for cell in line]
+    found = [table.get((*arm_means.key(cell, names), arm)) for cell in line]
     values = {key: [None if part is None else part[key].iloc[0] for part in found] for key in ("mean", "low", "high")}
     places = [style.place(axis, cell[axis]) if axis else float(n) for n, cell in enumerate(line)]
     reach = (max(places) - min(places)) or 1.0
@@ -73,10 +73,10 @@ def _scale(axes: Axes, line: list[Record], axis: str | None) -> None:
 
 
 def learning(verdict: Record, table: pd.DataFrame, stem: Path) -> None:
-    """Writes the validation accuracy of both arms over the steps, one panel a cell; `table` as `summaries.curves`."""
+    """Writes the validation accuracy of both arms over the steps, one panel a cell; `table` as `arm_means.curves`."""
     names = verdict["factors"]
-    parts = summaries.by_arm(table, names)
-    drawn = [cell for cell in verdict["cells"] if (*summaries.key(cell, names), "bias") in parts]
+    parts = arm_means.by_arm(table, names)
+    drawn = [cell for cell in verdict["cells"] if (*arm_means.key(cell, names), "bias") in parts]
     ordered = sorted(drawn, key=lambda cell: bool(cell.get("batch_norm")))
     cells, left_out = style.spread_out(ordered, MOST_CURVES, "cells")
     if len(cells) < len(verdict["cells"]):
@@ -95,7 +95,7 @@ def learning(verdict: Record, table: pd.DataFrame, stem: Path) -> None:
         style.legend(above, _handles(marks=False))
         for cell, axes in zip(cells, panels, strict=True):
             for arm, look in style.ARMS.items():
-                part = parts.get((*summaries.key(cell, names), arm), table[:0])
+                part = parts.get((*arm_means.key(cell, names), arm), table[:0])
                 axes.fill_between(part["step"], part["low"], part["high"], color=look["color"], alpha=0.2, linewidth=0)
                 axes.plot(part["step"], part["mean"], color=look["color"], linestyle=look["linestyle"], linewidth=1.3)
             style.tidy(axes, capital(style.name_of(cell)))

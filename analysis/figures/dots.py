@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from analysis import summaries
+from analysis import arm_means
 from analysis.effects import Record
 from analysis.figures import style
-from analysis.wording import capital, describe
+from analysis.wording.phrases import capital, describe
 
 MOST_VECTORS: Final = 5_000
 """With more dots than this the SVG holds them as a picture: it would else grow to many megabytes."""
@@ -28,8 +28,8 @@ def draw(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Path) -> 
         lines = [({}, chosen)]
     dots = _by_cell(pairs, names)
     shown = [cell for _, line in lines for cell in line if cell["effect"] is not None]
-    ends = [float(end) for cell in shown for end in _ends(cell, dots[summaries.key(cell, names)])]
-    diverged = sum(int(dots[summaries.key(cell, names)]["diverged"].sum()) for cell in shown)
+    ends = [float(end) for cell in shown for end in _ends(cell, dots[arm_means.key(cell, names)])]
+    diverged = sum(int(dots[arm_means.key(cell, names)]["diverged"].sum()) for cell in shown)
     caption = [
         f"Each dot is one pair; {style.counted(cells)}. Bars: mean and "
         f"{style.intervals(verdict['looks']['confidence_each'])}. Grey: the margin, ±{margin:g} points. "
@@ -46,7 +46,7 @@ def draw(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Path) -> 
         for (others, line), axes in zip(lines, panels, strict=True):
             style.zone(axes, margin)
             for place, cell in enumerate(line):
-                _cell(axes, place, cell, dots.get(summaries.key(cell, names)), len(pairs) > MOST_VECTORS)
+                _cell(axes, place, cell, dots.get(arm_means.key(cell, names)), len(pairs) > MOST_VECTORS)
             style.tidy(axes, capital(describe(others)))
             if axis:
                 axes.set_xlim(-0.6, len(line) - 0.4)
@@ -61,7 +61,7 @@ def draw(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Path) -> 
 
 def _by_cell(pairs: pd.DataFrame, names: list[str]) -> dict[tuple[str, ...], pd.DataFrame]:
     bad = (pairs["status_bias"] == "diverged") | (pairs["status_no_bias"] == "diverged")
-    return summaries.by_cell(pairs.assign(diverged=bad), names)
+    return arm_means.by_cell(pairs.assign(diverged=bad), names)
 
 
 def _ends(cell: Record, frame: pd.DataFrame) -> list[float]:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from analysis.effects import Record, settings
 from analysis.figures import style
-from analysis.wording import capital, describe
+from analysis.wording.phrases import capital, describe
 
 MOST_LINES: Final = 6
 

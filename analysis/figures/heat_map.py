@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from analysis.effects import Record, settings
 from analysis.figures import style
-from analysis.wording import capital, describe
+from analysis.wording.phrases import capital, describe
 
 MOST_NUMBERS: Final = 12
 """Levels an axis up to which the effect is written into its square."""

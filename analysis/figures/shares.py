@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.effects import Record, settings
 from analysis.figures import style
-from analysis.wording import capital, describe
+from analysis.wording.phrases import capital, describe
 
 _COLOUR: Final = style.COLOURS[0]
 _DASH: Final = (0, (5, 2))

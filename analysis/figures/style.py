@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.effects import Record, settings
 from analysis.threshold import along
-from analysis.wording import describe, percent
+from analysis.wording.phrases import describe, percent
 from sweep.common.atomic_files import replacing
 
 MOST_PANELS: Final = 12

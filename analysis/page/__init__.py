@@ -11,10 +11,10 @@ from typing import Any, Final
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from analysis import sentences
 from analysis.effects import Record
 from analysis.page.data import page_data
-from analysis.wording import percent
+from analysis.wording import sentences
+from analysis.wording.phrases import percent
 
 __all__ = ["render"]
 
@@ -25,7 +25,7 @@ _HERE: Final = files("analysis.page")
 def render(verdict: Record, pairs: pd.DataFrame, curves: pd.DataFrame | None = None) -> tuple[str, str | None]:
     """The page, and what was aggregated for it (None where every cell is shown).
 
-    `verdict` is what `analyse` returns, `pairs` the table of `effects.pairs`, `curves` that of `summaries.curves`.
+    `verdict` is what `analyse` returns, `pairs` the table of `effects.pairs`, `curves` that of `arm_means.curves`.
     """
     data, said = page_data(verdict, pairs, curves)
     parts = {

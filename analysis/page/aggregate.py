@@ -2,9 +2,9 @@
 
 from typing import Any, Final
 
+from analysis.arm_means import ARMS
 from analysis.effects import Record
-from analysis.sentences import VERDICTS
-from analysis.summaries import ARMS
+from analysis.wording.sentences import VERDICTS
 
 MOST_CELLS: Final = 2_000
 _FIRST: Final = ("width", "depth", "batch_norm")

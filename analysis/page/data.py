@@ -4,10 +4,10 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis import summaries
+from analysis import arm_means
 from analysis.effects import Record, settings
 from analysis.page.aggregate import aggregate
-from analysis.wording import capital, describe
+from analysis.wording.phrases import capital, describe
 
 MOST_PAIRS: Final = 6_000
 MOST_CURVES: Final = 100
@@ -86,8 +86,8 @@ def _dots(verdict: Record, pairs: pd.DataFrame) -> list[list[Any]] | None:
     if len(pairs) > MOST_PAIRS:
         return None
     names = verdict["factors"]
-    found = summaries.by_cell(pairs, names)
-    return [_seeds(found.get(summaries.key(cell, names))) for cell in verdict["cells"]]
+    found = arm_means.by_cell(pairs, names)
+    return [_seeds(found.get(arm_means.key(cell, names))) for cell in verdict["cells"]]
 
 
 def _seeds(part: pd.DataFrame | None) -> list[Any]:
@@ -102,10 +102,10 @@ def _curves(verdict: Record, curves: pd.DataFrame | None) -> list[Record]:
     if curves is None:
         return []
     names, found = verdict["factors"], []
-    known = summaries.by_arm(curves, names)
+    known = arm_means.by_arm(curves, names)
     for cell in verdict["cells"]:
-        parts = [known[at] for arm in summaries.ARMS if (at := (*summaries.key(cell, names), arm)) in known]
-        if len(parts) == len(summaries.ARMS):
+        parts = [known[at] for arm in arm_means.ARMS if (at := (*arm_means.key(cell, names), arm)) in known]
+        if len(parts) == len(arm_means.ARMS):
             name = capital(describe(settings(cell))) or "All runs"
             found.append({"cell": name, "arms": [_points(one) for one in parts]})
         if len(found) == MOST_CURVES:

@@ -4,17 +4,17 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from analysis import sentences
 from analysis.effects import Record
-from analysis.sentences import CAPTIONS, said_verdict, signed
-from analysis.wording import percent
+from analysis.wording import sentences
+from analysis.wording.phrases import percent
+from analysis.wording.sentences import CAPTIONS, said_verdict, signed
 
 MOST_ROWS: Final = 200
 """Cells listed in `report.md`; `verdict.json` has them all."""
 
 
 def markdown(verdict: Record, figures: Sequence[str] = ()) -> str:
-    """`figures` are the names that `plots.draw` returned; their pictures stand in the same folder."""
+    """`figures` are the names that `figures.draw` returned; their pictures stand in the same folder."""
     hypotheses = [f"- {_text(one['statement'])}" + _reason(one) for one in verdict["hypotheses"]]
     names = verdict["factors"]
     sections = [

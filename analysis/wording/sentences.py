@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from analysis import effects
 from analysis.effects import Record
-from analysis.verdict import DEFAULTS
-from analysis.wording import capital, describe, percent
+from analysis.study import DEFAULTS
+from analysis.wording.phrases import capital, describe, percent
 
 MOST_SENTENCES: Final = 24
 """With more thresholds or cells than this, the answer begins with their counts and lists the first ones."""

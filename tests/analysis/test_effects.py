@@ -1,4 +1,4 @@
-"""What `analysis.effects`, `verdicts` and `tables` promise: pairs, intervals, verdicts, refusals."""
+"""What `analysis.effects`, `judging` and `run_table` promise: pairs, intervals, verdicts, refusals."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis import effects, tables, verdicts
+from analysis import effects, judging, run_table
 from sweep.common.errors import InputError
 
 KEYS = [
@@ -84,9 +84,9 @@ def test_equivalence_is_that_of_two_one_sided_tests_in_statsmodels(margin: float
 @pytest.mark.parametrize(("to", "one_sided"), [(0.99, False), (0.99, True), (0.8, False)])
 def test_an_interval_at_another_confidence_is_the_same_interval_rescaled(to: float, one_sided: bool) -> None:
     pairs, mean, spread = np.array([2, 6, 50]), np.array([0.3, -1.0, 0.0]), np.array([1.0, 0.4, 0.0])
-    low, high = verdicts.interval(pairs, mean, spread, 0.95)
-    expected = verdicts.interval(pairs, mean, spread, 2 * to - 1 if one_sided else to)
-    found = verdicts.rescaled(pairs, low, high, confidence=0.95, to=to, one_sided=one_sided)
+    low, high = judging.interval(pairs, mean, spread, 0.95)
+    expected = judging.interval(pairs, mean, spread, 2 * to - 1 if one_sided else to)
+    found = judging.rescaled(pairs, low, high, confidence=0.95, to=to, one_sided=one_sided)
     assert np.concatenate(found) == pytest.approx(np.concatenate(expected), abs=1e-10)
 
 
@@ -195,14 +195,14 @@ def test_cells_do_not_depend_on_the_order_of_the_rows() -> None:
 @pytest.mark.parametrize(("rho", "expected"), [(0.0, 11), (0.6, 6)])
 def test_the_pairs_to_detect_two_tenths_of_a_point_are_as_published(rho: float, expected: int) -> None:
     spread = 0.15 * math.sqrt(2 * (1 - rho))
-    assert verdicts.pairs_to_settle(np.array([0.2]), np.array([spread]), 0.0, 0.95) == expected
+    assert judging.pairs_to_settle(np.array([0.2]), np.array([spread]), 0.0, 0.95) == expected
 
 
 @pytest.mark.parametrize("mean", [0.0, 0.2, 0.8, -0.8])
 def test_with_the_pairs_needed_four_in_five_cells_are_settled(mean: float) -> None:
-    (size,) = verdicts.pairs_to_settle(np.array([mean]), np.array([0.6]), 0.5, 0.95)
+    (size,) = judging.pairs_to_settle(np.array([mean]), np.array([0.6]), 0.5, 0.95)
     drawn = np.random.default_rng(5).normal(mean, 0.6, (4000, int(size)))
-    judged = verdicts.judge(np.full(4000, int(size)), drawn.mean(1), drawn.std(1, ddof=1), margin=0.5, confidence=0.95)
+    judged = judging.judge(np.full(4000, int(size)), drawn.mean(1), drawn.std(1, ddof=1), margin=0.5, confidence=0.95)
     settled = int((judged["verdict"] != "undecided").sum())
     assert stats.binomtest(settled, 4000, 0.8, alternative="less").pvalue > 1e-3
     # One pair too many a cell would not be noticed, twice as many would.
@@ -211,7 +211,7 @@ def test_with_the_pairs_needed_four_in_five_cells_are_settled(mean: float) -> No
 
 def test_pairs_needed_is_how_many_more_than_there_are() -> None:
     one = cell(*shifted(NOISY), margin=0.5)
-    (total,) = verdicts.pairs_to_settle(np.array([one["effect"]]), np.array([np.std(NOISY, ddof=1)]), 0.5, 0.95)
+    (total,) = judging.pairs_to_settle(np.array([one["effect"]]), np.array([np.std(NOISY, ddof=1)]), 0.5, 0.95)
     assert one["pairs_needed"] == total - len(NOISY) > 0
 
 
@@ -287,6 +287,6 @@ def test_an_impossible_margin_or_confidence_is_refused(margin: float, confidence
 
 def test_checking_a_table_leaves_the_given_one_as_it_was() -> None:
     rows = table([0.9], [0.9]).assign(bias=["true", "0"])
-    checked = tables.checked(rows)
+    checked = run_table.checked(rows)
     assert checked["bias"].tolist() == [True, False]
     assert rows["bias"].tolist() == ["true", "0"]

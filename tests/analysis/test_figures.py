@@ -1,4 +1,4 @@
-"""What `analysis.plots` promises: a figure for every axis that varies, saying what it shows and what it leaves out."""
+"""What `analysis.figures` promises: one for every axis that varies, saying what it shows and what it leaves out."""
 
 import itertools
 import re
@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from analysis import effects, plots
-from analysis.verdict import analyse
+from analysis import effects, figures
+from analysis.study import analyse
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -31,11 +31,11 @@ def table(pairs: int = 6, **axes: list[Any]) -> pd.DataFrame:
 
 def drawn(
     rows: pd.DataFrame, folder: Path, curves: pd.DataFrame | None = None, *, name: str = "study", margin: float = 0.5,
-    names: Collection[str] = tuple(plots.CAPTIONS),
+    names: Collection[str] = tuple(figures.CAPTIONS),
 ) -> list[str]:  # fmt: skip
     """The names of the figures made; each as a picture and as SVG, and nothing beside them."""
     verdict = analyse(rows, name=name, margin=margin)
-    made = plots.draw(verdict, effects.pairs(rows), plots.band_table(curves, rows, verdict), folder, names)
+    made = figures.draw(verdict, effects.pairs(rows), figures.band_table(curves, rows, verdict), folder, names)
     files = sorted(path.name for path in folder.iterdir() if path.suffix != ".json")
     assert files == sorted(f"{one}.{kind}" for one in made for kind in ("png", "svg"))
     assert all((folder / f"{one}.png").read_bytes().startswith(PNG) for one in made)
@@ -85,7 +85,7 @@ def test_what_the_axes_do_not_vary_is_not_drawn_and_an_earlier_figure_of_it_is_g
 def test_a_picture_that_no_report_made_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "curves.png").write_text("mine")
     verdict = analyse(table(depth=[2, 4]), name="study")
-    plots.draw(verdict, effects.pairs(table(depth=[2, 4])), None, tmp_path, ["curves"])
+    figures.draw(verdict, effects.pairs(table(depth=[2, 4])), None, tmp_path, ["curves"])
     assert (tmp_path / "curves.png").read_text() == "mine"
 
 

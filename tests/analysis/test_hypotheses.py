@@ -1,4 +1,4 @@
-"""What `analysis.hypotheses`, `grid` and `variance` promise: contrasts within each seed, estimates with intervals."""
+"""What `analysis.hypotheses` and `variance` promise: contrasts within each seed, estimates with intervals."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from support.simulated import grid as product
 from support.simulated import study
 
 from analysis import effects, hypotheses, variance
-from analysis.grid import Grid, grid
-from analysis.tables import checked
+from analysis.run_table import checked
+from analysis.seed_effects import SeedEffects, seed_effects
 
 
-def grid_of(rows: pd.DataFrame) -> Grid:
+def by_seed_of(rows: pd.DataFrame) -> SeedEffects:
     rows = checked(rows)
-    return grid(effects.matched(rows), effects.factors(rows))
+    return seed_effects(effects.matched(rows), effects.factors(rows))
 
 
 def found(rows: pd.DataFrame, **shared: Any) -> dict[str, dict[str, Any]]:
-    return {one["name"]: one for one in hypotheses.hypotheses(grid_of(rows), shared, 0.5, 0.95)}
+    return {one["name"]: one for one in hypotheses.hypotheses(by_seed_of(rows), shared, 0.5, 0.95)}
 
 
 def test_the_slope_is_that_of_a_regression_within_each_seed_then_t_over_seeds() -> None:
@@ -161,7 +161,7 @@ def test_shares_are_those_planted_and_noise_has_none() -> None:
     cells = product(depth=[1, 2, 4], width=[1, 2, 4, 8])
     truth = {name: np.var([part(cell) for cell in cells]) for name, part in planted.items()}
     rows = study(cells, 200, lambda cell: sum(part(cell) for part in planted.values()), noise=3.0)
-    shares = {one["factor"]: one["share"] for one in variance.shares(grid_of(rows))}
+    shares = {one["factor"]: one["share"] for one in variance.shares(by_seed_of(rows))}
     assert list(shares) == ["depth", "width", "interactions"]
     for name, part in truth.items():
         assert shares[name] == pytest.approx(part / sum(truth.values()), abs=0.05)
@@ -172,7 +172,7 @@ def test_subtracting_the_noise_is_unbiased() -> None:
     """Nothing planted: the estimates of one factor's variance scatter around 0, half of them below."""
     generator = np.random.default_rng(8)
     levels = pd.DataFrame(product(depth=[1, 2], width=[1, 2, 4]))
-    grids = [Grid(levels, generator.normal(size=(4, 6))) for _ in range(800)]
+    grids = [SeedEffects(levels, generator.normal(size=(4, 6))) for _ in range(800)]
     estimates = [variance._between(grams["width"]) for one in grids if (grams := variance._grams(one))]
     assert abs(stats.ttest_1samp(estimates, 0).statistic) < 4
 
@@ -184,7 +184,7 @@ def test_sums_of_squares_are_those_of_type_two_where_the_grid_has_gaps() -> None
     cells = [cell for cell in product(depth=[1, 2, 4], width=[1, 2, 4, 8]) if cell != {"depth": 4, "width": 8}]
     levels, generator = pd.DataFrame(cells), np.random.default_rng(9)
     effects_ = generator.normal(size=(2, len(cells)))
-    grams = variance._grams(Grid(levels, effects_))
+    grams = variance._grams(SeedEffects(levels, effects_))
     assert grams is not None
     for seed in range(2):
         frame = levels.assign(effect=effects_[seed])
@@ -194,7 +194,9 @@ def test_sums_of_squares_are_those_of_type_two_where_the_grid_has_gaps() -> None
 
 
 def test_a_full_grid_and_one_with_gaps_are_taken_apart_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Grid(pd.DataFrame(product(depth=[1, 2], width=[1, 2, 4])), np.random.default_rng(2).normal(size=(3, 6)))
+    one = SeedEffects(
+        pd.DataFrame(product(depth=[1, 2], width=[1, 2, 4])), np.random.default_rng(2).normal(size=(3, 6))
+    )
     quick = variance._grams(one)
     monkeypatch.setattr(variance.np, "prod", lambda _: -1)
     slow = variance._grams(one)
@@ -216,7 +218,7 @@ def test_width_is_compared_with_depth_by_their_shares(width: float, depth: float
 
 def test_without_more_than_noise_there_are_no_shares() -> None:
     rows = study(product(depth=[1, 2], width=[1, 2]), 1)
-    assert variance.shares(grid_of(rows)) == []
+    assert variance.shares(by_seed_of(rows)) == []
     one = found(rows)["width_or_depth"]
     assert (one["estimate"], one["verdict"], one["seeds"]) == (None, "undecided", 0)
-    assert variance.shares(grid_of(study([{"width": 1}], 8))) == []
+    assert variance.shares(by_seed_of(study([{"width": 1}], 8))) == []

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from tests.simulated import grid, study
 
-from analysis import effects, page, sentences
+from analysis import effects, page
 from analysis.page.aggregate import aggregate
-from analysis.verdict import analyse
+from analysis.study import analyse
+from analysis.wording import sentences
 
 LARGEST = 6_000_000
 WILD = "<img src=x onerror=alert(1)></script><script>alert(2)</script>%%data%% & 'x' \"y\""

@@ -1,4 +1,4 @@
-"""What `analysis.pairing` promises: what the bits of `test_correct` tell of pairs."""
+"""What `analysis.pictures` promises: what the bits of `test_correct` tell of pairs."""
 
 from typing import Any
 

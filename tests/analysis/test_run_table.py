@@ -1,4 +1,4 @@
-"""What `analysis.tables` promises: files of runs are read, or refused with one message that names file and cause."""
+"""What `analysis.run_table` promises: files of runs are read, or refused with one message that names file and cause."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from analysis.effects import cells
 from analysis.provenance import provenance
-from analysis.tables import checked, ignored, load_table
+from analysis.run_table import checked, ignored, load_table
 from sweep.common.errors import InputError
 from sweep.store.rows import RUNS_SCHEMA, SCHEMA_VERSION
 

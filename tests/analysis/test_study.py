@@ -1,4 +1,4 @@
-"""What `analysis.verdict` promises: one record that JSON holds, levels and looks, provenance, alarms."""
+"""What `analysis.study` promises: one record that JSON holds, levels and looks, provenance, alarms."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 from support.simulated import grid, study
 
 from analysis import report
-from analysis.verdict import analyse, spent
+from analysis.study import analyse, spent
 from sweep.common.errors import InputError
 
 WIDTHS = {1: 4.0, 4: 0.6, 16: 0.0}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis import threshold, verdicts
+from analysis import judging, threshold
 
 # Cells by their verdict; margin 0.5. `e` is equivalent by its wider interval too, `n` by the narrower alone.
 KINDS: dict[str, dict[str, Any]] = {
@@ -120,7 +120,7 @@ def test_the_bracket_misses_the_planted_threshold_in_at_most_one_axis_of_twenty(
     truth, axes, pairs = np.array([2.0, 1.0, 0.5, 0.25, 0.0]), 1500, 12
     drawn = np.random.default_rng(3).normal(truth[:, None], 0.5, (axes, len(truth), pairs))
     means, spreads = drawn.mean(2).ravel(), drawn.std(2, ddof=1).ravel()
-    judged = verdicts.judge(np.full(means.shape, pairs), means, spreads, margin=0.5, confidence=0.95)
+    judged = judging.judge(np.full(means.shape, pairs), means, spreads, margin=0.5, confidence=0.95)
     places = np.arange(len(means))
     cells = judged.assign(steps=places // len(truth), width=2 ** (places % len(truth)), pairs=pairs).to_dict("records")
     records = threshold.thresholds(cells, 0.5, 0.95)

@@ -1,14 +1,14 @@
-"""What `analysis.tuned` promises: each arm at its best rate, chosen for every seed by the other seeds."""
+"""What `analysis.tuned_arms` promises: each arm at its best rate, chosen for every seed by the other seeds."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from support.simulated import grid, study
 
-from analysis import tuned
+from analysis import tuned_arms
 from analysis.effects import pairs
-from analysis.tables import checked
-from analysis.verdict import analyse
+from analysis.run_table import checked
+from analysis.study import analyse
 from sweep.common.errors import InputError
 
 TUNE = {"tune": ["learning_rate"]}
@@ -17,18 +17,18 @@ TUNE = {"tune": ["learning_rate"]}
 def test_a_seed_has_no_say_in_its_own_choice() -> None:
     validation = np.array([[0.9, 0.5], [0.4, 0.6], [0.4, 0.6]])
     # Seed 0 alone likes the first rate; the others like the second, but for its own vote seeds 1 and 2 follow seed 0.
-    assert tuned.best_of_others(validation).tolist() == [1, 0, 0]
+    assert tuned_arms.best_of_others(validation).tolist() == [1, 0, 0]
 
 
 def test_of_equal_rates_the_first_is_chosen_whatever_rounding_says() -> None:
     validation = np.array([[0.1, 0.3], [0.2, 0.2], [0.3, 0.1], [0.7, 0.1]])
-    assert tuned.best_of_others(validation).tolist() == [0, 0, 0, 0]
+    assert tuned_arms.best_of_others(validation).tolist() == [0, 0, 0, 0]
 
 
 def test_a_rate_that_no_other_seed_ran_is_not_chosen_and_a_lone_seed_chooses_nothing() -> None:
     missing = np.nan
-    assert tuned.best_of_others(np.array([[0.9, 0.5], [missing, 0.5], [missing, 0.6]])).tolist() == [1, 0, 0]
-    assert tuned.best_of_others(np.array([[0.9, 0.5]])).tolist() == [-1]
+    assert tuned_arms.best_of_others(np.array([[0.9, 0.5], [missing, 0.5], [missing, 0.6]])).tolist() == [1, 0, 0]
+    assert tuned_arms.best_of_others(np.array([[0.9, 0.5]])).tolist() == [-1]
 
 
 def rows_with_best_rates(seeds: int = 12) -> pd.DataFrame:
@@ -55,13 +55,13 @@ def test_each_arm_is_judged_at_its_own_best_rate() -> None:
 
 def test_test_accuracy_is_that_of_the_chosen_runs_and_choices_are_by_validation() -> None:
     rows = rows_with_best_rates()
-    (first, _) = tuned.cells(checked(rows), TUNE["tune"], 0.5, 0.95)
+    (first, _) = tuned_arms.cells(checked(rows), TUNE["tune"], 0.5, 0.95)
     best = rows[(rows["width"] == 1) & (rows["bias"] == (rows["learning_rate"] == 0.1))]
     assert first["accuracy_bias"] == pytest.approx(best[best["bias"]]["test_accuracy"].mean())
     assert first["accuracy_no_bias"] == pytest.approx(best[~best["bias"]]["test_accuracy"].mean())
     # The other way round in the tests, the same in the validation: the choice stays.
     turned = rows.assign(test_accuracy=1 - rows["test_accuracy"])
-    (again, _) = tuned.cells(checked(turned), TUNE["tune"], 0.5, 0.95)
+    (again, _) = tuned_arms.cells(checked(turned), TUNE["tune"], 0.5, 0.95)
     assert (again["rate_bias"], again["effect"]) == (0.1, pytest.approx(-first["effect"]))
 
 
@@ -74,7 +74,7 @@ def test_more_rates_to_choose_from_are_no_advantage() -> None:
     rows = rows[rows["bias"] | (rows["learning_rate"] < 0.15)]
     # Groups of ten seeds stand for sweeps of their own.
     rows = rows.assign(split=rows["seed"] // 10, seed=rows["seed"] % 10)
-    found = np.array([cell["effect"] for cell in tuned.cells(checked(rows), TUNE["tune"], 0.5, 0.95)])
+    found = np.array([cell["effect"] for cell in tuned_arms.cells(checked(rows), TUNE["tune"], 0.5, 0.95)])
     assert abs(found.mean()) < 4 * found.std() / len(found) ** 0.5
     own = rows.loc[rows.groupby(["bias", "split", "seed"])["validation_accuracy"].idxmax()]
     assert pairs(own.drop(columns="learning_rate"))["effect"].mean() > 0.5

@@ -42,7 +42,7 @@ ANALYSIS = """
 import sys
 from pathlib import Path
 import analysis.report
-from analysis.verdict import analyse
+from analysis.study import analyse
 from sweep.commands import report
 from sweep.store.rows import Store
 analysis.report.write = lambda rows, out, curves=None, **options: analyse(rows, **options)

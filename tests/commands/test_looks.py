@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import analysis.report
-from analysis.verdict import analyse
+from analysis.study import analyse
 from sweep import plan
 from sweep.commands import export, report
 from sweep.common.errors import InputError

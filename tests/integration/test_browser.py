@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from tests.simulated import grid, study
 
-from analysis import effects, page, plots
-from analysis.verdict import analyse
+from analysis import effects, figures, page
+from analysis.study import analyse
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
@@ -27,7 +27,7 @@ def written(rows: pd.DataFrame, path: Path, name: str = "study", **options: Any)
     points = rows[["run_id", "test_accuracy"]].merge(steps, how="cross")
     points["validation_accuracy"] = points["test_accuracy"] * points["part"]
     verdict = analyse(rows, name=name, **options)
-    text, _ = page.render(verdict, effects.pairs(rows), plots.band_table(points, rows, verdict))
+    text, _ = page.render(verdict, effects.pairs(rows), figures.band_table(points, rows, verdict))
     path.write_text(text, encoding="utf-8")
     return path
 

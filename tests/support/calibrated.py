@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.grid import Grid
 from analysis.hypotheses import hypotheses
-from analysis.verdict import analyse
-from analysis.verdicts import pairs_to_settle
+from analysis.judging import pairs_to_settle
+from analysis.seed_effects import SeedEffects
+from analysis.study import analyse
 
 MARGIN, CONFIDENCE, ALPHA = 0.5, 0.95, 0.05
 AXES, PAIRS = 2_000, 12
@@ -246,7 +246,7 @@ def contrasts() -> Iterator[Rate]:
     missed = dict.fromkeys(planted, 0)
     for _ in range(AXES):
         common = generator.normal(0, 0.3, (PAIRS, 1))  # cells of one seed move together
-        grid = Grid(levels, truth + common + generator.normal(0, SPREAD, (PAIRS, len(levels))))
+        grid = SeedEffects(levels, truth + common + generator.normal(0, SPREAD, (PAIRS, len(levels))))
         for one in hypotheses(grid, {}, MARGIN, CONFIDENCE):
             missed[one["name"]] += not one["low"] <= planted[one["name"]] <= one["high"]
     yield Rate("hypotheses", "interval misses the slope over width", missed["width"], AXES, ALPHA)
