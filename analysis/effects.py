@@ -53,8 +53,9 @@ def cells(rows: pd.DataFrame, margin: float, confidence: float) -> list[Record]:
     Means, interval and `rho` (correlation of the arms over seeds; null without spread in both) are over the
     pairs, `diverged_*` over all runs of the arm. `pairs_needed` is how many more pairs would settle an
     undecided cell; `gain` is 1 / (1 - rho), how many pairs of unrelated runs one pair is worth. `bootstrap_*` and
-    `sensitive` stand from 20 pairs on. `verdict_familywise` is null: it is a matter of all axes, see
-    `threshold.familywise`. What pictures tell is said in `pictures.by_cell`.
+    `sensitive` stand from 20 pairs on. `verdict_familywise` and `reason` are null: the one is a matter of
+    all axes (`threshold.familywise`), the other of words (`wording.cells`). What pictures tell is said in
+    `pictures.by_cell`.
     """
     rows = checked(rows)
     return records(rows, matched(rows), factors(rows), margin, confidence)
@@ -119,7 +120,7 @@ def records(
     again = _second_opinion(paired, frame["pairs"].to_numpy(), judged, margin, confidence)
     frame = pd.concat([frame, judged, again, pictures.by_cell(rows, paired, len(frame))], axis=1)
     frame["gain"] = (1 / (1 - frame["rho"])).where(frame["rho"] < 1 - 1e-12)
-    frame["verdict_familywise"] = None
+    frame["verdict_familywise"] = frame["reason"] = None
     columns = [_plain(name, frame[name]) for name in (*names, *RESULTS)]
     return [dict(zip((*names, *RESULTS), values, strict=True)) for values in zip(*columns, strict=True)]
 

@@ -63,7 +63,6 @@ def judge(pairs: Counts, mean: Floats, spread: Floats, *, margin: float, confide
             "detected": (low > 0) | (high < 0),
             "verdict": verdict,
             "direction": direction,
-            "reason": _reasons(pairs, verdict, total),
             "pairs_needed": total - pairs,
         }
     )
@@ -129,12 +128,3 @@ def _power(n: Counts, distance: Floats, deviation: Floats, margin: float, alpha:
 
     near = reject(np.abs(distance - margin))
     return np.where(outside, near, near + reject(distance + margin) - 1)
-
-
-def _reasons(pairs: Counts, verdict: NDArray[np.object_], total: Floats) -> NDArray[np.object_]:
-    reasons = np.full(pairs.shape, "", dtype=object)
-    at_margin = (verdict == "undecided") & np.isnan(total)
-    reasons[at_margin] = "the estimate lies at the margin, where no number of pairs would settle it"
-    for cell in np.flatnonzero(pairs < FEWEST_PAIRS):
-        reasons[cell] = f"fewer than {FEWEST_PAIRS} pairs ({pairs[cell]})"
-    return reasons

@@ -6,14 +6,16 @@ from typing import Any, Final
 
 import pandas as pd
 
-from analysis import effects, threshold, tuned_arms, variance
-from analysis.alarms import alarms, changed, mixed
+from analysis import alarms, effects, threshold, tuned_arms, variance
 from analysis.effects import Record
 from analysis.hypotheses import hypotheses
 from analysis.judging import check_levels
 from analysis.provenance import provenance
 from analysis.run_table import checked, ignored
 from analysis.seed_effects import seed_effects
+from analysis.wording import alarms as said
+from analysis.wording.cells import statement, with_reasons
+from analysis.wording.claims import claim
 
 DEFAULTS: Final = {"margin": 0.5, "confidence": 0.95}
 
@@ -53,7 +55,7 @@ def analyse(
     each = {"margin": levels["margin"], "confidence": spent(levels["confidence"], looks)}
     names = effects.factors(rows)
     table = effects.matched(rows)
-    cells = threshold.familywise(effects.records(rows, table, names, **each), **each)
+    cells = with_reasons(threshold.familywise(effects.records(rows, table, names, **each), **each))
     pairs, by_seed = sum(cell["pairs"] for cell in cells), seed_effects(table, names)
     origin = provenance(rows, store)
     tuned_cells = _tuned(rows, list(declared.get("tune") or []), each)
@@ -75,15 +77,16 @@ def analyse(
         "factors": names,
         "ignored_columns": ignored(rows),
         "cells": cells,
-        "thresholds": threshold.thresholds(cells, **each),
-        "hypotheses": hypotheses(by_seed, origin["settings"], **each),
+        "thresholds": _thresholds(cells, each),
+        "hypotheses": [claim(one, **each) for one in hypotheses(by_seed, origin["settings"], **each)],
         "variance": variance.shares(by_seed),
         "tuned_cells": tuned_cells,
-        "tuned_thresholds": None if tuned_cells is None else threshold.thresholds(tuned_cells, **each),
+        "tuned_thresholds": None if tuned_cells is None else _thresholds(tuned_cells, each),
         "alarms": [
-            *alarms(cells, origin["settings"], disagreeing_runs),
-            *mixed(rows, names),
-            *changed({name: declared.get(name, DEFAULTS[name]) for name in levels}, declared_before),
+            *said.negative_control(*alarms.failed_control(cells, origin["settings"])),
+            *said.disagreeing(disagreeing_runs),
+            *said.mixed(alarms.mixed(rows, names)),
+            *said.changed(alarms.changed(DEFAULTS | dict(declared), declared_before)),
         ],
         "provenance": origin,
         "aggregated": None,
@@ -106,4 +109,9 @@ def _chosen(level: str, given: float | None, declared: Mapping[str, Any]) -> flo
 def _tuned(rows: pd.DataFrame, tune: list[str], levels: Mapping[str, float]) -> list[Record] | None:
     if not tune:
         return None
-    return threshold.familywise(tuned_arms.cells(rows, tune, **levels), **levels)
+    return with_reasons(threshold.familywise(tuned_arms.cells(rows, tune, **levels), **levels))
+
+
+def _thresholds(cells: list[Record], levels: Mapping[str, float]) -> list[Record]:
+    found = zip(threshold.thresholds(cells, **levels), threshold.lines(cells), strict=True)
+    return [{**one, "statement": statement(one, line, **levels)} for one, line in found]

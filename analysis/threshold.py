@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from analysis.effects import Record, settings
 from analysis.judging import FEWEST_PAIRS, Counts, Floats, check_levels, decide, rescaled
-from analysis.wording.phrases import capital, describe, levels, percent
 
 AXES: Final = ("width", "depth")
 LADDER: Final = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
 """Margins, in points, at which every bracket is told again, beside the margin itself."""
-_ENDS: Final = {"width": ("narrowest", "widest", "narrower"), "depth": ("shallowest", "deepest", "shallower")}
 
 
 class _Line(NamedTuple):
@@ -45,9 +43,9 @@ def thresholds(cells: list[Record], margin: float, confidence: float) -> list[Re
     """One record per axis that varies and per combination of the other settings that do.
 
     Keys: those settings, `axis`, `levels` (tested, ascending), `matters_up_to`, `equivalent_from` (levels or null),
-    `monotone`, both ends again as `*_familywise` (alpha divided by the number of records), `margins` (both ends again
-    for each margin of `LADDER` and for `margin`, ascending), and `statement`, one sentence. The intervals are the
-    cells' own: `margin` and `confidence` must be those that the cells were judged with.
+    `monotone`, both ends again as `*_familywise` (alpha divided by the number of records), and `margins` (both ends
+    again for each margin of `LADDER` and for `margin`, ascending). The intervals are the cells' own: `margin` and
+    `confidence` must be those that the cells were judged with.
     """
     check_levels(margin, confidence)
     lines = _lines(cells)
@@ -79,10 +77,13 @@ def thresholds(cells: list[Record], margin: float, confidence: float) -> list[Re
                 for one, end in zip(ladder, ends, strict=True)
             ],
         }
-        own = [cells[place] for place in line.places]
-        sentence = _statement(line.others, line.axis, own, bracket, margin, confidence)
-        records.append({**line.others, "axis": line.axis, **bracket, "statement": sentence})
+        records.append({**line.others, "axis": line.axis, **bracket})
     return records
+
+
+def lines(cells: list[Record]) -> list[list[Record]]:
+    """The cells that each record of `thresholds` is made of, in the order of those; each ordered along its axis."""
+    return [[cells[place] for place in line.places] for line in _lines(cells)]
 
 
 def familywise(cells: list[Record], margin: float, confidence: float) -> list[Record]:
@@ -157,44 +158,3 @@ def _leading(passed: NDArray[np.bool_]) -> list[int]:
     """How many levels pass before the first failure, for each row of `[margins, levels]`."""
     counts: list[int] = np.logical_and.accumulate(passed, axis=1).sum(axis=1).tolist()
     return counts
-
-
-def _statement(others: Record, axis: str, line: list[Record], bracket: Record, margin: float, confidence: float) -> str:
-    where = f"{describe(others)}, " if others else ""
-    said = _ends(axis, line, bracket)
-    sentence = capital(f"{where}bias {said} (margin {margin:g} points, {percent(confidence)})")
-    up_to, on_from = bracket["matters_up_to"], bracket["equivalent_from"]
-    between = [
-        cell for cell in line if (up_to is None or cell[axis] > up_to) and (on_from is None or cell[axis] < on_from)
-    ]
-    again = [cell[axis] for cell in between if cell["verdict"] == "matters"]
-    unknown = [cell[axis] for cell in between if cell["verdict"] != "matters"]
-    if unknown:
-        sentence += f"; {levels(axis, unknown)} {'is' if len(unknown) == 1 else 'are'} undecided"
-    if again:
-        sentence += f"; the effect is not monotone: bias matters at {levels(axis, again)}"
-    return sentence + "."
-
-
-def _ends(axis: str, line: list[Record], bracket: Record) -> str:
-    first, last = line[0][axis], line[-1][axis]
-    narrowest, widest, narrower = _ENDS[axis]
-    up_to, on_from = bracket["matters_up_to"], bracket["equivalent_from"]
-    matters = f"matters ({_directions(axis, line, up_to)})"
-    if on_from == first:
-        return f"is already equivalent at the {narrowest} level tested, {axis} {first}"
-    if up_to == last:
-        also = f", and at every {narrower} one" if len(line) > 1 else ""
-        return f"still {matters} at the {widest} level tested, {axis} {last}{also}"
-    if up_to is not None and on_from is not None:
-        return f"{matters} up to {axis} {up_to} and is equivalent from {axis} {on_from} on"
-    if up_to is not None:
-        return f"{matters} up to {axis} {up_to} and is not shown equivalent at the {widest} level tested"
-    if on_from is not None:
-        return f"is equivalent from {axis} {on_from} on and not shown to matter at the {narrowest} level tested"
-    return f"is shown neither to matter at the {narrowest} level tested nor to be equivalent at the {widest}"
-
-
-def _directions(axis: str, line: list[Record], up_to: Any) -> str:
-    shown = [cell["direction"] for cell in line if up_to is not None and cell[axis] <= up_to]
-    return " and ".join(dict.fromkeys(shown))

@@ -83,10 +83,21 @@ def test_reports_plans_and_the_store_load_neither_torch_nor_ray(module: str) -> 
     assert done.stdout.strip() == "[]"
 
 
+def of_analysis(*rooms: str) -> list[Path]:
+    """The modules of `analysis` but those in these rooms, or of these names."""
+    inside = [path for path in MODULES if of(path).startswith("analysis/")]
+    return [path for path in inside if of(path).split("/")[1] not in rooms]
+
+
+def test_statistics_make_no_sentences() -> None:
+    statistics = of_analysis("wording", "figures", "page", "study.py", "report.py")
+    assert ROOT / "analysis/threshold.py" in statistics
+    for path in statistics:
+        assert not any(name.startswith("analysis.wording") for name in imports(path)), path
+
+
 def test_what_the_runs_say_is_known_without_drawing_it() -> None:
-    drawing = {"analysis/figures", "analysis/page"}
-    paths = [of(path) for path in MODULES if of(path).startswith("analysis/")]
-    names = [path.removesuffix(".py").replace("/", ".") for path in paths if not any(map(path.startswith, drawing))]
+    names = [of(path).removesuffix(".py").replace("/", ".") for path in of_analysis("figures", "page")]
     program = f"import sys, {', '.join(names)}; print(sorted({{'matplotlib', 'plotly'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "analysis.effects" in names and done.stdout.strip() == "[]"

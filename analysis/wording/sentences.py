@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from analysis import effects
 from analysis.effects import Record
-from analysis.study import DEFAULTS
 from analysis.wording.phrases import capital, describe, percent
 
 MOST_SENTENCES: Final = 24
@@ -77,7 +76,7 @@ def tuned(verdict: Record) -> list[str]:
 def conditions(verdict: Record) -> list[str]:
     """What the verdicts rest on: levels, what the words mean, what was counted and left out."""
     margin, cells = verdict["margin"], verdict["cells"]
-    sources = {level: _source(verdict, level) for level in DEFAULTS}
+    sources = {level: _source(verdict, level) for level in ("margin", "confidence")}
     lines = [
         f"Margin: {margin:g} percentage points{sources['margin']}; "
         f"confidence: {percent(verdict['confidence'])}{sources['confidence']}.",

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from analysis import effects, judging, run_table
+from analysis.wording.cells import reason
 from sweep.common.errors import InputError
 
 KEYS = [
@@ -130,14 +131,14 @@ def test_an_effect_of_exactly_the_margin_is_undecided_and_no_number_of_pairs_wou
 ) -> None:
     one = cell([with_bias] * pairs, [without] * pairs, margin)
     assert (one["verdict"], one["pairs_needed"]) == ("undecided", None)
-    assert "at the margin" in one["reason"]
+    assert "at the margin" in reason(one)
 
 
 @pytest.mark.parametrize(("pairs", "expected"), [(5, "undecided"), (6, "matters")])
 def test_fewer_than_six_pairs_are_undecided_and_say_so(pairs: int, expected: str) -> None:
     one = cell(*shifted([10 + 0.1 * seed for seed in range(pairs)]))
     assert one["verdict"] == expected
-    assert one["reason"] == ("fewer than 6 pairs (5)" if pairs == 5 else None)
+    assert reason(one) == ("fewer than 6 pairs (5)" if pairs == 5 else None)
     assert one["pairs_needed"] == (1 if pairs == 5 else None)
 
 
@@ -168,7 +169,7 @@ def test_a_run_without_a_partner_is_kept_apart_and_its_cell_stays() -> None:
     assert alone["accuracy_no_bias"].isna().all()
     narrow, wide = effects.cells(rows, 0.5, 0.95)
     assert (narrow["pairs"], narrow["accuracy_bias"]) == (1, 0.9)
-    assert (wide["pairs"], wide["effect"], wide["reason"]) == (0, None, "fewer than 6 pairs (0)")
+    assert (wide["pairs"], wide["effect"], reason(wide)) == (0, None, "fewer than 6 pairs (0)")
 
 
 def test_a_diverged_run_counts_with_its_accuracy() -> None:

@@ -12,6 +12,7 @@ from support.simulated import study
 from analysis import effects, hypotheses, variance
 from analysis.run_table import checked
 from analysis.seed_effects import SeedEffects, seed_effects
+from analysis.wording.claims import claim
 
 
 def by_seed_of(rows: pd.DataFrame) -> SeedEffects:
@@ -20,7 +21,9 @@ def by_seed_of(rows: pd.DataFrame) -> SeedEffects:
 
 
 def found(rows: pd.DataFrame, **shared: Any) -> dict[str, dict[str, Any]]:
-    return {one["name"]: one for one in hypotheses.hypotheses(by_seed_of(rows), shared, 0.5, 0.95)}
+    """By name, in the words that a report has for them."""
+    judged = hypotheses.hypotheses(by_seed_of(rows), shared, 0.5, 0.95)
+    return {one["name"]: claim(one, 0.5, 0.95) for one in judged}
 
 
 def test_the_slope_is_that_of_a_regression_within_each_seed_then_t_over_seeds() -> None:

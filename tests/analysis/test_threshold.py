@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from analysis import judging, threshold
+from analysis.wording.cells import statement
 
 # Cells by their verdict; margin 0.5. `e` is equivalent by its wider interval too, `n` by the narrower alone.
 KINDS: dict[str, dict[str, Any]] = {
@@ -90,7 +91,7 @@ def test_each_end_is_a_fixed_sequence_that_stops_at_its_first_failure(
     ],
 )
 def test_the_statement_says_the_bracket_and_its_open_ends(kinds: str, said: str) -> None:
-    assert said in bracket(kinds)["statement"]
+    assert said in statement(bracket(kinds), line(kinds), 0.5, 0.95)
 
 
 def test_there_is_one_record_per_axis_and_combination_of_the_other_settings() -> None:
@@ -101,10 +102,19 @@ def test_there_is_one_record_per_axis_and_combination_of_the_other_settings() ->
     records = threshold.thresholds(cells, 0.5, 0.95)
     assert [record["axis"] for record in records] == ["width"] * 4 + ["depth"] * 6
     assert list(records[0])[:3] == ["depth", "batch_norm", "axis"]
-    deep = next(one for one in records if one["axis"] == "width" and one["depth"] == 4 and one["batch_norm"])
+    deep, own = next(
+        (one, own)
+        for one, own in zip(records, threshold.lines(cells), strict=True)
+        if one["axis"] == "width" and one["depth"] == 4 and one["batch_norm"]
+    )
     assert (deep["levels"], deep["equivalent_from"]) == ([1, 8, 16], 1)
-    assert deep["statement"].startswith("With batch norm, depth 4, bias is already equivalent")
-    assert "shallowest" in next(one for one in records if one["axis"] == "depth" and one["batch_norm"])["statement"]
+    assert statement(deep, own, 0.5, 0.95).startswith("With batch norm, depth 4, bias is already equivalent")
+    shallow = next(
+        statement(one, own, 0.5, 0.95)
+        for one, own in zip(records, threshold.lines(cells), strict=True)
+        if one["axis"] == "depth" and one["batch_norm"]
+    )
+    assert "shallowest" in shallow
 
 
 def test_only_width_and_depth_have_thresholds_and_only_where_they_vary() -> None:

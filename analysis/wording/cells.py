@@ -1,0 +1,69 @@
+"""What is said of a cell that stays undecided, and of the bracket that the cells of an axis make."""
+
+from typing import Any, Final
+
+from analysis.effects import Record, settings
+from analysis.judging import FEWEST_PAIRS
+from analysis.wording.phrases import capital, describe, levels, percent
+
+_ENDS: Final = {"width": ("narrowest", "widest", "narrower"), "depth": ("shallowest", "deepest", "shallower")}
+
+
+def with_reasons(cells: list[Record]) -> list[Record]:
+    """The cells with their `reason`."""
+    return [{**cell, "reason": reason(cell)} for cell in cells]
+
+
+def reason(cell: Record) -> str | None:
+    """Why no verdict can be given, where more than the pairs' luck stands against it."""
+    if cell["pairs"] < FEWEST_PAIRS:
+        return f"fewer than {FEWEST_PAIRS} pairs ({cell['pairs']})"
+    if cell["verdict"] == "undecided" and cell["pairs_needed"] is None:
+        return "the estimate lies at the margin, where no number of pairs would settle it"
+    return None
+
+
+def statement(bracket: Record, line: list[Record], margin: float, confidence: float) -> str:
+    """One sentence: both ends of a bracket, what is undecided between them, and where bias matters again.
+
+    `line` are the cells that the bracket was made of, ordered along its axis.
+    """
+    axis, others = bracket["axis"], settings(bracket)
+    where = f"{describe(others)}, " if others else ""
+    said = _ends(axis, line, bracket)
+    sentence = capital(f"{where}bias {said} (margin {margin:g} points, {percent(confidence)})")
+    up_to, on_from = bracket["matters_up_to"], bracket["equivalent_from"]
+    between = [
+        cell for cell in line if (up_to is None or cell[axis] > up_to) and (on_from is None or cell[axis] < on_from)
+    ]
+    again = [cell[axis] for cell in between if cell["verdict"] == "matters"]
+    unknown = [cell[axis] for cell in between if cell["verdict"] != "matters"]
+    if unknown:
+        sentence += f"; {levels(axis, unknown)} {'is' if len(unknown) == 1 else 'are'} undecided"
+    if again:
+        sentence += f"; the effect is not monotone: bias matters at {levels(axis, again)}"
+    return sentence + "."
+
+
+def _ends(axis: str, line: list[Record], bracket: Record) -> str:
+    first, last = line[0][axis], line[-1][axis]
+    narrowest, widest, narrower = _ENDS[axis]
+    up_to, on_from = bracket["matters_up_to"], bracket["equivalent_from"]
+    matters = f"matters ({_directions(axis, line, up_to)})"
+    if on_from == first:
+        return f"is already equivalent at the {narrowest} level tested, {axis} {first}"
+    if up_to == last:
+        also = f", and at every {narrower} one" if len(line) > 1 else ""
+        return f"still {matters} at the {widest} level tested, {axis} {last}{also}"
+    if up_to is not None and on_from is not None:
+        return f"{matters} up to {axis} {up_to} and is equivalent from {axis} {on_from} on"
+    if up_to is not None:
+        return f"{matters} up to {axis} {up_to} and is not shown equivalent at the {widest} level tested"
+    if on_from is not None:
+        return f"is equivalent from {axis} {on_from} on and not shown to matter at the {narrowest} level tested"
+    return f"is shown neither to matter at the {narrowest} level tested nor to be equivalent at the {widest}"
+
+
+def _directions(axis: str, line: list[Record], up_to: Any) -> str:
+    shown = [cell["direction"] for cell in line if up_to is not None and cell[axis] <= up_to]
+    return " and ".join(dict.fromkeys(shown))
