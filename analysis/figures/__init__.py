@@ -10,8 +10,8 @@ import pandas as pd
 
 from analysis import arm_means
 from analysis.effects import Record
-from analysis.figures import arms, dots, effect, heat_map, shares
-from analysis.wording.sentences import CAPTIONS
+from analysis.figures import arms, dots, effect, heat_map, margins, variance
+from analysis.wording.captions import CAPTIONS
 
 
 def draw(
@@ -64,7 +64,7 @@ def _figures(verdict: Record, pairs: pd.DataFrame, curves: pd.DataFrame | None) 
     if curves is not None:
         found["curves"] = lambda stem: arms.learning(verdict, curves, stem)
     if verdict["variance"]:
-        found["variance"] = lambda stem: shares.variance(verdict, stem)
+        found["variance"] = lambda stem: variance.draw(verdict, stem)
     if any(one["margins"] for one in verdict["thresholds"]):
-        found["margins"] = lambda stem: shares.margins(verdict, stem)
+        found["margins"] = lambda stem: margins.draw(verdict, stem)
     return found

@@ -10,11 +10,11 @@ from matplotlib.lines import Line2D
 from analysis import arm_means
 from analysis.effects import Record
 from analysis.figures import style
+from analysis.wording import captions
 from analysis.wording.phrases import capital, describe
 
 MOST_CURVES = 16
 Table: TypeAlias = dict[tuple[str, ...], pd.DataFrame]
-_PAIRED = "Arms of a pair move together: bands that overlap do not mean equal arms, effects are judged on pairs."
 
 
 def accuracies(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Path) -> None:
@@ -26,13 +26,7 @@ def accuracies(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Pat
     else:
         chosen, left_out = style.spread_out(cells, style.MOST_POINTS, "cells")
         lines = [({}, chosen)]
-    caption = [
-        f"Mean test accuracy over {style.counted(cells)}, with {style.intervals(verdict['looks']['confidence_each'])} "
-        f"of each arm's mean over seeds. {_PAIRED}",
-        "Scales differ between panels." if len(lines) > 1 else "",
-        left_out,
-    ]
-    title = f"{verdict['name']}: accuracy with and without bias" + (f" against {axis}" if axis else "")
+    title, caption = captions.accuracies(verdict, axis, len(lines), left_out)
     with style.drawing(stem.name):
         wide = (3.4, 2.7) if axis else (6.4, 4.0)
         figure, above, panels = style.panels(len(lines), title=title, caption=caption, size=wide)
@@ -78,20 +72,12 @@ def learning(verdict: Record, table: pd.DataFrame, stem: Path) -> None:
     parts = arm_means.by_arm(table, names)
     drawn = [cell for cell in verdict["cells"] if (*arm_means.key(cell, names), "bias") in parts]
     ordered = sorted(drawn, key=lambda cell: bool(cell.get("batch_norm")))
-    cells, left_out = style.spread_out(ordered, MOST_CURVES, "cells")
-    if len(cells) < len(verdict["cells"]):
-        left_out = f"Drawn are {len(cells)} of {len(verdict['cells'])} cells."
+    cells, _ = style.spread_out(ordered, MOST_CURVES, "cells")
+    left_out = captions.drawn(len(cells), len(verdict["cells"]), "cells")
     counts = [int(n) for n in table["n"]]
-    caption = [
-        f"Mean validation accuracy over n = {style.span(counts)} runs an arm; bands are "
-        f"{style.intervals(verdict['looks']['confidence_each'])} of that mean over seeds. "
-        f"{_PAIRED} Scales differ between panels.",
-        left_out,
-    ]
+    title, caption = captions.learning(verdict, counts, left_out)
     with style.drawing(stem.name):
-        figure, above, panels = style.panels(
-            len(cells), title=f"{verdict['name']}: learning curves", caption=caption, columns=4, size=(2.6, 2.1)
-        )
+        figure, above, panels = style.panels(len(cells), title=title, caption=caption, columns=4, size=(2.6, 2.1))
         style.legend(above, _handles(marks=False))
         for cell, axes in zip(cells, panels, strict=True):
             for arm, look in style.ARMS.items():

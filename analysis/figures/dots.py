@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from analysis import arm_means
 from analysis.effects import Record
 from analysis.figures import style
+from analysis.wording import captions
 from analysis.wording.phrases import capital, describe
 
 MOST_VECTORS: Final = 5_000
@@ -30,15 +31,8 @@ def draw(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Path) -> 
     shown = [cell for _, line in lines for cell in line if cell["effect"] is not None]
     ends = [float(end) for cell in shown for end in _ends(cell, dots[arm_means.key(cell, names)])]
     diverged = sum(int(dots[arm_means.key(cell, names)]["diverged"].sum()) for cell in shown)
-    caption = [
-        f"Each dot is one pair; {style.counted(cells)}. Bars: mean and "
-        f"{style.intervals(verdict['looks']['confidence_each'])}. Grey: the margin, ±{margin:g} points. "
-        "Sideways places of dots mean nothing.",
-        style.scale_said(ends, margin),
-        f"Crosses: pairs with a diverged run ({diverged}), at the accuracy measured." if diverged else "",
-        left_out,
-    ]
-    title = f"{verdict['name']}: every pair" + (f" against {axis}" if axis else "")
+    inner = style.logarithmic_from(ends, margin)
+    title, caption = captions.pairs(verdict, axis, diverged, inner, left_out)
     with style.drawing(stem.name):
         size = (3.4, 2.9) if axis else (6.4, 4.0)
         figure, above, panels = style.panels(len(lines), title=title, caption=caption, size=size)

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from analysis.effects import Record, settings
 from analysis.figures import style
+from analysis.wording import captions
 from analysis.wording.phrases import capital, describe
 
 MOST_LINES: Final = 6
@@ -36,8 +37,8 @@ def draw(verdict: Record, axis: str | None, stem: Path) -> None:
     """
     cells, margin = verdict["cells"], verdict["margin"]
     found, left_out = _panels(cells, verdict["thresholds"], axis) if axis else _points(cells)
-    title = f"{verdict['name']}: effect of convolution bias" + (f" against {axis}" if axis else "")
-    caption = [*_caption(verdict, axis), style.scale_said(_ends(found), margin), left_out]
+    inner = style.logarithmic_from(_ends(found), margin)
+    title, caption = captions.effect(verdict, axis, inner, left_out)
     with style.drawing(stem.name):
         style.save(_figure(found, axis, margin, title, caption), stem)
 
@@ -179,19 +180,6 @@ def _legend(axes: Axes, labels: dict[int, str], margin: float) -> None:
         columns = 2 if len(lines) in (2, 4) else min(len(lines), 3)
         axes.add_artist(axes.legend(handles=lines, loc="upper center", ncols=columns, handlelength=4, **options))
     axes.legend(handles=marks, loc="lower center", ncols=4, **options)
-
-
-def _caption(verdict: Record, axis: str | None) -> list[str]:
-    cells, margin = verdict["cells"], verdict["margin"]
-    unknown = sum(cell["effect"] is None for cell in cells)
-    return [
-        f"Means over {style.counted(cells)} (same seed, initial weights and batches), with "
-        f"{style.intervals(verdict['looks']['confidence_each'])}.",
-        f"Bars: filled, bias matters by more than {margin:g} points; hollow, its effect is smaller; dotted, undecided."
-        if axis
-        else "",
-        f"Without a pair: {unknown} cells." if unknown else "",
-    ]
 
 
 def _values(record: Record, names: list[str]) -> tuple[Any, ...]:

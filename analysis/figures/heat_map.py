@@ -14,6 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from analysis.effects import Record, settings
 from analysis.figures import style
+from analysis.wording import captions
 from analysis.wording.phrases import capital, describe
 
 MOST_NUMBERS: Final = 12
@@ -30,18 +31,10 @@ def draw(verdict: Record, stem: Path) -> None:
     found, left_out = style.spread_out(_panels(cells), style.MOST_PANELS, "panels")
     reach = max((abs(cell["effect"]) for _, part in found for cell in part if cell["effect"] is not None), default=0)
     norm = _norm(max(reach, margin) or 1.0, margin)
-    confidence = verdict["looks"]["confidence_each"]
-    caption = [
-        f"Colour and number: mean effect in percentage points over {style.counted(cells)}. Marks: the verdict at "
-        f"margin ±{margin:g} points, from {style.intervals(confidence)} or, for equivalence, two one-sided tests. "
-        "Intervals stand in the table of cells.",
-        style.scale_said([reach], margin),
-        left_out,
-    ]
+    title, caption = captions.heat_map(verdict, style.logarithmic_from([reach], margin), left_out)
     levels = [sorted({cell[axis] for cell in cells}) for axis in ("width", "depth")]
     size = (max(3.2, 0.46 * min(len(levels[0]), 14) + 0.6), max(1.9, 0.46 * min(len(levels[1]), 14) + 0.5))
     with style.drawing(stem.name):
-        title = f"{verdict['name']}: effect of convolution bias, width by depth"
         figure, above, panels = style.panels(len(found), title=title, caption=caption, size=size, columns=2)
         style.legend(above, _handles(cells, len(cells) < len(found) * len(levels[0]) * len(levels[1])))
         for (name, part), axes in zip(found, panels, strict=True):

@@ -19,7 +19,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.effects import Record, settings
 from analysis.threshold import along
-from analysis.wording.phrases import describe, percent
+from analysis.wording import captions
+from analysis.wording.phrases import describe
 from sweep.common.atomic_files import replacing
 
 MOST_PANELS: Final = 12
@@ -123,22 +124,7 @@ def spread_out(items: Sequence[_Item], most: int, what: str) -> tuple[list[_Item
     if len(items) <= most:
         return list(items), ""
     chosen = [round(n * (len(items) - 1) / (most - 1)) for n in range(most)]
-    return [items[n] for n in chosen], f"Drawn are {most} of {len(items)} {what}."
-
-
-def counted(cells: Sequence[Record]) -> str:
-    """The pairs of the cells in words: `n = 32 pairs a cell`."""
-    counts = [cell["pairs"] for cell in cells]
-    return f"n = {span(counts)} pairs a cell"
-
-
-def span(counts: Sequence[int]) -> str:
-    least, most = min(counts), max(counts)
-    return f"{least}" if least == most else f"{least} to {most}"
-
-
-def intervals(confidence: float) -> str:
-    return f"{percent(confidence)} intervals (Student's t)"
+    return [items[n] for n in chosen], captions.drawn(most, len(items), what)
 
 
 def place(axis: str, level: float) -> float:
@@ -166,11 +152,6 @@ def logarithmic_from(ends: Sequence[float], margin: float) -> float | None:
     """Where the scale of effects becomes logarithmic: at twice the margin, where they go far beyond; else None."""
     inner = 2 * margin or 1.0
     return inner if max(map(abs, ends), default=0) > 6 * inner else None
-
-
-def scale_said(ends: Sequence[float], margin: float) -> str:
-    inner = logarithmic_from(ends, margin)
-    return f"Beyond ±{inner:g} points the scale is logarithmic." if inner else ""
 
 
 def scale_effects(axes: Axes, ends: Sequence[float], margin: float) -> None:

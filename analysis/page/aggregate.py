@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from analysis.arm_means import ARMS
 from analysis.effects import Record
+from analysis.wording import page_notes
 from analysis.wording.sentences import VERDICTS
 
 MOST_CELLS: Final = 2_000
@@ -22,18 +23,13 @@ def aggregate(cells: list[Record], factors: list[str], most: int = MOST_CELLS) -
     kept = [name for name in _FIRST if name in factors] + [name for name in factors if name not in _FIRST]
     while len(kept) > 1 and len(_groups(cells, kept)) > most:
         kept.pop()
-    joined, said = cells, ""
+    joined, binned, size = cells, None, 1
     if len(_groups(cells, kept)) > most:  # one axis with very many levels
-        joined, size = _binned(cells, kept[0], most)
-        said = f" Neighbouring levels of {kept[0]} are joined, {size} at a time, and shown at the first of them."
+        binned = kept[0]
+        joined, size = _binned(cells, binned, most)
     groups = _groups(joined, kept)
     left = [name for name in factors if name not in kept]
-    over = f" over {', '.join(left)}" if left else ""
-    text = (
-        f"This sweep has {len(cells):,} cells, more than a person reads: the charts and the table of this page show "
-        f"{len(groups):,} groups of them, each a mean{over}, with the range of its cells' effects in place of an "
-        f"interval.{said} Every cell with its interval is in verdict.json."
-    )
+    text = page_notes.grouped(len(cells), len(groups), left, binned, size)
     return [_group(dict(zip(kept, key, strict=True)), part) for key, part in groups.items()], kept, text
 
 

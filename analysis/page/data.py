@@ -7,6 +7,7 @@ import pandas as pd
 from analysis import arm_means
 from analysis.effects import Record, settings
 from analysis.page.aggregate import aggregate
+from analysis.wording import page_notes
 from analysis.wording.phrases import capital, describe
 
 MOST_PAIRS: Final = 6_000
@@ -53,13 +54,13 @@ def _left_out(verdict: Record, pairs: pd.DataFrame, data: Record, grouped: bool)
     tuned = len(verdict["tuned_cells"] or [])
     lines = []
     if not grouped and data["pairs"] is None:
-        lines.append(f"The {len(pairs):,} pairs are too many dots for this page: effects.parquet has every one.")
+        lines.append(page_notes.no_dots(len(pairs)))
     if len(data["curves"]) == MOST_CURVES < len(verdict["cells"]):
-        lines.append(f"Learning curves of the first {MOST_CURVES} cells alone are shown; curves/ has the others.")
+        lines.append(page_notes.first_curves(MOST_CURVES))
     if ladders > MOST_LADDERS:
-        lines.append(f"Of {ladders:,} thresholds against the margin, the first {MOST_LADDERS} are shown.")
+        lines.append(page_notes.first_thresholds(MOST_LADDERS, ladders))
     if tuned > MOST_TUNED:
-        lines.append(f"Of {tuned:,} tuned cells, the first {MOST_TUNED:,} are shown; verdict.json has the others.")
+        lines.append(page_notes.first_tuned(MOST_TUNED, tuned))
     return lines
 
 

@@ -11,18 +11,6 @@ from analysis.wording.phrases import capital, describe, percent
 MOST_SENTENCES: Final = 24
 """With more thresholds or cells than this, the answer begins with their counts and lists the first ones."""
 VERDICTS: Final = ("matters", "equivalent", "undecided")
-CAPTIONS: Final = {
-    "effect_by_width": "effect of bias against width",
-    "effect_by_depth": "effect of bias against depth",
-    "effects": "effect of bias, cell by cell",
-    "heat_map": "effect of bias on the grid of width and depth",
-    "accuracies": "accuracies of the two arms",
-    "pairs": "every pair as a dot",
-    "curves": "learning curves of both arms",
-    "variance": "share of variance by factor",
-    "margins": "threshold against margin",
-}
-"""What every figure shows, in the order of a report."""
 
 
 def title(verdict: Record) -> str:

@@ -1,4 +1,4 @@
-"""What moves the effect: its variance over cells by factor, and the threshold as the margin moves."""
+"""The threshold as the margin moves."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -11,52 +11,19 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.effects import Record, settings
 from analysis.figures import style
+from analysis.wording import captions
 from analysis.wording.phrases import capital, describe
 
 _COLOUR: Final = style.COLOURS[0]
 _DASH: Final = (0, (5, 2))
 
 
-def variance(verdict: Record, stem: Path) -> None:
-    """Writes each factor's share of the variance of the cells' effects as a bar with its number."""
-    shares, cells = verdict["variance"], verdict["cells"]
-    caption = [
-        f"Shares of the variance of the mean effects of {len(cells)} cells, {style.counted(cells)}, "
-        "after their sampling variance was subtracted: estimates, without an interval.",
-    ]  # fmt: skip
-    with style.drawing(stem.name):
-        title = f"{verdict['name']}: what moves the effect of convolution bias"
-        figure = style.blank(6.8, 0.9 + 0.42 * len(shares), title, caption)
-        axes = figure.add_subplot()
-        values = [100 * one["share"] for one in shares]
-        axes.barh(range(len(shares)), values, height=0.6, color=_COLOUR)
-        axes.axvline(0, color="0.35", linewidth=0.8)
-        for row, value in enumerate(values):
-            axes.text(max(value, 0), row, f" {value:.0f} %", va="center", fontsize=8)
-        axes.set_yticks(range(len(shares)), [one["factor"].replace("_", " ") for one in shares], fontsize=9)
-        axes.set_xlim(min(0, *values), max(100, *values) * 1.08)
-        axes.set_ylim(len(shares) - 0.4, -0.6)
-        axes.set_xlabel("share of the variance between cells (%)", fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.tick_params(axis="y", length=0, labelsize=9)
-        axes.spines[["top", "right"]].set_visible(False)
-        style.save(figure, stem)
-
-
-def margins(verdict: Record, stem: Path) -> None:
+def draw(verdict: Record, stem: Path) -> None:
     """Writes both ends of every threshold against the margin that they were judged with."""
     records = [one for one in verdict["thresholds"] if one["margins"]]
-    declared = verdict["margin_declared"] is not None and not verdict["margin_given"]
     found, left_out = style.spread_out(records, style.MOST_PANELS, "thresholds")
-    caption = [
-        f"Both ends of the threshold, were the margin another; {style.counted(verdict['cells'])}, "
-        f"{style.intervals(verdict['looks']['confidence_each'])}. Vertical line: the margin of this report, "
-        f"{verdict['margin']:g} points.",
-        "Only that one was declared before looking." if declared else "",
-        left_out,
-    ]
+    title, caption = captions.margins(verdict, left_out)
     with style.drawing(stem.name):
-        title = f"{verdict['name']}: the threshold against the margin"
         figure, above, panels = style.panels(len(found), title=title, caption=caption, size=(3.4, 2.5))
         style.legend(above, _handles())
         axis_said = len({one["axis"] for one in records}) > 1
