@@ -12,6 +12,7 @@ from scipy import stats
 
 from sweep.common.errors import InputError
 
+VERDICTS: Final = ("matters", "equivalent", "undecided")
 FEWEST_PAIRS: Final = 6
 """With fewer pairs no verdict is given."""
 MOST_PAIRS: Final = 1_000_000

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter
 from analysis.effects import Record, settings
 from analysis.figures import style
 from analysis.wording import captions
-from analysis.wording.phrases import capital, describe
+from analysis.wording.phrases import capital, describe, signed
 
 MOST_NUMBERS: Final = 12
 """Levels an axis up to which the effect is written into its square."""
@@ -85,7 +85,7 @@ def _draw(axes: Axes, cells: list[Record], widths: list[int], depths: list[int],
                   markerfacecolor="none" if cell["verdict"] == "equivalent" else colour)  # fmt: skip
         if numbers:
             digits = 2 if abs(cell["effect"]) < 9.95 else 0
-            said = f"{round(cell['effect'], digits) + 0.0:+.{digits}f}"  # never -0.00
+            said = signed(cell["effect"], digits)
             axes.text(x, y - 0.2, said, ha="center", va="center", fontsize=6.5, color=colour, zorder=3)
     for axis, levels in ((axes.xaxis, widths), (axes.yaxis, depths)):
         kept = range(0, len(levels), 1 + (len(levels) - 1) // 14)

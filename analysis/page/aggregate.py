@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from analysis.arm_means import ARMS
 from analysis.effects import Record
+from analysis.judging import VERDICTS
 from analysis.wording import page_notes
-from analysis.wording.sentences import VERDICTS
 
 MOST_CELLS: Final = 2_000
 _FIRST: Final = ("width", "depth", "batch_norm")

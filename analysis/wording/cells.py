@@ -1,12 +1,32 @@
-"""What is said of a cell that stays undecided, and of the bracket that the cells of an axis make."""
+"""What is said of a cell, and of the bracket that the cells of an axis make."""
 
 from typing import Any, Final
 
 from analysis.effects import Record, settings
 from analysis.judging import FEWEST_PAIRS
-from analysis.wording.phrases import capital, describe, levels, percent
+from analysis.wording.phrases import capital, describe, levels, percent, signed
 
 _ENDS: Final = {"width": ("narrowest", "widest", "narrower"), "depth": ("shallowest", "deepest", "shallower")}
+
+
+def sentence(cell: Record) -> str:
+    """Where a cell is, its verdict, and what was measured."""
+    where = describe(settings(cell))
+    said = {
+        "matters": f"bias {cell['direction']} by more than the margin",
+        "equivalent": "bias changes accuracy by less than the margin",
+        "undecided": "whether bias matters is undecided",
+    }[cell["verdict"]]
+    measured = "no pair" if cell["effect"] is None else f"{signed(cell['effect'])} points"
+    if cell["low"] is not None:
+        measured += f", {signed(cell['low'])} to {signed(cell['high'])}"
+    why = f"; {cell['reason']}" if cell["reason"] else ""
+    return capital(f"{where + ': ' if where else ''}{said} ({measured}, {cell['pairs']} pairs{why}).")
+
+
+def said_verdict(cell: Record) -> str:
+    """The verdict, with its direction where it has one."""
+    return f"{cell['verdict']} ({cell['direction']})" if cell["direction"] else str(cell["verdict"])
 
 
 def with_reasons(cells: list[Record]) -> list[Record]:

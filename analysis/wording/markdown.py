@@ -7,8 +7,8 @@ from typing import Any, Final
 from analysis.effects import Record
 from analysis.wording import sentences
 from analysis.wording.captions import CAPTIONS
-from analysis.wording.phrases import percent
-from analysis.wording.sentences import said_verdict, signed
+from analysis.wording.cells import said_verdict
+from analysis.wording.phrases import percent, signed
 
 MOST_ROWS: Final = 200
 """Cells listed in `report.md`; `verdict.json` has them all."""

@@ -21,6 +21,11 @@ def percent(confidence: float) -> str:
     return f"{100 * confidence:g} %"
 
 
+def signed(points: float, digits: int = 2) -> str:
+    """An effect with its sign, never -0.00."""
+    return f"{round(points, digits) + 0.0:+.{digits}f}"
+
+
 def capital(sentence: str) -> str:
     return sentence[:1].upper() + sentence[1:]
 

@@ -4,13 +4,13 @@ import json
 from statistics import median
 from typing import Any, Final
 
-from analysis import effects
 from analysis.effects import Record
-from analysis.wording.phrases import capital, describe, percent
+from analysis.judging import VERDICTS
+from analysis.wording.cells import sentence
+from analysis.wording.phrases import percent
 
 MOST_SENTENCES: Final = 24
 """With more thresholds or cells than this, the answer begins with their counts and lists the first ones."""
-VERDICTS: Final = ("matters", "equivalent", "undecided")
 
 
 def title(verdict: Record) -> str:
@@ -35,7 +35,7 @@ def answers(verdict: Record) -> list[str]:
     """The answer in plain sentences: thresholds where there are any, else cell by cell."""
     lines = [one["statement"] for one in verdict["thresholds"]]
     if not lines:
-        lines = [_cell(cell) for cell in verdict["cells"][: MOST_SENTENCES + 1]]
+        lines = [sentence(cell) for cell in verdict["cells"][: MOST_SENTENCES + 1]]
         left = len(verdict["cells"]) - MOST_SENTENCES
     else:
         left = len(lines) - MOST_SENTENCES
@@ -56,7 +56,7 @@ def tuned(verdict: Record) -> list[str]:
     if verdict["tuned_cells"] is None:
         return []
     lines = [one["statement"] for one in verdict["tuned_thresholds"] or []]
-    lines = lines or [_cell(cell) for cell in verdict["tuned_cells"]]
+    lines = lines or [sentence(cell) for cell in verdict["tuned_cells"]]
     left = len(lines) - MOST_SENTENCES
     return [*lines[:MOST_SENTENCES], *([f"{left:,} more are in verdict.json."] if left > 0 else [])]
 
@@ -131,30 +131,8 @@ def citation(verdict: Record) -> str:
     return f"{verdict['name']}: {counts}{when}; {where}; sweep{version}{commit}."
 
 
-def signed(points: float) -> str:
-    return f"{round(points, 2) + 0.0:+.2f}"  # never -0.00
-
-
-def said_verdict(cell: Record) -> str:
-    return f"{cell['verdict']} ({cell['direction']})" if cell["direction"] else str(cell["verdict"])
-
-
 def _level(value: Any) -> str:
     return str(value) if isinstance(value, str) else json.dumps(value)
-
-
-def _cell(cell: Record) -> str:
-    where = describe(effects.settings(cell))
-    said = {
-        "matters": f"bias {cell['direction']} by more than the margin",
-        "equivalent": "bias changes accuracy by less than the margin",
-        "undecided": "whether bias matters is undecided",
-    }[cell["verdict"]]
-    measured = "no pair" if cell["effect"] is None else f"{signed(cell['effect'])} points"
-    if cell["low"] is not None:
-        measured += f", {signed(cell['low'])} to {signed(cell['high'])}"
-    reason = f"; {cell['reason']}" if cell["reason"] else ""
-    return capital(f"{where + ': ' if where else ''}{said} ({measured}, {cell['pairs']} pairs{reason}).")
 
 
 def _counts(verdict: Record) -> list[str]:
