@@ -52,6 +52,7 @@ def hypotheses(by_seed: SeedEffects, shared: Record, margin: float, confidence: 
     if {"width", "depth"} <= set(by_seed.names):
         estimate, pseudo = variance.difference(by_seed, "width", "depth")
         _, low, high = mean_interval(pseudo, confidence)
+        # A share of variance is no weighted sum of effects; every cell has a part in it all the same.
         whole = Contrast(WIDTH_OR_DEPTH, np.ones(len(by_seed.levels)), "above")
         records.append(_judged(whole, (estimate, low, high), len(pseudo), 0.0))
     return records

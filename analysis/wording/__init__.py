@@ -1,1 +1,1 @@
-"""The English of a report, and all of it: statistics hand over numbers and records, sentences are made here."""
+"""The English of a report: statistics hand over numbers and records, and every sentence about them is made here."""
