@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from tests.simulated import grid, study
+from support.simulated import grid, study
 
 from analysis import effects, page
 from analysis.page.aggregate import aggregate
