@@ -38,10 +38,12 @@ def fails(barrier: Any) -> list[float]:
     return [1.0]
 
 
+@pytest.mark.slow
 def test_what_processes_measure_together_is_summed() -> None:
     assert benchmark.together(two_numbers, 2) == [0.0 + 1.0, 2.0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("measure", "words"), [(dies, "died with exit code 3"), (fails, "ValueError: no such width")], ids=["dies", "fails"]
 )

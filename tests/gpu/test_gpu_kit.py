@@ -195,6 +195,7 @@ def test_ways_three_times_slower_than_the_best_are_followed_no_further(
     assert ways == {"triton": [4096, 2048, 1024, 512, 256], "grouped": [1024], "im2col": [1024, 4096, 2048]}
 
 
+@pytest.mark.slow
 def test_what_time_does_not_suffice_for_is_told_and_not_begun(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

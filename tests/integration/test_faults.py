@@ -152,9 +152,9 @@ def test_an_array_whose_worker_ray_ends_for_want_of_memory_is_split(space: Path,
 
 def test_a_process_whose_parent_is_gone_hears_of_it_and_ends_soon(tmp_path: Path) -> None:
     child = (
-        "import sys, time; from pathlib import Path; from sweep import orphan\n"
-        "orphan.LOOK_EVERY, orphan.GRACE = 0.05, 0.5\n"
-        "lost = orphan.orphaned(); Path(sys.argv[1]).write_text('there')\n"
+        "import sys, time; from pathlib import Path; from sweep.cluster import orphan_watch\n"
+        "orphan_watch.LOOK_EVERY, orphan_watch.GRACE = 0.05, 0.5\n"
+        "lost = orphan_watch.orphaned(); Path(sys.argv[1]).write_text('there')\n"
         "lost.wait(20); Path(sys.argv[1]).write_text('alone'); time.sleep(60)\n"
     )
     file = tmp_path / "state"
