@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+import sweep.cluster.ray_environment  # noqa: F401  (Ray reads it while it is imported, by whichever test is first)
+
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which parts of PyTorch do
 
