@@ -18,7 +18,7 @@ BOUND: Final = 150
 """How many times as fast as plain Ray Tune a launch has to be on a GPU."""
 
 
-PLAIN_SHARE: Final = 0.6
+PLAIN_SHARE: Final = 0.4
 """Of the section's time, at most, that plain Ray Tune may take."""
 
 

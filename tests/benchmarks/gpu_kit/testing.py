@@ -58,4 +58,6 @@ def _pytest(told: Told, chosen: str, processes: int) -> int:
     options = ["-n", str(processes)] if parallel else []
     with contextlib.chdir(CHECKOUT):
         files = [str(TESTS / name) for name in FILES]
-        return pytest.main([*files, "-k", chosen, *options, "-p", "no:cacheprovider", "-p", "no:benchmark"], plugins=[told])
+        return pytest.main(
+            [*files, "-k", chosen, *options, "-p", "no:cacheprovider", "-p", "no:benchmark"], plugins=[told]
+        )
