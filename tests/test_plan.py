@@ -193,7 +193,7 @@ def test_a_million_runs_are_planned_in_two_gigabytes(text: str) -> None:
     import sys
 
     program = (
-        "import resource, sys; from pathlib import Path; from sweep import plan, search_space\n"
+        "import resource, sys; from pathlib import Path; from sweep import plan; from sweep.space import search_space\n"
         "arrays = list(plan.arrays(search_space.parse(sys.argv[1].encode(), Path('x.yaml')), 'cpu'))\n"
         "print(sum(len(a.run_ids) for a in arrays), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

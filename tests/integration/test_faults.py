@@ -124,13 +124,13 @@ def balloon(gib: float) -> Iterator[None]:
 def test_an_array_whose_worker_ray_ends_for_want_of_memory_is_split(space: Path, tmp_path: Path) -> None:
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     memory = {name: int(kib) / 2**20 for name, kib, *_ in lines}
-    if memory["MemAvailable:"] < 10:
-        pytest.skip("needs 10 GiB of memory")
+    if memory["MemAvailable:"] < 14:
+        pytest.skip("needs 14 GiB of memory")
     store = tmp_path / "results"
     space.write_text(ONE.replace("3000", "12000"))  # a fast machine ends 3,000 steps before its memory is full
     [array] = plan.arrays(search_space.load(space), "cpu")
-    # Ray ends workers when 4 GiB more are in use than now.
-    limit = (memory["MemTotal:"] - memory["MemAvailable:"] + 4) / memory["MemTotal:"]
+    # Ray ends workers when 7 GiB more are in use than now; the launch takes 2, and the machine may have other work.
+    limit = (memory["MemTotal:"] - memory["MemAvailable:"] + 7) / memory["MemTotal:"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_memory_usage_threshold", f"{limit:.4f}")
         patch.setenv("RAY_memory_monitor_refresh_ms", "100")
@@ -139,7 +139,7 @@ def test_an_array_whose_worker_ray_ends_for_want_of_memory_is_split(space: Path,
     assert process.poll() is None, process.communicate()
     [worker] = training(process.pid)
     with contextlib.ExitStack() as balloons:
-        for _ in range(6):
+        for _ in range(9):
             if alive(worker):
                 balloons.enter_context(balloon(1))
                 time.sleep(0.5)
