@@ -9,23 +9,15 @@ import functools
 import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import GenericAlias
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, NamedTuple, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
-    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -33,131 +25,14 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from sweep.common.errors import InputError
 from sweep.space import catalogue, yaml_lines
 from sweep.space.catalogue import Facts
-from sweep.space.runs import DEFAULTS, IDENTITY, SETTINGS, TYPES
+from sweep.space.runs import DEFAULTS, IDENTITY, SETTINGS
+from sweep.space.schema import LEVEL_SCHEMAS, MAX_LEVELS, Axes, Clause, Dataset, Settings, problem
+from sweep.space.sections import STRICT, Analysis, Pinned, Tracking
 from sweep.space.yaml_lines import Document, Location, show
 
-MAX_LEVELS: Final = 10_000
 MAX_RUNS: Final = 10**7
 _MAX_REPORTED: Final = 5
-_STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 _MEMBER: Final = ("seed", "bias")
-
-
-def _level_schema(name: str) -> dict[str, Any]:
-    """The JSON schema of one level; a check in Python, such as "odd", becomes the list of what passes it."""
-    adapter = TypeAdapter[Any](TYPES[name])
-    schema = adapter.json_schema()
-    if any(isinstance(part, AfterValidator) for part in TYPES[name].__metadata__):
-        span = range(schema.pop("minimum"), schema.pop("maximum") + 1)
-        schema["enum"] = [level for level in span if _passes(adapter, level)]
-    return schema
-
-
-def _passes(adapter: TypeAdapter[Any], level: Any) -> bool:
-    try:
-        adapter.validate_python(level, strict=True)
-    except ValidationError:
-        return False
-    return True
-
-
-_LEVEL_SCHEMAS: Final = {name: _level_schema(name) for name in SETTINGS}
-
-
-def _normal(level: Any, info: ValidationInfo) -> Any:
-    """One way of writing a level: one zero (-0.0 + 0.0 is 0.0), and paths from the root of the file system."""
-    if isinstance(level, str) and (path := catalogue.path_of(level)):
-        base = (info.context or {}).get("folder", Path())
-        return f"{catalogue.kind(level)}:{os.path.abspath(os.path.join(base, os.path.expanduser(path)))}"
-    return level + 0.0 if isinstance(level, float) else level
-
-
-def _distinct(levels: list[Any]) -> list[Any]:
-    seen = set()
-    for index, level in enumerate(levels):
-        if level in seen:
-            raise _problem(f"{show(level)} is given twice", (index,))
-        seen.add(level)
-    return levels
-
-
-def _count_to_seeds(given: Any) -> Any:
-    if type(given) is not int:
-        return given
-    if not 1 <= given <= MAX_LEVELS:
-        raise _problem(f"{show(given)} is not allowed: a count of seeds from 1 to {MAX_LEVELS:,}, or a list")
-    return list(range(given))
-
-
-def _one_to_list(given: Any) -> Any:
-    return given if isinstance(given, list) else [given]
-
-
-def _only(today: Any, given: Any) -> Any:
-    if given != today or type(given) is not type(today):
-        only = "leave it out" if today is None else f"today only {show(today)}"
-        raise _problem(f"{show(given)} is not built yet; {only}")
-    return given
-
-
-def _problem(message: str, location: Location = ()) -> PydanticCustomError:
-    """A complaint in final words, about the part at `location` below the one being validated."""
-    # As the template itself, a message with braces in it would be filled in: it travels as a value.
-    return PydanticCustomError("problem", "{message}", {"message": message, "location": location})
-
-
-def _level(name: str) -> Any:
-    return Annotated[TYPES[name], AfterValidator(_normal), WithJsonSchema(_LEVEL_SCHEMAS[name])]
-
-
-def _setting(name: str) -> Any:
-    schema = TypeAdapter(_level(name)).json_schema() | {"default": DEFAULTS[name]}
-    return Annotated[_level(name), WithJsonSchema(schema)]
-
-
-def _levels(name: str, **words: Any) -> Any:
-    schema: dict[str, Any] = {"uniqueItems": True, **words}
-    length = Field(min_length=1, max_length=MAX_LEVELS, json_schema_extra=schema)
-    listed: Any = GenericAlias(list, (_level(name),))
-    return Annotated[listed, length, AfterValidator(_distinct)]
-
-
-def _axis(name: str) -> Any:
-    if name == "bias":
-        return _levels(name, default=[True, False], description="both arms, unless said otherwise")
-    if name != "seed":
-        return _levels(name)
-    count = {
-        "type": "integer",
-        "minimum": 1,
-        "maximum": MAX_LEVELS,
-        "description": "seeds 0 to this less one",
-    }
-    either = [count, TypeAdapter(_levels(name)).json_schema()]
-    schema = WithJsonSchema({"anyOf": either, "default": [0], "description": "a count of seeds, or a list"})
-    return Annotated[_levels(name), BeforeValidator(_count_to_seeds), schema]
-
-
-def _excluded(name: str) -> Any:
-    either = [TypeAdapter(kind).json_schema() for kind in (_level(name), _levels(name))]
-    return Annotated[_levels(name), BeforeValidator(_one_to_list), WithJsonSchema({"anyOf": either})]
-
-
-if TYPE_CHECKING:
-    Settings = dict[str, Any]
-    Axes = dict[str, list[Any]]
-    Clause = dict[str, list[Any]]
-else:
-    from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
-
-    def _table(name: str, names: Iterable[str], kind: Callable[[str], Any]) -> Any:
-        table = TypedDict(name, {setting: kind(setting) for setting in names}, total=False)
-        table.__pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-        return table
-
-    Settings = _table("Settings", SETTINGS, _setting)
-    Axes = _table("Axes", IDENTITY, _axis)
-    Clause = _table("Clause", IDENTITY, _excluded)
 
 
 class Conflict(NamedTuple):
@@ -182,96 +57,10 @@ CONFLICTS: Final = (
 )
 
 
-class Pinned(BaseModel):
-    """What pictures a sweep was launched with, where the data set's name alone does not say it."""
-
-    model_config = _STRICT
-
-    fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{16}$", description="of the pixels and labels")]
-    picture: Annotated[
-        list[Annotated[int, Field(ge=1)]],
-        Field(min_length=3, max_length=3, description="channels, height and width"),
-    ]
-    classes: Annotated[int, Field(ge=2)]
-    train: Annotated[int, Field(ge=1, description="training pictures of a split")]
-
-
-class Analysis(BaseModel):
-    """What was declared before looking at the results."""
-
-    model_config = _STRICT
-
-    margin: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=100,
-            allow_inf_nan=False,
-            description="smallest effect that matters, in percentage points",
-        ),
-    ] = 0.5
-    confidence: Annotated[float, Field(gt=0.5, lt=1, description="of the intervals")] = 0.95
-    looks: Annotated[
-        int,
-        Field(ge=1, le=100, description="times that the results are looked at; each spends its part of 1 - confidence"),
-    ] = 1
-    tune: Annotated[
-        list[Literal["learning_rate"]] | None,
-        Field(
-            min_length=1,
-            max_length=1,
-            description="axes that each arm is also compared at its own best level of, chosen by validation accuracy",
-        ),
-    ] = None
-
-    @property
-    def declared(self) -> dict[str, Any]:
-        """What was given rather than taken from the defaults, by name."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
-
-
-def _tracker_address(given: str, info: ValidationInfo) -> str:
-    """A folder from the root of the file system; addresses as they are, without a password in them."""
-    parts = urlsplit(given)
-    if parts.password:
-        raise _problem(
-            "holds a password; put it into the environment (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
-        )
-    if parts.scheme:
-        return given
-    return os.path.abspath(os.path.join((info.context or {}).get("folder", Path()), os.path.expanduser(given)))
-
-
-class Tracking(BaseModel):
-    """Experiment trackers, and where they are; no part of any run's identity."""
-
-    model_config = _STRICT
-
-    mlflow: Annotated[
-        str | None,
-        Field(min_length=1, description="an MLflow tracking server (http://HOST:5000), database or folder"),
-        AfterValidator(lambda given, info: None if given is None else _tracker_address(given, info)),
-    ] = None
-    wandb: Annotated[
-        str | None, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$", description="a project of Weights & Biases")
-    ] = None
-    tensorboard: Annotated[
-        str | None,
-        Field(min_length=1, description="a folder of TensorBoard's logs"),
-        AfterValidator(lambda given, info: None if given is None else _tracker_address(given, info)),
-    ] = None
-
-    @model_validator(mode="after")
-    def _names_one(self) -> Self:
-        if not self.model_dump(exclude_none=True):
-            raise _problem("names no tracker: mlflow, wandb or tensorboard")
-        return self
-
-
 class SearchSpace(BaseModel):
     """A grid of runs: `settings`, `axes` and `exclude` as given, `fixed` and `levels` with defaults."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     name: Annotated[
         str,
@@ -292,7 +81,7 @@ class SearchSpace(BaseModel):
         Tracking | None, Field(description="experiment trackers that hear of every cell and arm after training")
     ] = None
     data: Annotated[
-        dict[Annotated[str, AfterValidator(_normal)], Pinned],
+        dict[Dataset, Pinned],
         Field(
             description="the pictures that data sets read from files have to be, by data set; "
             "a launch fills it in, so that a report needs no pictures"
@@ -428,17 +217,17 @@ class SearchSpace(BaseModel):
     def _hangs_together(self, info: ValidationInfo) -> Self:
         for name in self.axes:
             if name in self.settings:
-                raise _problem("also stands under settings; give it in one place", ("axes", name))
+                raise problem("also stands under settings; give it in one place", ("axes", name))
         runs = math.prod(map(len, self.levels.values()))
         if runs > MAX_RUNS:
-            raise _problem(f"{runs:,} runs; at most {MAX_RUNS:,}", ("axes",))
+            raise problem(f"{runs:,} runs; at most {MAX_RUNS:,}", ("axes",))
         for index, clause in enumerate(self.exclude):
             self._check_clause(clause, ("exclude", index))
         if self.exclude and next(self._cells(), None) is None:
-            raise _problem("leaves no run at all", ("exclude",))
+            raise problem("leaves no run at all", ("exclude",))
         for name in self.analysis.tune or ():
             if len(self.levels.get(name, ())) < 2:
-                raise _problem(f"{name} is no axis with several levels, there is nothing to tune", ("analysis", "tune"))
+                raise problem(f"{name} is no axis with several levels, there is nothing to tune", ("analysis", "tune"))
         self._check_conflicts(info)
         return self
 
@@ -453,7 +242,7 @@ class SearchSpace(BaseModel):
                 words = ", ".join(
                     f"{name} {show(level)}" for name, level in zip(conflict.names, clashes[0], strict=True)
                 )
-                raise _problem(
+                raise problem(
                     f"{words}: {conflict.words}; exclude it where both are axes", self._place(conflict.names[0])
                 )
         self._check_data()
@@ -468,14 +257,14 @@ class SearchSpace(BaseModel):
             for dataset in self.datasets:
                 if catalogue.kind(dataset) != "folder":
                     words = f"resizes the pictures of folder:PATH; those of {dataset} are used as they are"
-                    raise _problem(words, ("settings", "image_size"))
+                    raise problem(words, ("settings", "image_size"))
         for dataset in self.data:
             if catalogue.has_constant(dataset):
-                raise _problem(
+                raise problem(
                     "its pictures are fixed by the program; there is nothing to say of them", ("data", dataset)
                 )
             if dataset not in self.datasets:
-                raise _problem(f"is no data set of this search space: {_list(self.datasets)}", ("data", dataset))
+                raise problem(f"is no data set of this search space: {_list(self.datasets)}", ("data", dataset))
 
     def _check_counts(self) -> None:
         """That there are as many training pictures as are asked for, and as a batch takes, as far as that is known."""
@@ -488,7 +277,7 @@ class SearchSpace(BaseModel):
             for examples, batch in itertools.product(*sizes):
                 if examples and examples > there and self._has(dataset=dataset, train_examples=examples):
                     words = f"{examples:,} is not allowed: {dataset} has {there:,} training pictures"
-                    raise _problem(words, self._place("train_examples"))
+                    raise problem(words, self._place("train_examples"))
                 wanted = {"dataset": dataset, "train_examples": examples, "batch_size": batch}
                 if batch > (examples or there) and self._has(**wanted):
                     words = (
@@ -497,7 +286,7 @@ class SearchSpace(BaseModel):
                     given = [
                         name for name in ("batch_size", "train_examples") if name in {**self.settings, **self.axes}
                     ]
-                    raise _problem(words, self._place([*given, "dataset"][0]))
+                    raise problem(words, self._place([*given, "dataset"][0]))
 
     def _check_pooling(self) -> None:
         """That no pooling makes nothing of the pictures, as far as their size is known."""
@@ -510,7 +299,7 @@ class SearchSpace(BaseModel):
             if self._has(dataset=dataset, pooling=pooling, depth=depth):
                 size = " x ".join(map(str, facts.picture[1:]))
                 words = f"pooling {pooling} at depth {depth} needs pictures of {smallest} x {smallest} or more; "
-                raise _problem(f"{words}those of {dataset} are {size}", self._place("pooling"))
+                raise problem(f"{words}those of {dataset} are {size}", self._place("pooling"))
 
     def _has(self, **levels: Any) -> bool:
         """Whether a cell that is not excluded has these levels."""
@@ -519,28 +308,28 @@ class SearchSpace(BaseModel):
     def _check_shared_weights(self, everywhere: bool) -> None:
         if set(self.levels["bias"]) != {True, False}:
             words = "shared_weights trains both arms of a pair on one set of weights: bias must be [true, false]"
-            raise _problem(words, self._place("protocol"))
+            raise problem(words, self._place("protocol"))
         for index, clause in enumerate(self.exclude):
             elsewhere = not everywhere and "protocol" in clause and "shared_weights" not in clause["protocol"]
             if "bias" in clause and not elsewhere:
                 words = "would leave half a pair whose arms share their weights (protocol shared_weights)"
-                raise _problem(words, ("exclude", index, "bias"))
+                raise problem(words, ("exclude", index, "bias"))
 
     def _place(self, name: str) -> Location:
         return ("axes", name) if name in self.axes else ("settings", name)
 
     def _check_clause(self, clause: Clause, location: Location) -> None:
         if not clause:
-            raise _problem("names no axis, and so would leave out everything", location)
+            raise problem("names no axis, and so would leave out everything", location)
         for name, levels in clause.items():
             if name not in self.levels:
                 words = f"is no axis, but fixed at {show(self.fixed[name])}; the axes are {_list(self.levels)}"
-                raise _problem(words, (*location, name))
+                raise problem(words, (*location, name))
             known = set(self.levels[name])
             for index, level in enumerate(levels):
                 if level not in known:
                     words = f"{show(level)} is no level of that axis: {show(list(self.levels[name]))}"
-                    raise _problem(words, (*location, name, index))
+                    raise problem(words, (*location, name, index))
 
 
 def _bits(flags: Iterable[bool]) -> int:
@@ -640,7 +429,7 @@ def _unknown(location: Location) -> str:
 
 def _choices(location: Location) -> list[str]:
     name = next((step for step in location if step in SETTINGS), None)
-    schema = _LEVEL_SCHEMAS[str(name)] if name else {}
+    schema = LEVEL_SCHEMAS[str(name)] if name else {}
     return [str(level) for level in schema.get("enum", schema.get("examples", ()))]
 
 
@@ -671,10 +460,10 @@ def _allowed(location: Location) -> str:
         case ("axes", "seed"):
             return "a count of seeds, or a list of them"
         case ("axes", str(name)):
-            return f"a list of levels, each {_describe(_LEVEL_SCHEMAS[name])}"
+            return f"a list of levels, each {_describe(LEVEL_SCHEMAS[name])}"
         case _:
             name = next(str(step) for step in location if step in SETTINGS)
-            return _describe(_LEVEL_SCHEMAS[name])
+            return _describe(LEVEL_SCHEMAS[name])
 
 
 def _describe(schema: dict[str, Any]) -> str:

@@ -1,0 +1,93 @@
+"""The sections beside the grid: what was declared, which trackers hear of the sweep, which pictures it had."""
+
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+
+from sweep.space.schema import absolute, problem
+
+STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Pinned(BaseModel):
+    """What pictures a sweep was launched with, where the data set's name alone does not say it."""
+
+    model_config = STRICT
+
+    fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{16}$", description="of the pixels and labels")]
+    picture: Annotated[
+        list[Annotated[int, Field(ge=1)]],
+        Field(min_length=3, max_length=3, description="channels, height and width"),
+    ]
+    classes: Annotated[int, Field(ge=2)]
+    train: Annotated[int, Field(ge=1, description="training pictures of a split")]
+
+
+class Analysis(BaseModel):
+    """What was declared before looking at the results."""
+
+    model_config = STRICT
+
+    margin: Annotated[
+        float,
+        Field(ge=0, le=100, allow_inf_nan=False, description="smallest effect that matters, in percentage points"),
+    ] = 0.5
+    confidence: Annotated[float, Field(gt=0.5, lt=1, description="of the intervals")] = 0.95
+    looks: Annotated[
+        int,
+        Field(ge=1, le=100, description="times that the results are looked at; each spends its part of 1 - confidence"),
+    ] = 1
+    tune: Annotated[
+        list[Literal["learning_rate"]] | None,
+        Field(
+            min_length=1,
+            max_length=1,
+            description="axes that each arm is also compared at its own best level of, chosen by validation accuracy",
+        ),
+    ] = None
+
+    @property
+    def declared(self) -> dict[str, Any]:
+        """What was given rather than taken from the defaults, by name."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+
+
+def _tracker_address(given: str | None, info: ValidationInfo) -> str | None:
+    """A folder from the root of the file system; addresses as they are, without a password in them."""
+    if given is None:
+        return None
+    parts = urlsplit(given)
+    if parts.password:
+        raise problem(
+            "holds a password; put it into the environment (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
+        )
+    if parts.scheme:
+        return given
+    return absolute(given, info)
+
+
+class Tracking(BaseModel):
+    """Experiment trackers, and where they are; no part of any run's identity."""
+
+    model_config = STRICT
+
+    mlflow: Annotated[
+        str | None,
+        Field(min_length=1, description="an MLflow tracking server (http://HOST:5000), database or folder"),
+        AfterValidator(_tracker_address),
+    ] = None
+    wandb: Annotated[
+        str | None, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$", description="a project of Weights & Biases")
+    ] = None
+    tensorboard: Annotated[
+        str | None,
+        Field(min_length=1, description="a folder of TensorBoard's logs"),
+        AfterValidator(_tracker_address),
+    ] = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            raise problem("names no tracker: mlflow, wandb or tensorboard")
+        return self
