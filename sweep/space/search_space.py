@@ -25,14 +25,14 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from sweep.common.errors import InputError
 from sweep.space import catalogue, yaml_lines
 from sweep.space.catalogue import Facts
-from sweep.space.runs import DEFAULTS, IDENTITY, SETTINGS
+from sweep.space.grid import Grid, Members
+from sweep.space.runs import IDENTITY, SETTINGS
 from sweep.space.schema import LEVEL_SCHEMAS, MAX_LEVELS, Axes, Clause, Dataset, Settings, problem
 from sweep.space.sections import STRICT, Analysis, Pinned, Tracking
 from sweep.space.yaml_lines import Document, Location, show
 
 MAX_RUNS: Final = 10**7
 _MAX_REPORTED: Final = 5
-_MEMBER: Final = ("seed", "bias")
 
 
 class Conflict(NamedTuple):
@@ -88,24 +88,20 @@ class SearchSpace(BaseModel):
         ),
     ] = {}
 
-    @functools.cached_property
+    @property
     def levels(self) -> dict[str, tuple[Any, ...]]:
         """Levels by axis, in the settings' order, always with `bias` and `seed`, be it at one level."""
-        given: dict[str, list[Any]] = {"bias": [True, False], "seed": [0]}
-        given |= {name: [self.settings[name]] for name in _MEMBER if name in self.settings}
-        given |= self.axes
-        return {name: tuple(given[name]) for name in SETTINGS if name in given}
+        return self._grid.levels
 
-    @functools.cached_property
+    @property
     def fixed(self) -> dict[str, Any]:
         """Every setting that is no axis, defaults filled in."""
-        settings = DEFAULTS | self.settings
-        return {name: settings[name] for name in SETTINGS if name not in self.levels}
+        return self._grid.fixed
 
-    @functools.cached_property
+    @property
     def datasets(self) -> tuple[str, ...]:
         """The data sets that runs are trained on."""
-        return self.levels.get("dataset") or (self.fixed["dataset"],)
+        return self._grid.levels_of("dataset")
 
     def facts(self, dataset: str) -> Facts | None:
         """What planning has to know of a data set: a constant, or what `data` says; None where neither tells."""
@@ -132,24 +128,17 @@ class SearchSpace(BaseModel):
             raise InputError(f"{self.name}: {'.'.join(place)}: {words}") from None
         return pinned
 
-    def grid(self) -> Iterator[tuple[dict[str, Any], tuple[tuple[bool, int], ...]]]:
-        """Each cell that has runs: all its settings but bias and seed, and its (bias, seed) members.
-
-        Cells come in the order of the settings (the last axis varies fastest) and of their levels; members by
-        seed, then bias, as declared. The mapping is fresh.
-        """
-        axes = [name for name in self.levels if name not in _MEMBER]
-        order = {name: self.fixed.get(name) for name in SETTINGS if name not in _MEMBER}
-        for cell, members in self._cells():
-            yield {**order, **dict(zip(axes, cell, strict=True))}, members
+    def grid(self) -> Iterator[tuple[dict[str, Any], Members]]:
+        """Each cell that has runs, in a fixed order: its settings but bias and seed, and its (bias, seed) members."""
+        return self._grid.cells()
 
     def run_count(self) -> int:
         """Runs in the grid, less those excluded."""
-        return self._counts[1]
+        return self._grid.counts[1]
 
     def cell_count(self) -> int:
         """Cells with at least one run."""
-        return self._counts[0]
+        return self._grid.counts[0]
 
     def resolved(self) -> str:
         """YAML text with everything written out, which `load` reads as the same grid and analysis."""
@@ -172,46 +161,8 @@ class SearchSpace(BaseModel):
         return yaml_lines.dump(document) + note
 
     @functools.cached_property
-    def _counts(self) -> tuple[int, int]:
-        if not self.exclude:
-            cells = math.prod(len(levels) for name, levels in self.levels.items() if name not in _MEMBER)
-            return cells, cells * len(self.levels["seed"]) * len(self.levels["bias"])
-        cells = runs = 0
-        for _, members in self._cells():
-            cells, runs = cells + 1, runs + len(members)
-        return cells, runs
-
-    def _cells(self) -> Iterator[tuple[tuple[Any, ...], tuple[tuple[bool, int], ...]]]:
-        """The cells' levels and members; each clause of `exclude` is one bit of the integers and-ed here."""
-        everyone = tuple((bias, seed) for seed in self.levels["seed"] for bias in self.levels["bias"])
-        masks = {name: self._masks(name) for name in self.levels}
-        of_members = [masks["bias"][bias] & masks["seed"][seed] for bias, seed in everyone]
-        whole = _bits("bias" not in clause and "seed" not in clause for clause in self.exclude)
-        anyone = _bits(True for _ in self.exclude)
-
-        @functools.lru_cache(maxsize=16)  # cells that meet the same clauses have the same members
-        def members(met: int) -> tuple[tuple[bool, int], ...]:
-            return tuple(member for member, mask in zip(everyone, of_members, strict=True) if not mask & met)
-
-        axes = [name for name in self.levels if name not in _MEMBER]
-        by_level = [[masks[name][level] for level in self.levels[name]] for name in axes]
-        cells = itertools.product(*(self.levels[name] for name in axes))
-        for cell, met_by_axis in zip(cells, itertools.product(*by_level), strict=True):
-            met = anyone
-            for mask in met_by_axis:
-                met &= mask
-            left = everyone if not met else () if met & whole else members(met)
-            if left:
-                yield cell, left
-
-    def _masks(self, name: str) -> dict[Any, int]:
-        """For each level of an axis, the clauses that it meets: they name it or are silent on the axis."""
-        silent = _bits(name not in clause for clause in self.exclude)
-        masks = dict.fromkeys(self.levels[name], silent)
-        for index, clause in enumerate(self.exclude):
-            for level in clause.get(name, ()):
-                masks[level] |= 1 << index
-        return masks
+    def _grid(self) -> Grid:
+        return Grid(self.settings, self.axes, self.exclude)
 
     @model_validator(mode="after")
     def _hangs_together(self, info: ValidationInfo) -> Self:
@@ -223,7 +174,7 @@ class SearchSpace(BaseModel):
             raise problem(f"{runs:,} runs; at most {MAX_RUNS:,}", ("axes",))
         for index, clause in enumerate(self.exclude):
             self._check_clause(clause, ("exclude", index))
-        if self.exclude and next(self._cells(), None) is None:
+        if self.exclude and next(self._grid.cells(), None) is None:
             raise problem("leaves no run at all", ("exclude",))
         for name in self.analysis.tune or ():
             if len(self.levels.get(name, ())) < 2:
@@ -233,7 +184,7 @@ class SearchSpace(BaseModel):
 
     def _check_conflicts(self, info: ValidationInfo) -> None:
         """Settings that are fine by themselves and make no sense together, in any cell that is not excluded."""
-        levels = {name: self.levels.get(name) or (self.fixed[name],) for name in SETTINGS}
+        levels = {name: self._grid.levels_of(name) for name in SETTINGS}
         for conflict in CONFLICTS:
             clashes = [
                 pair for pair in itertools.product(*(levels[name] for name in conflict.names)) if conflict.clash(*pair)
@@ -268,18 +219,18 @@ class SearchSpace(BaseModel):
 
     def _check_counts(self) -> None:
         """That there are as many training pictures as are asked for, and as a batch takes, as far as that is known."""
-        sizes = [self.levels.get(name) or (self.fixed[name],) for name in ("train_examples", "batch_size")]
+        sizes = [self._grid.levels_of(name) for name in ("train_examples", "batch_size")]
         for dataset in self.datasets:
             facts = self.facts(dataset)
             if facts is None:
                 continue
             there = facts.train
             for examples, batch in itertools.product(*sizes):
-                if examples and examples > there and self._has(dataset=dataset, train_examples=examples):
+                if examples and examples > there and self._grid.has(dataset=dataset, train_examples=examples):
                     words = f"{examples:,} is not allowed: {dataset} has {there:,} training pictures"
                     raise problem(words, self._place("train_examples"))
                 wanted = {"dataset": dataset, "train_examples": examples, "batch_size": batch}
-                if batch > (examples or there) and self._has(**wanted):
+                if batch > (examples or there) and self._grid.has(**wanted):
                     words = (
                         f"fewer training pictures ({examples or there:,}, of {dataset}) than a batch takes ({batch:,})"
                     )
@@ -290,20 +241,16 @@ class SearchSpace(BaseModel):
 
     def _check_pooling(self) -> None:
         """That no pooling makes nothing of the pictures, as far as their size is known."""
-        levels = [self.levels.get(name) or (self.fixed[name],) for name in ("pooling", "depth")]
+        levels = [self._grid.levels_of(name) for name in ("pooling", "depth")]
         for dataset, pooling, depth in itertools.product(self.datasets, *levels):
             facts = self.facts(dataset)
             smallest = 2 ** min(depth, 2)  # the first two convolutions are followed by a pooling
             if facts is None or pooling not in ("max", "average") or min(facts.picture[1:]) >= smallest:
                 continue
-            if self._has(dataset=dataset, pooling=pooling, depth=depth):
+            if self._grid.has(dataset=dataset, pooling=pooling, depth=depth):
                 size = " x ".join(map(str, facts.picture[1:]))
                 words = f"pooling {pooling} at depth {depth} needs pictures of {smallest} x {smallest} or more; "
                 raise problem(f"{words}those of {dataset} are {size}", self._place("pooling"))
-
-    def _has(self, **levels: Any) -> bool:
-        """Whether a cell that is not excluded has these levels."""
-        return any(all(cell[name] == level for name, level in levels.items()) for cell, _ in self.grid())
 
     def _check_shared_weights(self, everywhere: bool) -> None:
         if set(self.levels["bias"]) != {True, False}:
@@ -330,10 +277,6 @@ class SearchSpace(BaseModel):
                 if level not in known:
                     words = f"{show(level)} is no level of that axis: {show(list(self.levels[name]))}"
                     raise problem(words, (*location, name, index))
-
-
-def _bits(flags: Iterable[bool]) -> int:
-    return int("".join("01"[flag] for flag in flags)[::-1] or "0", 2)
 
 
 def load(path: Path, launched: bool = False) -> SearchSpace:
