@@ -6,12 +6,10 @@ An error names the file, the line, the setting, what was given and what is allow
 
 import difflib
 import functools
-import itertools
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import (
     BaseModel,
@@ -23,38 +21,15 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from sweep.common.errors import InputError
-from sweep.space import catalogue, yaml_lines
+from sweep.space import catalogue, checks, yaml_lines
 from sweep.space.catalogue import Facts
 from sweep.space.grid import Grid, Members
 from sweep.space.runs import IDENTITY, SETTINGS
-from sweep.space.schema import LEVEL_SCHEMAS, MAX_LEVELS, Axes, Clause, Dataset, Settings, problem
+from sweep.space.schema import LEVEL_SCHEMAS, MAX_LEVELS, Axes, Clause, Dataset, Settings
 from sweep.space.sections import STRICT, Analysis, Pinned, Tracking
 from sweep.space.yaml_lines import Document, Location, show
 
-MAX_RUNS: Final = 10**7
 _MAX_REPORTED: Final = 5
-
-
-class Conflict(NamedTuple):
-    """Levels of some settings that make no sense together."""
-
-    names: tuple[str, ...]
-    clash: Callable[..., bool]
-    words: str
-
-
-CONFLICTS: Final = (
-    Conflict(
-        ("momentum", "optimizer"),
-        lambda momentum, optimizer: momentum > 0 and optimizer == "adamw",
-        "momentum is that of sgd; adamw has its own",
-    ),
-    Conflict(
-        ("bias_layers", "depth"),
-        lambda layers, depth: layers == "later_conv" and depth == 1,
-        "there is no later convolution, and so nothing that bias could touch",
-    ),
-)
 
 
 class SearchSpace(BaseModel):
@@ -121,8 +96,7 @@ class SearchSpace(BaseModel):
         }
         pinned = self.model_copy(update={"data": self.data | data})
         try:
-            pinned._check_counts()
-            pinned._check_pooling()
+            checks.pictures(pinned._grid, pinned._known_facts)
         except PydanticCustomError as problem:
             place, words = ((problem.context or {})[part] for part in ("location", "message"))
             raise InputError(f"{self.name}: {'.'.join(place)}: {words}") from None
@@ -164,119 +138,20 @@ class SearchSpace(BaseModel):
     def _grid(self) -> Grid:
         return Grid(self.settings, self.axes, self.exclude)
 
+    @property
+    def _known_facts(self) -> dict[str, Facts]:
+        return {dataset: facts for dataset in self.datasets if (facts := self.facts(dataset))}
+
     @model_validator(mode="after")
     def _hangs_together(self, info: ValidationInfo) -> Self:
-        for name in self.axes:
-            if name in self.settings:
-                raise problem("also stands under settings; give it in one place", ("axes", name))
-        runs = math.prod(map(len, self.levels.values()))
-        if runs > MAX_RUNS:
-            raise problem(f"{runs:,} runs; at most {MAX_RUNS:,}", ("axes",))
-        for index, clause in enumerate(self.exclude):
-            self._check_clause(clause, ("exclude", index))
-        if self.exclude and next(self._grid.cells(), None) is None:
-            raise problem("leaves no run at all", ("exclude",))
-        for name in self.analysis.tune or ():
-            if len(self.levels.get(name, ())) < 2:
-                raise problem(f"{name} is no axis with several levels, there is nothing to tune", ("analysis", "tune"))
-        self._check_conflicts(info)
-        return self
-
-    def _check_conflicts(self, info: ValidationInfo) -> None:
-        """Settings that are fine by themselves and make no sense together, in any cell that is not excluded."""
-        levels = {name: self._grid.levels_of(name) for name in SETTINGS}
-        for conflict in CONFLICTS:
-            clashes = [
-                pair for pair in itertools.product(*(levels[name] for name in conflict.names)) if conflict.clash(*pair)
-            ]
-            if clashes and any(conflict.clash(*(cell[name] for name in conflict.names)) for cell, _ in self.grid()):
-                words = ", ".join(
-                    f"{name} {show(level)}" for name, level in zip(conflict.names, clashes[0], strict=True)
-                )
-                raise problem(
-                    f"{words}: {conflict.words}; exclude it where both are axes", self._place(conflict.names[0])
-                )
-        self._check_data()
+        checks.axes(self._grid)
+        checks.tuning(self._grid, self.analysis.tune or ())
+        checks.conflicts(self._grid)
+        checks.data(self._grid, self.data)
         if not (info.context or {}).get("launched"):  # what was launched once is read, whatever is allowed by now
-            self._check_counts()
-            self._check_pooling()
-        if "shared_weights" in levels["protocol"]:
-            self._check_shared_weights(set(levels["protocol"]) == {"shared_weights"})
-
-    def _check_data(self) -> None:
-        if self.fixed["image_size"] is not None:
-            for dataset in self.datasets:
-                if catalogue.kind(dataset) != "folder":
-                    words = f"resizes the pictures of folder:PATH; those of {dataset} are used as they are"
-                    raise problem(words, ("settings", "image_size"))
-        for dataset in self.data:
-            if catalogue.has_constant(dataset):
-                raise problem(
-                    "its pictures are fixed by the program; there is nothing to say of them", ("data", dataset)
-                )
-            if dataset not in self.datasets:
-                raise problem(f"is no data set of this search space: {_list(self.datasets)}", ("data", dataset))
-
-    def _check_counts(self) -> None:
-        """That there are as many training pictures as are asked for, and as a batch takes, as far as that is known."""
-        sizes = [self._grid.levels_of(name) for name in ("train_examples", "batch_size")]
-        for dataset in self.datasets:
-            facts = self.facts(dataset)
-            if facts is None:
-                continue
-            there = facts.train
-            for examples, batch in itertools.product(*sizes):
-                if examples and examples > there and self._grid.has(dataset=dataset, train_examples=examples):
-                    words = f"{examples:,} is not allowed: {dataset} has {there:,} training pictures"
-                    raise problem(words, self._place("train_examples"))
-                wanted = {"dataset": dataset, "train_examples": examples, "batch_size": batch}
-                if batch > (examples or there) and self._grid.has(**wanted):
-                    words = (
-                        f"fewer training pictures ({examples or there:,}, of {dataset}) than a batch takes ({batch:,})"
-                    )
-                    given = [
-                        name for name in ("batch_size", "train_examples") if name in {**self.settings, **self.axes}
-                    ]
-                    raise problem(words, self._place([*given, "dataset"][0]))
-
-    def _check_pooling(self) -> None:
-        """That no pooling makes nothing of the pictures, as far as their size is known."""
-        levels = [self._grid.levels_of(name) for name in ("pooling", "depth")]
-        for dataset, pooling, depth in itertools.product(self.datasets, *levels):
-            facts = self.facts(dataset)
-            smallest = 2 ** min(depth, 2)  # the first two convolutions are followed by a pooling
-            if facts is None or pooling not in ("max", "average") or min(facts.picture[1:]) >= smallest:
-                continue
-            if self._grid.has(dataset=dataset, pooling=pooling, depth=depth):
-                size = " x ".join(map(str, facts.picture[1:]))
-                words = f"pooling {pooling} at depth {depth} needs pictures of {smallest} x {smallest} or more; "
-                raise problem(f"{words}those of {dataset} are {size}", self._place("pooling"))
-
-    def _check_shared_weights(self, everywhere: bool) -> None:
-        if set(self.levels["bias"]) != {True, False}:
-            words = "shared_weights trains both arms of a pair on one set of weights: bias must be [true, false]"
-            raise problem(words, self._place("protocol"))
-        for index, clause in enumerate(self.exclude):
-            elsewhere = not everywhere and "protocol" in clause and "shared_weights" not in clause["protocol"]
-            if "bias" in clause and not elsewhere:
-                words = "would leave half a pair whose arms share their weights (protocol shared_weights)"
-                raise problem(words, ("exclude", index, "bias"))
-
-    def _place(self, name: str) -> Location:
-        return ("axes", name) if name in self.axes else ("settings", name)
-
-    def _check_clause(self, clause: Clause, location: Location) -> None:
-        if not clause:
-            raise problem("names no axis, and so would leave out everything", location)
-        for name, levels in clause.items():
-            if name not in self.levels:
-                words = f"is no axis, but fixed at {show(self.fixed[name])}; the axes are {_list(self.levels)}"
-                raise problem(words, (*location, name))
-            known = set(self.levels[name])
-            for index, level in enumerate(levels):
-                if level not in known:
-                    words = f"{show(level)} is no level of that axis: {show(list(self.levels[name]))}"
-                    raise problem(words, (*location, name, index))
+            checks.pictures(self._grid, self._known_facts)
+        checks.shared_weights(self._grid)
+        return self
 
 
 def load(path: Path, launched: bool = False) -> SearchSpace:
