@@ -1,35 +1,24 @@
-"""A search space: read from YAML, checked, and walked cell by cell.
+"""A search space: the model, read from YAML and written to it, and the JSON schema of its file.
 
-Types, defaults and descriptions of settings come from `sweep.space.runs.Run`, the JSON schema from the model here.
-An error names the file, the line, the setting, what was given and what is allowed.
+Types, defaults and descriptions of settings come from `sweep.space.runs.Run`.
+`python -m sweep.space.search_space` writes `search_spaces/schema.json`.
 """
 
-import difflib
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Self
 
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, model_validator
+from pydantic_core import PydanticCustomError
 
 from sweep.common.errors import InputError
-from sweep.space import catalogue, checks, yaml_lines
+from sweep.space import catalogue, checks, messages, yaml_lines
 from sweep.space.catalogue import Facts
 from sweep.space.grid import Grid, Members
-from sweep.space.runs import IDENTITY, SETTINGS
-from sweep.space.schema import LEVEL_SCHEMAS, MAX_LEVELS, Axes, Clause, Dataset, Settings
+from sweep.space.schema import Axes, Clause, Dataset, Settings
 from sweep.space.sections import STRICT, Analysis, Pinned, Tracking
-from sweep.space.yaml_lines import Document, Location, show
-
-_MAX_REPORTED: Final = 5
 
 
 class SearchSpace(BaseModel):
@@ -176,137 +165,15 @@ def load_all(paths: Sequence[Path]) -> list[SearchSpace]:
 
 def parse(content: bytes, path: Path, launched: bool = False) -> SearchSpace:
     """As `load`, from the file's content; `path` gives the default name and stands in messages."""
-    document = yaml_lines.parse(content, path)
+    document, keys = yaml_lines.parse(content, path), list(SearchSpace.model_fields)
     if not isinstance(document.data, dict):
-        keys = _list(SearchSpace.model_fields)
-        raise InputError(document.complaint((), f"{show(document.data)} is not allowed: a mapping with {keys}"))
+        raise InputError(messages.no_mapping(document, keys))
     try:
         return SearchSpace.model_validate(
             {"name": path.stem} | document.data, context={"folder": path.parent, "launched": launched}
         )
     except ValidationError as error:
-        raise InputError(_complaints(document, error)) from None
-
-
-def _complaints(document: Document, error: ValidationError) -> str:
-    """The first few errors by line, one a line."""
-    found = []
-    for details in error.errors(include_url=False):
-        location = details["loc"] + tuple(details.get("ctx", {}).get("location", ()))
-        found.append((document.line(location), location, details))
-    found.sort(key=lambda each: each[0])
-    lines = [
-        document.complaint(location, _words(location, details, document))
-        for _, location, details in found[:_MAX_REPORTED]
-    ]
-    if len(found) > _MAX_REPORTED:
-        lines.append(f"… and {len(found) - _MAX_REPORTED:,} more")
-    return "\n".join(lines)
-
-
-def _words(location: Location, details: ErrorDetails, document: Document) -> str:
-    match details["type"]:
-        case "problem":
-            return details["msg"]
-        case "extra_forbidden":
-            return _unknown(location)
-        case "too_long" | "too_short" if location[0] in ("analysis", "data"):
-            pass
-        case "too_long":
-            return f"{details['ctx']['actual_length']:,} levels; at most {MAX_LEVELS:,}"
-        case "too_short":
-            return "no levels; at least one is needed"
-    given = f"{show(details['input'])} is not allowed: {_allowed(location)}"
-    if location == ("name",) and "name" not in document.data:
-        return f"name: the file's stem, {given}; name it in the file"
-    near = difflib.get_close_matches(str(details["input"])[:64], _choices(location), 1)
-    return given + (f"; did you mean {near[0]!r}?" if near else "")
-
-
-def _unknown(location: Location) -> str:
-    key = str(location[-1])
-    if len(location) == 1:
-        kind, known = "key", list(SearchSpace.model_fields)
-        if key in SETTINGS:
-            return f"a setting stands under settings or axes; the keys here are {_list(known)}"
-    elif location[0] == "analysis":
-        kind, known = "key", list(Analysis.model_fields)
-    elif location[0] == "tracking":
-        kind, known = "tracker", list(Tracking.model_fields)
-    elif location[0] == "data":
-        kind, known = "key", list(Pinned.model_fields)
-    else:
-        kind, known = "setting", list(SETTINGS if location[0] == "settings" else IDENTITY)
-        if key == "image_size":
-            return "is no axis: it stands under settings; a sweep for each size compares them"
-        if key in SETTINGS:
-            return "is no part of what a run is, and so never varies: it stands under settings"
-    near = difflib.get_close_matches(key[:64], known, 1)
-    return f"unknown {kind}; " + (f"did you mean {near[0]!r}?" if near else f"known are {_list(known)}")
-
-
-def _choices(location: Location) -> list[str]:
-    name = next((step for step in location if step in SETTINGS), None)
-    schema = LEVEL_SCHEMAS[str(name)] if name else {}
-    return [str(level) for level in schema.get("enum", schema.get("examples", ()))]
-
-
-def _allowed(location: Location) -> str:
-    match location:
-        case ("name",):
-            return "text of letters, digits and . _ -, at most 64, the first neither . nor -"
-        case ("settings" | "axes",) | ("exclude", int()):
-            return "a mapping from settings to levels"
-        case ("exclude",):
-            return "a list of mappings from axes to levels"
-        case ("analysis",):
-            return f"a mapping with {_list(Analysis.model_fields)}"
-        case ("data",):
-            return f"a mapping from data sets to mappings with {_list(Pinned.model_fields)}"
-        case ("data", *_):
-            return f"a mapping with {_list(Pinned.model_fields)}, as a launch writes it"
-        case ("tracking",):
-            return f"a mapping with {_list(Tracking.model_fields)}"
-        case ("tracking", "wandb"):
-            return "the name of a project: letters, digits and . _ -"
-        case ("tracking", *_):
-            return "an address or a folder"
-        case ("analysis", "tune", *_):
-            return "a list with learning_rate"
-        case ("analysis", field):
-            return _describe(Analysis.model_json_schema()["properties"][field])
-        case ("axes", "seed"):
-            return "a count of seeds, or a list of them"
-        case ("axes", str(name)):
-            return f"a list of levels, each {_describe(LEVEL_SCHEMAS[name])}"
-        case _:
-            name = next(str(step) for step in location if step in SETTINGS)
-            return _describe(LEVEL_SCHEMAS[name])
-
-
-def _describe(schema: dict[str, Any]) -> str:
-    """A JSON schema of a single value in words."""
-    if "anyOf" in schema:
-        return " or ".join(map(_describe, schema["anyOf"]))
-    if "enum" in schema:
-        return "one of " + ", ".join(map(show, schema["enum"]))
-    if "examples" in schema:
-        return "one of " + ", ".join(schema["examples"])
-    noun = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}
-    if "minimum" in schema and "maximum" in schema:
-        return f"{noun[schema['type']]} from {schema['minimum']} to {schema['maximum']}"
-    limits = {
-        "minimum": "at least",
-        "exclusiveMinimum": "above",
-        "maximum": "at most",
-        "exclusiveMaximum": "below",
-    }
-    words = [f"{word} {schema[key]}" for key, word in limits.items() if key in schema]
-    return " ".join([noun.get(schema["type"], schema["type"]), " and ".join(words)]).strip()
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names)
+        raise InputError(messages.complaints(document, error, keys)) from None
 
 
 def schema() -> dict[str, Any]:

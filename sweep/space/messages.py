@@ -1,0 +1,139 @@
+"""What is wrong with a search space's file, in words: the line, the setting, what was given and what is allowed."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from sweep.space.runs import IDENTITY, SETTINGS
+from sweep.space.schema import LEVEL_SCHEMAS, MAX_LEVELS
+from sweep.space.sections import Analysis, Pinned, Tracking
+from sweep.space.yaml_lines import Document, Location, show
+
+_MAX_REPORTED: Final = 5
+_SECTIONS: Final[dict[str, type[BaseModel]]] = {"analysis": Analysis, "tracking": Tracking, "data": Pinned}
+
+
+def complaints(document: Document, error: ValidationError, keys: Sequence[str]) -> str:
+    """The first few errors by line, one a line; `keys` are those at the top of a search space."""
+    found = []
+    for details in error.errors(include_url=False):
+        location = details["loc"] + tuple(details.get("ctx", {}).get("location", ()))
+        found.append((document.line(location), location, details))
+    found.sort(key=lambda each: each[0])
+    lines = [
+        document.complaint(location, _words(location, details, document, keys))
+        for _, location, details in found[:_MAX_REPORTED]
+    ]
+    if len(found) > _MAX_REPORTED:
+        lines.append(f"… and {len(found) - _MAX_REPORTED:,} more")
+    return "\n".join(lines)
+
+
+def no_mapping(document: Document, keys: Sequence[str]) -> str:
+    """The complaint about a document that is no mapping."""
+    return document.complaint((), f"{show(document.data)} is not allowed: a mapping with {', '.join(keys)}")
+
+
+def _words(location: Location, details: ErrorDetails, document: Document, keys: Sequence[str]) -> str:
+    match details["type"]:
+        case "problem":
+            return details["msg"]
+        case "extra_forbidden":
+            return _unknown(location, keys)
+        case "too_long" | "too_short" if location[0] in _SECTIONS:
+            pass
+        case "too_long":
+            return f"{details['ctx']['actual_length']:,} levels; at most {MAX_LEVELS:,}"
+        case "too_short":
+            return "no levels; at least one is needed"
+    given = f"{show(details['input'])} is not allowed: {_allowed(location)}"
+    if location == ("name",) and "name" not in document.data:
+        return f"name: the file's stem, {given}; name it in the file"
+    near = difflib.get_close_matches(str(details["input"])[:64], _choices(location), 1)
+    return given + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _unknown(location: Location, keys: Sequence[str]) -> str:
+    section, key = str(location[0]), str(location[-1])
+    if len(location) == 1:
+        kind, known = "key", list(keys)
+        if key in SETTINGS:
+            return f"a setting stands under settings or axes; the keys here are {', '.join(known)}"
+    elif section in _SECTIONS:
+        kind, known = "tracker" if section == "tracking" else "key", list(_SECTIONS[section].model_fields)
+    else:
+        kind, known = "setting", list(SETTINGS if section == "settings" else IDENTITY)
+        if key == "image_size":
+            return "is no axis: it stands under settings; a sweep for each size compares them"
+        if key in SETTINGS:
+            return "is no part of what a run is, and so never varies: it stands under settings"
+    near = difflib.get_close_matches(key[:64], known, 1)
+    return f"unknown {kind}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
+
+
+def _choices(location: Location) -> list[str]:
+    name = next((step for step in location if step in SETTINGS), None)
+    schema = LEVEL_SCHEMAS[str(name)] if name else {}
+    return [str(level) for level in schema.get("enum", schema.get("examples", ()))]
+
+
+def _allowed(location: Location) -> str:
+    match location:
+        case ("name",):
+            return "text of letters, digits and . _ -, at most 64, the first neither . nor -"
+        case ("settings" | "axes",) | ("exclude", int()):
+            return "a mapping from settings to levels"
+        case ("exclude",):
+            return "a list of mappings from axes to levels"
+        case ("axes", "seed"):
+            return "a count of seeds, or a list of them"
+        case ("axes", str(name)):
+            return f"a list of levels, each {_describe(LEVEL_SCHEMAS[name])}"
+        case (str(section), *inside) if section in _SECTIONS:
+            return _allowed_in(section, inside)
+        case _:
+            name = next(str(step) for step in location if step in SETTINGS)
+            return _describe(LEVEL_SCHEMAS[name])
+
+
+def _allowed_in(section: str, inside: Sequence[str | int]) -> str:
+    """What is allowed in a section, or `inside` it."""
+    mapping = f"a mapping with {', '.join(_SECTIONS[section].model_fields)}"
+    match section, *inside:
+        case ("data",):
+            return mapping.replace("a mapping", "a mapping from data sets to mappings", 1)
+        case ("data", *_):
+            return f"{mapping}, as a launch writes it"
+        case (_,):
+            return mapping
+        case ("tracking", "wandb"):
+            return "the name of a project: letters, digits and . _ -"
+        case ("tracking", *_):
+            return "an address or a folder"
+        case ("analysis", "tune", *_):
+            return "a list with learning_rate"
+    return _describe(_SECTIONS[section].model_json_schema()["properties"][inside[0]])
+
+
+def _describe(schema: dict[str, Any]) -> str:
+    """A JSON schema of a single value in words."""
+    if "anyOf" in schema:
+        return " or ".join(map(_describe, schema["anyOf"]))
+    if "enum" in schema:
+        return "one of " + ", ".join(map(show, schema["enum"]))
+    if "examples" in schema:
+        return "one of " + ", ".join(schema["examples"])
+    noun = {"integer": "an integer", "number": "a number", "string": "text", "boolean": "true or false"}
+    if "minimum" in schema and "maximum" in schema:
+        return f"{noun[schema['type']]} from {schema['minimum']} to {schema['maximum']}"
+    limits = {
+        "minimum": "at least",
+        "exclusiveMinimum": "above",
+        "maximum": "at most",
+        "exclusiveMaximum": "below",
+    }
+    words = [f"{word} {schema[key]}" for key, word in limits.items() if key in schema]
+    return " ".join([noun.get(schema["type"], schema["type"]), " and ".join(words)]).strip()
