@@ -95,7 +95,10 @@ class Run:
     ] = 0
     train_examples: Annotated[int | None, Field(ge=1, description="training pictures to use; null: all of them")] = None
     optimizer: Annotated[Literal["sgd", "adamw"], Field(description="the optimizer")] = "sgd"
-    learning_rate: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] = 0.05
+    learning_rate: Annotated[
+        float,
+        Field(gt=0, le=1000, allow_inf_nan=False, description="step size of the optimizer; a schedule starts from it"),
+    ] = 0.05
     momentum: Annotated[float, Field(ge=0, lt=1, description="of SGD")] = 0.0
     weight_decay: Annotated[float, Field(ge=0, le=1000, description="of the weights only")] = 0.0
     schedule: Annotated[Literal["constant", "cosine"], Field(description="of the learning rate over the steps")] = (

@@ -556,6 +556,7 @@ def test_the_schema_is_a_schema_that_names_every_setting_and_allows_nothing_else
         assert part["additionalProperties"] is False
     for name, setting in parts["Settings"]["properties"].items():
         assert setting["default"] == DEFAULTS[name]
+        assert setting["description"], name
         assert "const" not in setting
 
 
