@@ -9,11 +9,16 @@ from pydantic_core import ErrorDetails
 
 from sweep.space.runs import IDENTITY, SETTINGS
 from sweep.space.schema import LEVEL_SCHEMAS, MAX_LEVELS
-from sweep.space.sections import Analysis, Pinned, Tracking
+from sweep.space.sections import Analysis, Claim, Pinned, Tracking
 from sweep.space.yaml_lines import Document, Location, show
 
 _MAX_REPORTED: Final = 5
-_SECTIONS: Final[dict[str, type[BaseModel]]] = {"analysis": Analysis, "tracking": Tracking, "data": Pinned}
+_SECTIONS: Final[dict[str, type[BaseModel]]] = {
+    "claim": Claim,
+    "analysis": Analysis,
+    "tracking": Tracking,
+    "data": Pinned,
+}
 
 
 def complaints(document: Document, error: ValidationError, keys: Sequence[str]) -> str:
@@ -43,6 +48,8 @@ def _words(location: Location, details: ErrorDetails, document: Document, keys: 
             return details["msg"]
         case "extra_forbidden":
             return _unknown(location, keys)
+        case "missing" if location[0] == "claim":
+            return f"{location[-1]} is missing: {_allowed(location)}"
         case "too_long" | "too_short" if location[0] in _SECTIONS:
             pass
         case "too_long":
@@ -109,6 +116,8 @@ def _allowed_in(section: str, inside: Sequence[str | int]) -> str:
             return f"{mapping}, as a launch writes it"
         case (_,):
             return mapping
+        case ("claim", str(key)):
+            return f"text that says {_SECTIONS['claim'].model_fields[key].description}"
         case ("tracking", "wandb"):
             return "the name of a project: letters, digits and . _ -"
         case ("tracking", *_):

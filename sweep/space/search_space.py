@@ -18,7 +18,7 @@ from sweep.space import catalogue, checks, messages, yaml_lines
 from sweep.space.catalogue import Facts
 from sweep.space.grid import Grid, Members
 from sweep.space.schema import Axes, Clause, Dataset, Settings
-from sweep.space.sections import STRICT, Analysis, Pinned, Tracking
+from sweep.space.sections import STRICT, Analysis, Claim, Pinned, Tracking
 
 
 class SearchSpace(BaseModel):
@@ -40,6 +40,7 @@ class SearchSpace(BaseModel):
         list[Clause],
         Field(description="what the grid leaves out: runs with one of the given levels on every given axis"),
     ] = []
+    claim: Annotated[Claim | None, Field(description="what the sweep tests, in words; no run depends on it")] = None
     analysis: Annotated[Analysis, Field(description="what was declared before looking")] = Analysis()
     tracking: Annotated[
         Tracking | None, Field(description="experiment trackers that hear of every cell and arm after training")
@@ -104,11 +105,13 @@ class SearchSpace(BaseModel):
         return self._grid.counts[0]
 
     def resolved(self) -> str:
-        """YAML text with everything written out, which `load` reads as the same grid and analysis."""
+        """YAML text with everything written out, which `load` reads as the same grid, claim and analysis."""
         axes: dict[str, Any] = {name: list(levels) for name, levels in self.levels.items()}
         if axes["seed"] == list(range(len(axes["seed"]))):
             axes["seed"] = len(axes["seed"])
         document: dict[str, Any] = {"name": self.name, "settings": self.fixed, "axes": axes, "exclude": self.exclude}
+        if self.claim:
+            document["claim"] = self.claim.model_dump(exclude_none=True)
         declared = self.analysis.declared
         if declared:
             document["analysis"] = declared

@@ -1,13 +1,31 @@
-"""The sections beside the grid: what was declared, which trackers hear of the sweep, which pictures it had."""
+"""The sections beside the grid: what is claimed and declared, which trackers hear of it, which pictures it had."""
 
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from sweep.space.schema import absolute, problem
 
 STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def _one_line(given: Any) -> Any:
+    return " ".join(given.split()) if isinstance(given, str) else given
+
+
+Words = Annotated[str, BeforeValidator(_one_line), Field(min_length=1)]
+"""Text on one line, however the file breaks it."""
+
+
+class Claim(BaseModel):
+    """What the sweep tests, in words written down before its runs; no part of any run's identity."""
+
+    model_config = STRICT
+
+    says: Annotated[Words, Field(description="what is claimed, in quotation marks where somebody else said it")]
+    note: Annotated[Words | None, Field(description="what else to know: what is tested, how a number is read")] = None
+    refuted_if: Annotated[Words, Field(description="which results would refute it")]
 
 
 class Pinned(BaseModel):

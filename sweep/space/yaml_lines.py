@@ -146,7 +146,7 @@ def parse(content: bytes, path: Path) -> Document:
 
 def dump(data: Any) -> str:
     """YAML text that `parse` reads as the same data: keys in their order, one a line; plain lists flow."""
-    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
     return text
 
 

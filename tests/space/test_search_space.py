@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sweep import plan
 from sweep.common.errors import InputError
 from sweep.space import search_space, yaml_lines
 from sweep.space.runs import DEFAULTS, IDENTITY, SETTINGS, Run
@@ -136,6 +137,7 @@ def test_a_million_runs_are_walked_whether_in_few_cells_or_in_many(axes: dict[st
         "name: '1e3'\nanalysis: {margin: 0.5}",
         "name: 'on'\nanalysis: {confidence: 0.9, looks: 3}",
         "{axes: {learning_rate: [0.1, 0.2]}, analysis: {tune: [learning_rate]}}",
+        'claim: {says: "“it: helps”", refuted_if: "it # does not"}',
         "settings: {bias: false, seed: 3, evaluate_every: 7}",
         "axes: {seed: [0, 2], learning_rate: [1e-5, 1], width: &w [1, 2], depth: *w}\n"
         "exclude: [{width: 1, seed: 2}, {learning_rate: [1]}]",
@@ -146,6 +148,7 @@ def test_the_resolved_text_loads_as_the_same_grid_and_the_same_analysis(text: st
     again = parse(first.resolved().encode(), Path("elsewhere.yaml"))
     assert list(again.grid()) == list(first.grid())
     assert (again.name, again.fixed, again.levels) == (first.name, first.fixed, first.levels)
+    assert again.claim == first.claim
     assert again.analysis.declared == first.analysis.declared
     assert (again.analysis.margin, again.analysis.confidence) == (
         first.analysis.margin,
@@ -157,6 +160,40 @@ def test_the_resolved_text_loads_as_the_same_grid_and_the_same_analysis(text: st
 def test_the_resolved_text_names_every_setting() -> None:
     written = yaml_lines.parse(space("axes: {width: [1, 2]}").resolved().encode(), Path("x.yaml")).data
     assert {*written["settings"], *written["axes"]} == set(SETTINGS)
+
+
+CLAIM = """\
+claim:
+  says: “It
+    helps”
+  note: >
+    on digits,
+    in minutes
+  refuted_if: it does not
+"""
+
+
+def test_a_claim_is_text_on_one_line_however_the_file_breaks_it() -> None:
+    claim = space(CLAIM).claim
+    assert claim and (claim.says, claim.note, claim.refuted_if) == (
+        "“It helps”",
+        "on digits, in minutes",
+        "it does not",
+    )
+    assert space("{}").claim is None
+
+
+def test_a_stored_claim_is_readable() -> None:
+    assert "  says: “It helps”\n" in space(CLAIM).resolved()
+
+
+@pytest.mark.parametrize("claim", ["", "claim: {says: another, refuted_if: something else}\n"])
+def test_a_claim_changes_nothing_but_itself(claim: str) -> None:
+    grid = "settings: {steps: 3}\naxes: {width: [1, 2], seed: 4}\nexclude: [{width: 1, seed: 0}]\n"
+    one, other = space(CLAIM + grid), space(claim + grid)
+    assert plan.run_ids(one) == plan.run_ids(other)
+    assert [array.array_id for array in plan.arrays(one, "cpu")] == [a.array_id for a in plan.arrays(other, "cpu")]
+    assert one.model_copy(update={"claim": None}).resolved() == other.model_copy(update={"claim": None}).resolved()
 
 
 # What is refused: the text, the line that is named, and words of the message
@@ -410,6 +447,27 @@ REFUSED = {
         "tracking: 'mlflow' is not allowed: a mapping with mlflow, wandb, tensorboard",
     ),
     "unknown tracker": ("tracking: {mlfow: x}", 1, "tracking.mlfow: unknown tracker; did you mean 'mlflow'?"),
+    "claim alone": ("claim: it helps", 1, "claim: 'it helps' is not allowed: a mapping with says, note, refuted_if"),
+    "claim that nothing refutes": (
+        "claim:\n  says: it helps",
+        1,
+        "claim: refuted_if is missing: text that says which results would refute it",
+    ),
+    "claim that says nothing": (
+        "claim:\n  refuted_if: x\n  says: ' '",
+        3,
+        "claim.says: ' ' is not allowed: text that says what is claimed",
+    ),
+    "claim that is no text": (
+        "claim: {says: 3, refuted_if: x}",
+        1,
+        "claim.says: 3 is not allowed: text that says what",
+    ),
+    "misspelt claim": (
+        "claim: {says: x, refuted_if: y, nota: z}",
+        1,
+        "claim.nota: unknown key; did you mean 'note'?",
+    ),
     "unknown analysis": ("analysis: {marign: 1}", 1, "analysis.marign: unknown key; did you mean 'margin'?"),
     "name with a path": ("name: ../x", 1, "name: '../x' is not allowed: text of letters"),
     "name with a line break": ('name: "a\\n"', 1, "is not allowed: text of letters"),
@@ -502,6 +560,9 @@ WORDS = st.sampled_from(
         "exclude",
         "analysis",
         "margin",
+        "claim",
+        "says",
+        "refuted_if",
         "seed",
         "zeros",
         "1e-3",
@@ -519,6 +580,7 @@ NEARLY = st.fixed_dictionaries(
         "axes": st.dictionaries(WORDS, st.lists(SCALARS, max_size=3) | SCALARS, max_size=3) | VALUES,
         "exclude": st.lists(st.dictionaries(WORDS, VALUES, max_size=2), max_size=2) | VALUES,
         "analysis": VALUES,
+        "claim": st.fixed_dictionaries({"says": st.text(), "refuted_if": st.text()}) | VALUES,
         "name": SCALARS,
     },
 )
@@ -536,7 +598,8 @@ def test_whatever_stands_in_the_file_gives_a_search_space_or_an_input_error(cont
         assert str(error).startswith("x.yaml:")
     else:
         assert read.run_count() > 0
-        assert parse(read.resolved().encode(), Path("y.yaml")).levels == read.levels
+        again = parse(read.resolved().encode(), Path("y.yaml"))
+        assert (again.levels, again.claim) == (read.levels, read.claim)
 
 
 # The schema and the shipped files
@@ -589,6 +652,9 @@ def test_a_shipped_search_space_loads_and_fits_the_schema(path: Path) -> None:
         "analysis: {looks: 0}",
         "analysis: {tune: [width]}",
         "tracking: mlflow",
+        "claim: it helps",
+        "claim: {says: it helps}",
+        "claim: {says: '', refuted_if: x}",
         "name: a/b",
         "width: 3",
         "[]",
