@@ -2,8 +2,8 @@
 
 `python -m analysis.answers` prints the table of all evidence. `--readme FILE …` writes each part between its marks:
 the answer and the verdicts in README.md, the summary and the table of all evidence in analysis/README.md.
-`--keep STORE` first takes the newest reports of these sweeps out of a store. What counts as evidence for or against a
-claim was written down with its search space, before the runs.
+`--keep STORE` first takes the newest reports of these sweeps out of a store. What is claimed, and what would refute it,
+stands in the search spaces, written down before the runs; here stands where in a report the evidence is.
 """
 
 import argparse
@@ -19,8 +19,11 @@ from typing import Any, Final, NamedTuple
 
 from analysis.effects import Record
 from sweep.common.atomic_files import replacing
+from sweep.space import search_space
+from sweep.space.sections import Claim
 
-RESULTS: Final = Path(__file__).parent / "results"
+ROOT: Final = Path(__file__).parents[1]
+RESULTS: Final = ROOT / "analysis" / "results"
 MARKS: Final = (
     "<!-- {}: made by python -m analysis.answers --readme README.md analysis/README.md -->",
     "<!-- end of {} -->",
@@ -73,14 +76,6 @@ class Finding(NamedTuple):
 
 
 Evidence = Callable[[Record], list[Finding]]
-
-
-class Claim(NamedTuple):
-    """What somebody said, the sweep that tests it, and where its report has the evidence."""
-
-    sweep: str
-    words: str
-    evidence: Evidence
 
 
 def hypothesis(*names: str) -> Evidence:
@@ -144,80 +139,40 @@ def _all(*parts: Evidence) -> Evidence:
     return lambda verdict: [finding for part in parts for finding in part(verdict)]
 
 
-CLAIMS: Final = (
-    Claim(
-        "original-quick",
-        "“With and without bias, the accuracy comes out about the same” (the question's network on MNIST digits; "
-        "`shared_weights` is how it was trained there, `paired` gives each arm weights of its own)",
-        cells(),
+EVIDENCE: Final[dict[str, Evidence]] = {
+    "original-quick": cells(),
+    "original-letters": cells(),
+    "width-quick": _all(hypothesis("width"), cells(width=16)),
+    "depth-quick": hypothesis("width_or_depth"),
+    "batch_norm-quick": _all(hypothesis("batch_norm", "negative_control"), none_matters(batch_norm=True)),
+    "first_layer-quick": hypothesis("input_mean"),
+    "regularization-quick": hypothesis("pooling", "dropout", "activation"),
+    "bias_init-quick": _all(
+        hypothesis("bias_init"),
+        cells("matters hurts", ("equivalent", "matters helps"), width=16, bias_init="original"),
+        cells(width=16, bias_init="zeros"),
     ),
-    Claim(
-        "original-letters",
-        "The same on letters A to J (of the fonts that its search space names; others are another data set)",
-        cells(),
+    "training_length-quick": hypothesis("steps"),
+    "initialization-quick": cells(
+        "matters hurts", ("equivalent", "matters helps"), weight_init="uniform", bias_init="uniform", width=1
     ),
-    Claim(
-        "width-quick",
-        "“The number of channels decides: wide networks do not need it”",
-        _all(hypothesis("width"), cells(width=16)),
-    ),
-    Claim(
-        "depth-quick",
-        "“Depth is less important than channels” (depths 1 to 4, widths 1 to 8; below 0, depth explains more)",
-        hypothesis("width_or_depth"),
-    ),
-    Claim(
-        "batch_norm-quick",
-        "“Batch norm makes it redundant” (widths 1 to 8, 300 and 1,001 steps)",
-        _all(hypothesis("batch_norm", "negative_control"), none_matters(batch_norm=True)),
-    ),
-    Claim(
-        "first_layer-quick",
-        "“The first layer's need depends on its input's mean” (width 2)",
-        hypothesis("input_mean"),
-    ),
-    Claim(
-        "regularization-quick",
-        "“Pooling, dropout and activations hide the difference” (width 2, 300 steps)",
-        hypothesis("pooling", "dropout", "activation"),
-    ),
-    Claim(
-        "bias_init-quick",
-        "Starting biases at 1 is what made “with bias” slightly worse in the question (digits; widths 4 and 16)",
-        _all(
-            hypothesis("bias_init"),
-            cells("matters hurts", ("equivalent", "matters helps"), width=16, bias_init="original"),
-            cells(width=16, bias_init="zeros"),
-        ),
-    ),
-    Claim(
-        "training_length-quick",
-        "Longer training makes the bias matter less (widths 1 and 4, 100 to 3,000 steps)",
-        hypothesis("steps"),
-    ),
-    Claim(
-        "initialization-quick",
-        "PyTorch's default initialisation makes the bias hurt at width 1",
-        cells("matters hurts", ("equivalent", "matters helps"), weight_init="uniform", bias_init="uniform", width=1),
-    ),
-    Claim(
-        "learning_rate-quick",
-        "It is only the learning rate: with each arm at its own best one, the bias makes no difference",
-        cells(among="tuned_cells"),
-    ),
-    Claim(
-        "overparameterized-quick",
-        "“2 to 4 times more parameters than needed hide it” (enough: within a point of the best that was tested)",
-        wide_enough(),
-    ),
-)
-"""In the order of the tables."""
+    "learning_rate-quick": cells(among="tuned_cells"),
+    "overparameterized-quick": wide_enough(),
+}
+"""By the sweep that tests a claim, where its report has the evidence; in the order of the tables."""
 
 
-def findings(claim: Claim, results: Path = RESULTS) -> list[Finding] | None:
-    """The evidence for or against a claim in its kept `verdict.json`; None where none is kept."""
-    folder = results / claim.sweep
-    return claim.evidence(_verdict(folder)) if (folder / "verdict.json").exists() else None
+def claim(sweep: str) -> Claim:
+    """What a sweep tests, in the words of its search space."""
+    found = search_space.load(ROOT / space_of(sweep)).claim
+    assert found, f"{space_of(sweep)} says no claim"
+    return found
+
+
+def findings(sweep: str, results: Path = RESULTS) -> list[Finding] | None:
+    """The evidence for or against a sweep's claim in its kept `verdict.json`; None where none is kept."""
+    folder = results / sweep
+    return EVIDENCE[sweep](_verdict(folder)) if (folder / "verdict.json").exists() else None
 
 
 def answer(found: Iterable[Finding]) -> str:
@@ -229,15 +184,16 @@ def answer(found: Iterable[Finding]) -> str:
 def table(results: Path = RESULTS) -> str:
     """All evidence as a table in Markdown, every number out of the kept `verdict.json`; links start at `analysis/`."""
     lines = ["| claim | verdict | measured, with its interval | n | again |", "| --- | --- | --- | --- | --- |"]
-    for claim in CLAIMS:
-        found, command = findings(claim, results), f"`sweep launch {space_of(claim.sweep)}`"
+    for sweep in EVIDENCE:
+        found, command = findings(sweep, results), f"`sweep launch {space_of(sweep)}`"
+        words = claim(sweep).says + (f" ({note})" if (note := claim(sweep).note) else "")
         if found is None:
-            lines.append(f"| {claim.words} | not run yet | | | {command} |")
+            lines.append(f"| {words} | not run yet | | | {command} |")
             continue
         numbers = "<br>".join(_sentence(finding, len(found)) for finding in found)
         sizes = "<br>".join(finding.size for finding in found)
-        report = f"[{MARKED[answer(found)]}](results/{claim.sweep}/report.md)"
-        lines.append(f"| {claim.words} | {report} | {numbers} | {sizes} | {command} |")
+        report = f"[{MARKED[answer(found)]}](results/{sweep}/report.md)"
+        lines.append(f"| {words} | {report} | {numbers} | {sizes} | {command} |")
     return "\n".join(lines) + "\n"
 
 
@@ -247,14 +203,14 @@ def verdicts(results: Path = RESULTS) -> str:
     Links start at the project's root.
     """
     lines = ["| claim | verdict | evidence, with its 95 % interval | n |", "| --- | --- | --- | --- |"]
-    for claim in CLAIMS:
-        found, words = findings(claim, results), re.sub(r" \([^()]*\)$", "", claim.words)
+    for sweep in EVIDENCE:
+        found, words = findings(sweep, results), claim(sweep).says
         if found is None:
             lines.append(f"| {words} | not run yet | | |")
             continue
         said = answer(found)
         shown = next(finding for finding in found if finding.answer == said)
-        report = f"[{MARKED[said]}](analysis/results/{claim.sweep}/report.md)"
+        report = f"[{MARKED[said]}](analysis/results/{sweep}/report.md)"
         lines.append(f"| {words} | {report} | {_sentence(shown, 1)} | {shown.size} |")
     return "\n".join(lines) + "\n"
 
@@ -266,19 +222,19 @@ def keep(store: Path, results: Path = RESULTS) -> list[str]:
     are left out.
     """
     kept = []
-    for claim in CLAIMS:
-        report = store / "reports" / claim.sweep
+    for sweep in EVIDENCE:
+        report = store / "reports" / sweep
         if not (report / "verdict.json").exists() or _verdict(report)["missing_runs"]:
             continue
-        folder = results / claim.sweep
+        folder = results / sweep
         folder.mkdir(parents=True, exist_ok=True)
         text, first = _with_first_figure((report / "report.md").read_text(encoding="utf-8"))
         for name in ("verdict.json", first):
             shutil.copyfile(report / name, folder / name)
         (folder / "report.md").write_text(text, encoding="utf-8")
-        about = json.dumps(_about(claim.sweep, _verdict(report)), indent=2) + "\n"
+        about = json.dumps(_about(sweep, _verdict(report)), indent=2) + "\n"
         (folder / "about.json").write_text(about, encoding="utf-8")
-        kept.append(claim.sweep)
+        kept.append(sweep)
     return kept
 
 

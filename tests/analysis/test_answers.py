@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from analysis import answers
-from analysis.answers import CLAIMS, HOLDS, OPEN, REFUTED
+from analysis.answers import EVIDENCE, HOLDS, OPEN, REFUTED
 from sweep.space import search_space
 from sweep.space.search_space import SearchSpace
 
@@ -48,12 +48,25 @@ def test_there_is_no_search_space_of_a_claim_that_no_test_knows() -> None:
 
 @pytest.mark.parametrize("path", sorted(SPACES.rglob("*.yaml")), ids=lambda path: str(path.relative_to(SPACES)))
 def test_a_search_space_knows_its_schema_and_says_what_would_refute_its_claim(path: Path) -> None:
-    first, *lines = path.read_text(encoding="utf-8").splitlines()
+    first, second, *_ = path.read_text(encoding="utf-8").splitlines()
     assert (path.parent / first.removeprefix("# yaml-language-server: $schema=")).resolve() == SPACES / "schema.json"
-    comment = " ".join(line.removeprefix("# ") for line in lines if line.startswith("#"))
-    assert comment
-    if path.stem not in ("quickstart", "large"):
-        assert re.search(r"Refuted (\(.*\) )?if: ", comment)
+    assert second.startswith("# ")
+    claim = search_space.load(path).claim
+    assert (claim is None) == (path.stem in ("quickstart", "large"))
+    assert claim is None or re.search(r"\b(judged|contradicted)\b", claim.refuted_if)
+
+
+@pytest.mark.parametrize("name", TWO_SIZES)
+def test_both_sizes_of_a_claim_have_the_same_words(name: str) -> None:
+    full, quick = read(f"{name}.yaml").claim, read(f"quick/{name}.yaml").claim
+    assert full and quick and (full.says, full.refuted_if) == (quick.says, quick.refuted_if)
+
+
+@pytest.mark.parametrize("sweep", EVIDENCE)
+def test_the_words_of_a_claim_are_those_of_its_search_space(sweep: str) -> None:
+    claim = search_space.load(ROOT / answers.space_of(sweep)).claim
+    assert claim and f"| {claim.says} |" in answers.verdicts()
+    assert f"| {claim.says} ({claim.note}) |" in answers.table() or not claim.note
 
 
 def test_the_large_one_is_planned_for_a_cluster_alone() -> None:
@@ -127,15 +140,15 @@ def test_one_refutation_refutes_and_everything_has_to_bear_a_claim_out() -> None
     assert answers.answer(found(HOLDS, OPEN, REFUTED)) == REFUTED
 
 
-KEPT = [claim for claim in CLAIMS if (RESULTS / claim.sweep).exists()]
+KEPT = [sweep for sweep in EVIDENCE if (RESULTS / sweep).exists()]
 
 
-@pytest.mark.parametrize("claim", KEPT, ids=lambda claim: claim.sweep)
-def test_the_kept_results_of_a_claim_are_those_of_its_search_space(claim: answers.Claim) -> None:
-    folder = RESULTS / claim.sweep
+@pytest.mark.parametrize("sweep", KEPT)
+def test_the_kept_results_of_a_claim_are_those_of_its_search_space(sweep: str) -> None:
+    folder = RESULTS / sweep
     verdict = json.loads((folder / "verdict.json").read_text())
-    space = search_space.load(ROOT / answers.space_of(claim.sweep))
-    assert verdict["name"] == space.name == claim.sweep
+    space = search_space.load(ROOT / answers.space_of(sweep))
+    assert verdict["name"] == space.name == sweep
     assert (verdict["runs"], verdict["missing_runs"]) == (space.run_count(), 0)
     assert (verdict["margin"], verdict["confidence"]) == (space.analysis.margin, space.analysis.confidence)
     assert not verdict["unplanned_look"]
@@ -144,9 +157,9 @@ def test_the_kept_results_of_a_claim_are_those_of_its_search_space(claim: answer
         "seed",
     }
     about = json.loads((folder / "about.json").read_text())
-    assert about["command"] == f"sweep launch {answers.space_of(claim.sweep)}"
+    assert about["command"] == f"sweep launch {answers.space_of(sweep)}"
     assert about["devices"] and about["versions"]["torch"] and about["trained"][0] < about["trained"][1]
-    assert claim.evidence(verdict)
+    assert EVIDENCE[sweep](verdict)
     text = (folder / "report.md").read_text(encoding="utf-8")
     figures = re.findall(r"\]\(([^)#:]+)\)", text)
     assert figures and all((folder / name).exists() for name in figures)
@@ -164,22 +177,21 @@ def shown(part: str) -> str:
 
 def test_the_table_of_all_evidence_is_what_the_kept_results_say() -> None:
     assert shown("claims") == answers.table(RESULTS)
-    assert shown("claims").count("\n") == 2 + len(CLAIMS)
-    assert shown("claims").count("not run yet") == len(CLAIMS) - len(KEPT)
+    assert shown("claims").count("\n") == 2 + len(EVIDENCE)
+    assert shown("claims").count("not run yet") == len(EVIDENCE) - len(KEPT)
 
 
 def test_the_readme_s_verdicts_are_those_of_the_table_one_line_each() -> None:
     assert shown("verdicts") == answers.verdicts(RESULTS)
     short, full = ([line.split(" | ") for line in shown(part).splitlines()] for part in ("verdicts", "claims"))
-    assert len(short) == len(full) == 2 + len(CLAIMS)
+    assert len(short) == len(full) == 2 + len(EVIDENCE)
     for (words, verdict, evidence, *_), (all_words, whole, all_evidence, *_) in zip(short[2:], full[2:], strict=True):
         assert all_words.startswith(words) and verdict.replace("(analysis/", "(") == whole
         assert evidence in all_evidence
 
 
 def test_the_evidence_in_one_line_is_the_first_that_answers_as_the_claim_does(tmp_path: Path) -> None:
-    claim = next(claim for claim in CLAIMS if claim.sweep == "original-quick")
-    folder = tmp_path / claim.sweep
+    folder = tmp_path / "original-quick"
     folder.mkdir()
     cells = [cell("equivalent", width=1), cell("undecided", width=2), cell("matters", "hurts", width=4)]
     for count, decides in ((1, "width 1"), (2, "width 2"), (3, "width 4")):
@@ -216,27 +228,26 @@ def test_the_words_of_the_answer_are_what_the_kept_results_say() -> None:
     open_ = [cell["width"] for cell in cells("batch_norm-quick", batch_norm=True) if cell["verdict"] != "equivalent"]
     assert open_ == [2] and cells("batch_norm-quick", width=2)[0]["pairs"] > norm[0]["pairs"]
     assert cells("original-quick", protocol="shared_weights")[0]["verdict"] == "equivalent"
-    letters = next(claim for claim in CLAIMS if claim.sweep == "original-letters")
-    assert answers.answer(answers.findings(letters) or []) == OPEN
+    assert answers.answer(answers.findings("original-letters") or []) == OPEN
 
 
 def test_reports_are_kept_from_a_store_when_they_are_complete(tmp_path: Path) -> None:
     results, store = RESULTS, tmp_path / "results"
-    for claim, missing in ((KEPT[0], 0), (KEPT[1], 3)):
-        report = store / "reports" / claim.sweep
+    for sweep, missing in ((KEPT[0], 0), (KEPT[1], 3)):
+        report = store / "reports" / sweep
         report.mkdir(parents=True)
-        verdict = json.loads((results / claim.sweep / "verdict.json").read_text())
+        verdict = json.loads((results / sweep / "verdict.json").read_text())
         (report / "verdict.json").write_text(json.dumps(verdict | {"missing_runs": missing}))
         (report / "report.md").write_text("# A\n\n![one](one.png)\n\n![two](two.png)\n\nthe end\n")
         (report / "one.png").write_bytes(b"1")
     kept = tmp_path / "kept"
-    assert answers.keep(store, kept) == [KEPT[0].sweep]
-    assert {path.name for path in (kept / KEPT[0].sweep).iterdir()} == {
+    assert answers.keep(store, kept) == [KEPT[0]]
+    assert {path.name for path in (kept / KEPT[0]).iterdir()} == {
         *("verdict.json", "report.md", "one.png", "about.json")
     }
-    assert (kept / KEPT[0].sweep / "report.md").read_text() == "# A\n\n![one](one.png)\n\nthe end\n"
+    assert (kept / KEPT[0] / "report.md").read_text() == "# A\n\n![one](one.png)\n\nthe end\n"
     line, other, *_ = answers.table(kept).splitlines()[2:]
-    assert f"`sweep launch {answers.space_of(KEPT[0].sweep)}`" in line and "(" in line.split("|")[3]
+    assert f"`sweep launch {answers.space_of(KEPT[0])}`" in line and "(" in line.split("|")[3]
     assert "not run yet" in other
 
 
