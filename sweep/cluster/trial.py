@@ -17,7 +17,8 @@ from ray import tune
 from sweep.cluster.nodes import Crew, Notice, StopSign
 from sweep.cluster.orphan_watch import orphaned
 from sweep.cluster.report_queue import Reports
-from sweep.data.splits import Data, Pool
+from sweep.data.pool import Pool
+from sweep.data.splits import Data
 from sweep.plan import Array
 from sweep.store import leases
 from sweep.store.rows import Provenance, Store

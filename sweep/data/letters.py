@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sweep.common.errors import InputError
 from sweep.data.download import NotHere
-from sweep.data.splits import Pool
+from sweep.data.pool import Pool
 
 LETTERS: Final = tuple("ABCDEFGHIJ")
 

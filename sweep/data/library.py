@@ -17,9 +17,11 @@ from safetensors.numpy import save_file
 
 from sweep.common.atomic_files import replacing
 from sweep.common.errors import InputError
-from sweep.data import download, formats, letters, splits
+from sweep.data import download, letters, splits
 from sweep.data.download import NotHere
-from sweep.data.splits import Data, Pool
+from sweep.data.formats import archives, arrays, cifar, idx, mat, trees
+from sweep.data.pool import Pool
+from sweep.data.splits import Data
 from sweep.space import catalogue
 from sweep.space.catalogue import CATALOGUE, Facts
 
@@ -150,7 +152,7 @@ class Library:
         path = Path(os.path.expanduser(catalogue.path_of(dataset) or ""))
         match catalogue.kind(dataset):
             case "folder":
-                read = functools.partial(formats.picture_folder, path, image_size)
+                read = functools.partial(trees.picture_folder, path, image_size)
                 if not path.is_dir():
                     raise NotHere(f"data set {dataset!r}: there is no folder {path}")
                 key = f"folder-{_short(os.fsencode(path.absolute()), image_size)}"
@@ -158,7 +160,7 @@ class Library:
             case "npz":
                 if not path.is_file():
                     raise NotHere(f"data set {dataset!r}: there is no such file")
-                return _Source(path.parent, [path], functools.partial(formats.npz, path), None)
+                return _Source(path.parent, [path], functools.partial(arrays.npz, path), None)
             case "letters":
                 where = str(self.fonts or "the folders of this system")
                 files = letters.fonts(self.fonts)
@@ -178,23 +180,25 @@ class Library:
         unpacked = self.folder / download.UNPACKED.get(dataset, "?")
         if unpacked.is_dir() and not (self.folder / download.FILES[dataset][0]).exists():
             if dataset == "notmnist":
-                return formats.picture_folder(unpacked, None, letters.LETTERS)
+                return trees.picture_folder(unpacked, None, letters.LETTERS)
             return self._read_unpacked_cifar(dataset)
         each = download.resources(dataset)
-        files = [download.fetch(dataset, resource, self.folder, self.downloads, formats.check_tar) for resource in each]
+        files = [
+            download.fetch(dataset, resource, self.folder, self.downloads, archives.check_tar) for resource in each
+        ]
         match dataset:
             case "notmnist":
                 try:
-                    return formats.picture_archive(files[0], letters.LETTERS)
+                    return trees.picture_archive(files[0], letters.LETTERS)
                 except InputError as error:
                     raise InputError(f"{error}; remove it to have it downloaded again") from error
             case "emnist_letters":
-                return formats.emnist_letters(files[0])
+                return idx.emnist_letters(files[0])
             case "svhn":
-                return formats.svhn(files[0], files[1])
+                return mat.svhn(files[0], files[1])
             case "cifar10" | "cifar100":
-                return formats.cifar_archive(files[0], download.cifar_layout(dataset))
-        return formats.mnist(files)
+                return cifar.cifar_archive(files[0], download.cifar_layout(dataset))
+        return idx.mnist(files)
 
     def _read_unpacked_cifar(self, dataset: str) -> Pool:
         layout, contents = download.cifar_layout(dataset), {}
@@ -206,7 +210,7 @@ class Library:
                 )
             download.check(dataset, file, checksum)
             contents[name] = file.read_bytes()
-        return formats.cifar(contents, layout, self.folder / layout.folder)
+        return cifar.cifar(contents, layout, self.folder / layout.folder)
 
     def _read(self, source: _Source, kind: str) -> Pool:
         """The pool out of the cache, or out of its files, and then into the cache."""
@@ -275,7 +279,7 @@ def _described(pool: Pool, kind: str) -> dict[str, Any]:
 
 def _below(root: Path) -> list[Path]:
     """The class folders and the pictures in them."""
-    return [path for name, paths in formats.class_folders(root).items() for path in (root / name, *paths)]
+    return [path for name, paths in trees.class_folders(root).items() for path in (root / name, *paths)]
 
 
 def _short(*parts: object) -> str:

@@ -1,8 +1,7 @@
-"""Pictures and labels: loading, the fixed splits, and the order in which a run sees its batches."""
+"""Data sets: the embedded ones, the fixed splits, and the order in which a run sees its batches."""
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,38 +10,14 @@ from numpy.typing import NDArray
 
 from sweep.common import random_streams
 from sweep.common.errors import InputError
+from sweep.data.pool import DIGITS, Labels, Pictures, Pool
 from sweep.space.catalogue import CATALOGUE, Picture
 from sweep.space.runs import Run
-
-Pictures = NDArray[np.uint8]
-"""`[n, channels, height, width]`."""
-
-Labels = NDArray[np.int64]
-"""`[n]`, from 0 on."""
 
 Indices = NDArray[np.int64]
 
 HELD_OUT = (0.1, 0.2)
 """Shares of validation and test where neither the catalogue nor the set itself says how many."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pool:
-    """All pictures of a data set, unsplit; the last `own_test` of them are the test set that it comes with.
-
-    `notes` say what a user should know about how they were read.
-    """
-
-    pictures: Pictures
-    labels: Labels
-    class_names: tuple[str, ...]
-    own_test: int = 0
-    notes: tuple[str, ...] = ()
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Of all pixels and labels, and of where the test set begins."""
-        return fingerprint(self.pictures, self.labels, self.own_test)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -218,16 +193,6 @@ def _shares(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     return shares
 
 
-def fingerprint(pictures: Pictures, labels: Labels, own_test: int = 0) -> str:
-    """16 hexadecimal digits of SHA-256 over the shape, the pixels, the labels and the number of test pictures."""
-    digest = hashlib.sha256(repr(pictures.shape).encode())
-    digest.update(np.ascontiguousarray(pictures).data)
-    digest.update(labels.astype("<i8").tobytes())
-    if own_test:
-        digest.update(f"test {own_test}".encode())
-    return digest.hexdigest()[:16]
-
-
 class Batches:
     """The order in which runs with `seeds` see the training pictures, in batches of `batch_size`.
 
@@ -278,6 +243,3 @@ def _digits() -> Pool:
     found = load_digits()  # values 0 … 16
     pictures = np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None]
     return Pool(pictures, found.target.astype(np.int64), DIGITS)
-
-
-DIGITS = tuple("0123456789")

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sweep.data.splits import Data, Pool
+from sweep.data.pool import Pool
+from sweep.data.splits import Data
 from sweep.space.runs import Run
 
 

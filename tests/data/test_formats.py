@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from support import real_formats
 from support.real_formats import (
     cifar_files,
-    idx,
     letter_files,
     pictures,
     png,
@@ -32,9 +32,12 @@ from support.real_formats import (
 )
 
 from sweep.common.errors import InputError
-from sweep.data import download, formats
+from sweep.data import download
+from sweep.data.formats import guards, idx, mat, trees
+from sweep.data.formats.arrays import npz
+from sweep.data.formats.cifar import _cifar_batch, cifar_archive, unpickled
 from sweep.data.letters import LETTERS
-from sweep.data.splits import Pool
+from sweep.data.pool import Pool
 
 
 def assert_own_test(pool: Pool, train: int, test: int, shape: tuple[int, ...]) -> None:
@@ -46,7 +49,7 @@ def assert_own_test(pool: Pool, train: int, test: int, shape: tuple[int, ...]) -
 
 
 def test_mnist_s_files_give_training_pictures_then_test_pictures(tmp_path: Path) -> None:
-    pool = formats.mnist(write_mnist(tmp_path, train=100, test=40))
+    pool = idx.mnist(write_mnist(tmp_path, train=100, test=40))
     assert_own_test(pool, 100, 40, (1, 28, 28))
     for part, count in ((slice(0, 100), 100), (slice(100, 140), 40)):
         images, labels = pictures(count, 10, (28, 28), seed=count)
@@ -55,7 +58,7 @@ def test_mnist_s_files_give_training_pictures_then_test_pictures(tmp_path: Path)
 
 
 def test_emnist_s_letters_stand_upright_and_count_from_zero(tmp_path: Path) -> None:
-    pool = formats.emnist_letters(write_emnist(tmp_path))
+    pool = idx.emnist_letters(write_emnist(tmp_path))
     assert_own_test(pool, 104, 52, (1, 28, 28))
     images, labels = pictures(104, 26, (28, 28), seed=104)
     np.testing.assert_array_equal(pool.pictures[:104, 0], images)
@@ -68,7 +71,7 @@ def test_emnist_s_letters_stand_upright_and_count_from_zero(tmp_path: Path) -> N
 def test_cifar_s_batches_give_pictures_channels_first(tmp_path: Path, classes: int, protocol: int) -> None:
     path = write_cifar(tmp_path, classes, each=100, protocol=protocol)
     layout = download.cifar_layout(f"cifar{classes}")
-    pool = formats.cifar_archive(path, layout)
+    pool = cifar_archive(path, layout)
     batches = len(layout.train)
     assert_own_test(pool, 100 * batches, 100, (3, 32, 32))
     images, labels = pictures(100, classes, (3, 32, 32), seed=0)
@@ -84,7 +87,7 @@ def test_a_pickle_of_python_2_is_read(tmp_path: Path) -> None:
     state = pickle.dumps(pixels, 2).replace(b"cnumpy._core.multiarray", b"cnumpy.core.multiarray")
     inner = state[2:-1]  # less the protocol's mark and the stop
     content = b"\x80\x02}(U\x04data" + inner + b"U\x06labels](" + b"".join(b"K" + bytes([x]) for x in labels) + b"eu."
-    found = formats.unpickled(content, "a batch")
+    found = unpickled(content, "a batch")
     np.testing.assert_array_equal(found["data"], pixels)
     assert found["labels"] == labels.tolist()
 
@@ -114,12 +117,12 @@ def test_a_pickle_that_holds_more_than_arrays_is_refused_and_nothing_is_executed
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"^x: is damaged, or is not a pickle of arrays"):
-        formats.unpickled(content, "x")
+        unpickled(content, "x")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_svhn_s_ten_is_the_digit_zero(tmp_path: Path) -> None:
-    pool = formats.svhn(*write_svhn(tmp_path))
+    pool = mat.svhn(*write_svhn(tmp_path))
     assert_own_test(pool, 60, 30, (3, 32, 32))
     images, labels = pictures(60, 10, (32, 32, 3), seed=60)
     np.testing.assert_array_equal(pool.pictures[:60], images.transpose(0, 3, 1, 2))
@@ -131,8 +134,8 @@ def test_svhn_s_ten_is_the_digit_zero(tmp_path: Path) -> None:
 
 def test_notmnist_s_archive_and_its_folder_give_the_same_pool_and_name_what_is_unreadable(tmp_path: Path) -> None:
     files = letter_files()
-    archive = formats.picture_archive(write_tar(tmp_path / "x.tar.gz", list(files.items())[::-1]), LETTERS)
-    folder = formats.picture_folder(write_folder(tmp_path, files) / "notMNIST_small", None, LETTERS)
+    archive = trees.picture_archive(write_tar(tmp_path / "x.tar.gz", list(files.items())[::-1]), LETTERS)
+    folder = trees.picture_folder(write_folder(tmp_path, files) / "notMNIST_small", None, LETTERS)
     assert archive.fingerprint == folder.fingerprint
     assert archive.notes == folder.notes == ("2 unreadable files skipped: A/broken.png, F/broken.png",)
     assert archive.pictures.shape == (300, 1, 28, 28) and np.bincount(archive.labels).tolist() == [30] * 10
@@ -148,7 +151,7 @@ def test_a_plain_tar_and_what_an_operating_system_leaves_behind_are_no_hindrance
     packed = write_tar(tmp_path / "x.tar.gz", (files | odd).items())
     plain = tmp_path / "x.tar"
     plain.write_bytes(gzip.decompress(packed.read_bytes()))
-    pools = [formats.picture_archive(path, LETTERS) for path in (packed, plain)]
+    pools = [trees.picture_archive(path, LETTERS) for path in (packed, plain)]
     assert pools[0].fingerprint == pools[1].fingerprint and len(pools[0].labels) == 300
 
 
@@ -160,14 +163,14 @@ def test_grey_pictures_become_colour_where_others_have_it_and_every_mode_is_read
     palette = io.BytesIO()
     Image.fromarray(grey[2]).convert("P").save(palette, "PNG")
     files = {"one/a.png": png(grey[0]), "one/b.PNG": deep.getvalue(), "two/c.png": palette.getvalue()}
-    only_grey = formats.picture_folder(write_folder(tmp_path / "1", {**files, "two/d.png": png(grey[3])}), None)
+    only_grey = trees.picture_folder(write_folder(tmp_path / "1", {**files, "two/d.png": png(grey[3])}), None)
     assert only_grey.pictures.shape == (4, 3, 6, 6)  # a palette may hold any colour
     for place in (0, 1, 3):
         np.testing.assert_array_equal(only_grey.pictures[place], np.stack([grey[place]] * 3))
-    mixed = formats.picture_folder(write_folder(tmp_path / "2", {**files, "two/d.png": png(colour)}), None)
+    mixed = trees.picture_folder(write_folder(tmp_path / "2", {**files, "two/d.png": png(colour)}), None)
     np.testing.assert_array_equal(mixed.pictures[3], np.stack([grey[3]] * 3))
     del files["two/c.png"]
-    grey_only = formats.picture_folder(write_folder(tmp_path / "3", {**files, "two/d.png": png(grey[3])}), None)
+    grey_only = trees.picture_folder(write_folder(tmp_path / "3", {**files, "two/d.png": png(grey[3])}), None)
     np.testing.assert_array_equal(grey_only.pictures[:, 0], grey[[0, 1, 3]])
     assert grey_only.class_names == ("one", "two") and grey_only.labels.tolist() == [0, 0, 1]
 
@@ -175,7 +178,7 @@ def test_grey_pictures_become_colour_where_others_have_it_and_every_mode_is_read
 def test_pictures_are_resized_to_squares_on_request(tmp_path: Path) -> None:
     wide = np.repeat(np.array([[0, 255]], dtype=np.uint8), 8, axis=1).repeat(4, axis=0)  # left black, right white
     files = {"a/1.png": png(wide), "b/2.jpeg": png(np.full((10, 10), 100, np.uint8), "JPEG")}
-    pool = formats.picture_folder(write_folder(tmp_path, files), 4)
+    pool = trees.picture_folder(write_folder(tmp_path, files), 4)
     assert pool.pictures.shape == (2, 1, 4, 4)
     assert pool.pictures[0, 0, :, 0].max() < 20 and pool.pictures[0, 0, :, 3].min() > 235
     assert abs(int(pool.pictures[1].mean()) - 100) <= 1
@@ -199,7 +202,7 @@ BAD_TREES: dict[str, tuple[dict[str, bytes], str]] = {
 @pytest.mark.parametrize(("files", "said"), BAD_TREES.values(), ids=BAD_TREES)
 def test_a_folder_that_cannot_be_trained_on_is_refused(files: dict[str, bytes], said: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
-        formats.picture_folder(write_folder(tmp_path, files), None)
+        trees.picture_folder(write_folder(tmp_path, files), None)
     assert str(refused.value).startswith(f"{tmp_path}: ") and said in str(refused.value)
 
 
@@ -226,24 +229,24 @@ def test_an_archive_that_leads_out_of_itself_is_refused_and_nothing_is_written(
 ) -> None:
     path = write_tar(tmp_path / "in" / "x.tar.gz", [*letter_files(2).items(), (bad, b"")])
     with pytest.raises(InputError, match=said):
-        formats.picture_archive(path, LETTERS)
+        trees.picture_archive(path, LETTERS)
     assert [each.name for each in tmp_path.rglob("*")] == ["in", "x.tar.gz"]
 
 
 def test_an_archive_that_unpacks_to_more_than_the_limit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "MAX_BYTES", 500_000)
+    monkeypatch.setattr(guards, "MAX_BYTES", 500_000)
     path = write_tar(tmp_path / "x.tar.gz", [*letter_files(10).items(), ("notMNIST_small/README", bytes(500_000))])
     with pytest.raises(InputError, match="unpacks to more than"):
-        formats.picture_archive(path, LETTERS)
+        trees.picture_archive(path, LETTERS)
 
 
 def test_an_archive_that_claims_five_gigabytes_is_refused_before_they_are_read(tmp_path: Path) -> None:
     head = member("notMNIST_small/A/x.png", size=5 * 2**30).tobuf()
     (tmp_path / "x.tar.gz").write_bytes(gzip.compress(head + bytes(10_000)))
     with pytest.raises(InputError, match="unpacks to more than 4 GiB"):
-        formats.picture_archive(tmp_path / "x.tar.gz", LETTERS)
+        trees.picture_archive(tmp_path / "x.tar.gz", LETTERS)
 
 
 # Arrays
@@ -270,17 +273,17 @@ GREY, LABELS = pictures(20, 2, (5, 4))
     ids=["plain", "channels second", "channels last", "integers", "floats", "float32"],
 )
 def test_every_way_to_write_the_same_grey_pictures_gives_the_same_pool(images: np.ndarray, tmp_path: Path) -> None:
-    pool = formats.npz(write_npz(tmp_path / "x.npz", images=images, labels=LABELS))
+    pool = npz(write_npz(tmp_path / "x.npz", images=images, labels=LABELS))
     np.testing.assert_array_equal(pool.pictures, GREY[:, None])
     assert pool.labels.tolist() == LABELS.tolist() and pool.class_names == ("0", "1")
 
 
 def test_colours_are_found_last_or_second_and_truth_values_are_black_and_white(tmp_path: Path) -> None:
     colour, labels = pictures(6, 2, (4, 5, 3))
-    last = formats.npz(write_npz(tmp_path / "x.npz", images=colour, labels=labels))
-    second = formats.npz(write_npz(tmp_path / "x.npz", images=colour.transpose(0, 3, 1, 2), labels=labels))
+    last = npz(write_npz(tmp_path / "x.npz", images=colour, labels=labels))
+    second = npz(write_npz(tmp_path / "x.npz", images=colour.transpose(0, 3, 1, 2), labels=labels))
     assert last.pictures.shape == (6, 3, 4, 5) and last.fingerprint == second.fingerprint
-    black = formats.npz(write_npz(tmp_path / "x.npz", images=GREY > 100, labels=LABELS))
+    black = npz(write_npz(tmp_path / "x.npz", images=GREY > 100, labels=LABELS))
     assert set(np.unique(black.pictures)) == {0, 255}
 
 
@@ -309,14 +312,14 @@ BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
 def test_arrays_that_cannot_be_trained_on_are_refused(arrays: dict[str, Any], said: str, tmp_path: Path) -> None:
     path = write_npz(tmp_path / "x.npz", **arrays)
     with pytest.raises(InputError) as refused:
-        formats.npz(path)
+        npz(path)
     assert str(refused.value).startswith(f"{path}: ") and said in str(refused.value)
 
 
 def test_arrays_that_unpack_to_more_than_the_limit_are_refused_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "MAX_BYTES", 10**6)
+    monkeypatch.setattr(guards, "MAX_BYTES", 10**6)
     monkeypatch.setattr(np, "load", None)
     path = tmp_path / "x.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -324,14 +327,14 @@ def test_arrays_that_unpack_to_more_than_the_limit_are_refused_unread(
             archive.writestr(f"{name}.npy", bytes(600_000))
     assert path.stat().st_size < 10_000
     with pytest.raises(InputError, match="unpacks to more than"):
-        formats.npz(path)
+        npz(path)
 
 
 # Damage: every reader, and whatever may happen to a file
 
 
 def cifar(path: Path) -> Pool:
-    return formats.cifar_archive(path, download.cifar_layout("cifar10"))
+    return cifar_archive(path, download.cifar_layout("cifar10"))
 
 
 def written(write: Callable[[Path], object]) -> Callable[[Path], bytes]:
@@ -347,30 +350,30 @@ def written(write: Callable[[Path], object]) -> Callable[[Path], bytes]:
 
 
 def idx_file(folder: Path) -> Path:
-    return write_folder(folder, {"images.gz": idx(pictures(8, 2, (6, 6))[0])}) / "images.gz"
+    return write_folder(folder, {"images.gz": real_formats.idx(pictures(8, 2, (6, 6))[0])}) / "images.gz"
 
 
 READERS: dict[str, tuple[Callable[[Path], bytes], Callable[[Path], object]]] = {
-    "idx": (written(idx_file), lambda path: formats.idx(path.read_bytes(), path, 3)),
-    "emnist": (written(write_emnist), formats.emnist_letters),
+    "idx": (written(idx_file), lambda path: idx.idx(path.read_bytes(), path, 3)),
+    "emnist": (written(write_emnist), idx.emnist_letters),
     "cifar": (written(lambda folder: write_cifar(folder, each=10)), cifar),
     "cifar batch": (
         lambda folder: cifar_files(each=3)["test_batch"],
-        lambda path: formats._cifar_batch(path.read_bytes(), path),
+        lambda path: _cifar_batch(path.read_bytes(), path),
     ),
-    "svhn": (written(lambda folder: write_svhn(folder, 10, 10)), formats._mat),
+    "svhn": (written(lambda folder: write_svhn(folder, 10, 10)), mat._mat),
     "tar": (
         written(lambda folder: write_tar(folder / "x.tar.gz", letter_files(3).items())),
-        lambda path: formats.picture_archive(path, LETTERS),
+        lambda path: trees.picture_archive(path, LETTERS),
     ),
     "plain tar": (
         lambda folder: gzip.decompress(write_tar(folder / "x.tar.gz", letter_files(3).items()).read_bytes()),
-        lambda path: formats.picture_archive(path, LETTERS),
+        lambda path: trees.picture_archive(path, LETTERS),
     ),
-    "npz": (written(lambda folder: write_npz(folder / "x.npz", images=GREY, labels=LABELS)), formats.npz),
+    "npz": (written(lambda folder: write_npz(folder / "x.npz", images=GREY, labels=LABELS)), npz),
     "picture": (
         lambda folder: png(GREY[0]),
-        lambda path: formats.picture_folder(
+        lambda path: trees.picture_folder(
             write_folder(path.parent / "tree", {"a/1.png": path.read_bytes(), "b/2.png": png(GREY[1])}), None
         ),
     ),
@@ -465,7 +468,7 @@ def test_arrays_of_any_kind_and_shape_are_read_or_refused_with_one_clear_error(
     path = tmp_path_factory.mktemp("arrays") / "x.npz"
     arrays = {name: array(data.draw) for name in ("images", "labels")}  # type: ignore[arg-type]
     try:
-        pool = formats.npz(write_npz(path, **arrays))
+        pool = npz(write_npz(path, **arrays))
     except InputError as refused:
         assert str(refused).startswith(str(path)) and "\n" not in str(refused)
     else:

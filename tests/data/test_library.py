@@ -27,8 +27,9 @@ from support.real_formats import (
 )
 
 from sweep.common.errors import InputError
-from sweep.data import download, formats, library
+from sweep.data import download, library
 from sweep.data.download import NotHere
+from sweep.data.formats import cifar, idx, mat, trees
 from sweep.data.library import Library
 from sweep.space.catalogue import CATALOGUE
 
@@ -56,13 +57,15 @@ def public(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notes every reader that is called from now on."""
     called: list[str] = []
-    for name in ("mnist", "emnist_letters", "svhn", "cifar_archive", "cifar", "picture_archive", "picture_folder"):
+    readers = {idx: ("mnist", "emnist_letters"), mat: ("svhn",), cifar: ("cifar_archive", "cifar")}
+    readers[trees] = ("picture_archive", "picture_folder")
+    for module, name in ((module, name) for module, names in readers.items() for name in names):
 
-        def noted(*arguments: object, name: str = name, real: object = getattr(formats, name)) -> object:
+        def noted(*arguments: object, name: str = name, real: object = getattr(module, name)) -> object:
             called.append(name)
             return real(*arguments)  # type: ignore[operator]
 
-        monkeypatch.setattr(formats, name, noted)
+        monkeypatch.setattr(module, name, noted)
     return called
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from sweep.common.errors import InputError
 from sweep.data import splits
-from sweep.data.splits import Pool, batches, divided, load, stratified_split
+from sweep.data.pool import Pool, fingerprint
+from sweep.data.splits import batches, divided, load, stratified_split
 from sweep.space.catalogue import CATALOGUE
 
 MNIST_SPLIT = {"train": 3500, "validation": 500, "test": 1000}
@@ -91,9 +92,9 @@ def test_a_fingerprint_tells_pixels_labels_and_shape_apart() -> None:
         (pictures[::-1], labels),
         (pictures, labels[::-1]),
     ]
-    of_all = {splits.fingerprint(*each) for each in given} | {splits.fingerprint(pictures, labels, 1)}
+    of_all = {fingerprint(*each) for each in given} | {fingerprint(pictures, labels, 1)}
     assert len(of_all) == len(given) + 1
-    assert splits.fingerprint(pictures[:, :, ::-1][:, :, ::-1], labels) == splits.fingerprint(pictures, labels)
+    assert fingerprint(pictures[:, :, ::-1][:, :, ::-1], labels) == fingerprint(pictures, labels)
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)

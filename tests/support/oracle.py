@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from sweep.common import random_streams
-from sweep.data.splits import Data, Pool, Split, batches
+from sweep.data.pool import Pool
+from sweep.data.splits import Data, Split, batches
 from sweep.space.runs import Run
 from sweep.training.trainer import Trainer
 

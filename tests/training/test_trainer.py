@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from support import oracle
 
 from sweep.common import random_streams
-from sweep.data.splits import Data, Pool, load
+from sweep.data.pool import Pool
+from sweep.data.splits import Data, load
 from sweep.networks.conv import backends
 from sweep.networks.conv.shape import MethodName
 from sweep.space.runs import Run
