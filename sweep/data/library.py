@@ -19,20 +19,19 @@ from sweep.common.atomic_files import replacing
 from sweep.common.errors import InputError
 from sweep.data import download, letters, splits
 from sweep.data.download import NotHere
-from sweep.data.formats import archives, arrays, cifar, idx, mat, trees
+from sweep.data.formats import archives, arrays, trees
 from sweep.data.pool import Pool
+from sweep.data.readers import OF_FOLDERS, READERS
 from sweep.data.splits import Data
 from sweep.space import catalogue
-from sweep.space.catalogue import CATALOGUE, Facts
+from sweep.space.catalogue import CATALOGUE, Facts, Source
 
 CACHE_VERSION: Final = 1
 """Raised when the same files would be read to other arrays."""
 
-EMBEDDED: Final = ("mnist5k", "digits")
-
 
 @dataclasses.dataclass(frozen=True)
-class _Source:
+class _Input:
     """Where a pool comes from: the files that it depends on, as far as they are there, and how to read them.
 
     `key` is its name in the cache, None where reading it is as fast; what is `lasting` stays there without its files.
@@ -93,62 +92,64 @@ class Library:
 
         Raises NotHere where its files cannot be had, InputError where they are damaged or hold nothing to train on.
         """
-        if dataset in EMBEDDED:
+        if catalogue.embedded(dataset):
             return splits.load(dataset, split)
         return splits.divided(catalogue.kind(dataset), self.pool(dataset, image_size), split)
 
     def pool(self, dataset: str, image_size: int | None = None) -> Pool:
         """All pictures of a data set that is not embedded; the last one asked for is kept in memory."""
         if self._last is None or self._last[0] != (dataset, image_size):
-            self._last = (dataset, image_size), self._read(self._source(dataset, image_size), catalogue.kind(dataset))
+            self._last = (dataset, image_size), self._read(self._input(dataset, image_size), catalogue.kind(dataset))
         return self._last[1]
 
     def facts(self, dataset: str, image_size: int | None = None) -> Facts:
         """What planning needs; reads files only where no constant can stand for them."""
-        entry = CATALOGUE.get(dataset)
-        if entry and entry.facts:
-            return entry.facts
-        about = self._about(self._source(dataset, image_size)) or _described(
+        source = CATALOGUE.get(dataset)
+        if source and source.facts:
+            return source.facts
+        about = self._about(self._input(dataset, image_size)) or _described(
             self.pool(dataset, image_size), catalogue.kind(dataset)
         )
         return Facts(about["fingerprint"], tuple(about["picture"]), about["classes"], about["sizes"][0])
 
     def here(self, dataset: str) -> bool:
         """Whether the data set can be read without a download; one with damaged files is here too."""
-        if dataset in EMBEDDED:
+        if catalogue.embedded(dataset):
             return True
+        named = CATALOGUE.get(dataset)
         try:
-            source = self._source(dataset, None)
-            if dataset == "letters":
-                self.facts(dataset)
+            found = self._input(dataset, None)
+            if named and not named.files:
+                self.facts(dataset)  # there may be too few fonts
         except NotHere:
             return False
-        return len(source.files) >= len(download.FILES.get(dataset, "1")) or self._about(source) is not None
+        wanted = len(named.files) if named and named.files else 1
+        return len(found.files) >= wanted or self._about(found) is not None
 
     def listing(self) -> list[Listing]:
         """Every named data set."""
         return [self._listed(name) for name in CATALOGUE]
 
     def _listed(self, name: str) -> Listing:
-        entry, here = CATALOGUE[name], self.here(name)
-        about = self._about(self._source(name, None)) if entry.train is None and here else None
-        train, validation, test = about["sizes"] if about else (entry.train, entry.validation, entry.test)
-        channels, height, width = entry.picture
+        source, here = CATALOGUE[name], self.here(name)
+        about = self._about(self._input(name, None)) if source.train is None and here else None
+        train, validation, test = about["sizes"] if about else (source.train, source.validation, source.test)
+        channels, height, width = source.picture
         return Listing(
             name=name,
             channels=channels,
             height=height,
             width=width,
-            classes=entry.classes,
+            classes=source.classes,
             train=train,
             validation=validation,
             test=test,
             here=here,
-            licence=entry.licence,
-            source=entry.source,
+            licence=source.licence,
+            source=source.origin,
         )
 
-    def _source(self, dataset: str, image_size: int | None) -> _Source:
+    def _input(self, dataset: str, image_size: int | None) -> _Input:
         path = Path(os.path.expanduser(catalogue.path_of(dataset) or ""))
         match catalogue.kind(dataset):
             case "folder":
@@ -156,73 +157,66 @@ class Library:
                 if not path.is_dir():
                     raise NotHere(f"data set {dataset!r}: there is no folder {path}")
                 key = f"folder-{_short(os.fsencode(path.absolute()), image_size)}"
-                return _Source(path, _below(path), read, key)
+                return _Input(path, _below(path), read, key)
             case "npz":
                 if not path.is_file():
                     raise NotHere(f"data set {dataset!r}: there is no such file")
-                return _Source(path.parent, [path], functools.partial(arrays.npz, path), None)
-            case "letters":
-                where = str(self.fonts or "the folders of this system")
-                files = letters.fonts(self.fonts)
-                return _Source(self.folder, files, lambda: letters.render(files, where), f"letters-{_short(where)}")
+                return _Input(path.parent, [path], functools.partial(arrays.npz, path), None)
+        if CATALOGUE[dataset].format == "fonts":
+            where = str(self.fonts or "the folders of this system")
+            files = letters.fonts(self.fonts)
+            return _Input(self.folder, files, lambda: letters.render(files, where), f"{dataset}-{_short(where)}")
         read_public = functools.partial(self._read_public, dataset)
-        return _Source(self.folder, self._files(dataset), read_public, dataset, lasting=True)
+        return _Input(self.folder, self._files(CATALOGUE[dataset]), read_public, dataset, lasting=True)
 
-    def _files(self, dataset: str) -> list[Path]:
+    def _files(self, source: Source) -> list[Path]:
         """The files of a public set that are there; where its archive is not, those that it was unpacked to."""
-        files = [self.folder / name for name in download.FILES[dataset] if (self.folder / name).exists()]
-        unpacked = self.folder / download.UNPACKED.get(dataset, "?")
-        if files or not unpacked.is_dir():
+        files = [self.folder / each.path for each in source.files if (self.folder / each.path).exists()]
+        unpacked = self._unpacked(source)
+        if unpacked is None:
             return files
-        return _below(unpacked) if dataset == "notmnist" else sorted(unpacked.iterdir())
+        return sorted(unpacked.iterdir()) if source.unpacked and source.unpacked.files else _below(unpacked)
+
+    def _unpacked(self, source: Source) -> Path | None:
+        """The folder that a set's archive was unpacked to, if it is here and the archive is not."""
+        if source.unpacked is None or (self.folder / source.files[0].path).exists():
+            return None
+        folder = self.folder / source.unpacked.folder
+        return folder if folder.is_dir() else None
 
     def _read_public(self, dataset: str) -> Pool:
-        unpacked = self.folder / download.UNPACKED.get(dataset, "?")
-        if unpacked.is_dir() and not (self.folder / download.FILES[dataset][0]).exists():
-            if dataset == "notmnist":
-                return trees.picture_folder(unpacked, None, letters.LETTERS)
-            return self._read_unpacked_cifar(dataset)
-        each = download.resources(dataset)
-        files = [
-            download.fetch(dataset, resource, self.folder, self.downloads, archives.check_tar) for resource in each
-        ]
-        match dataset:
-            case "notmnist":
-                try:
-                    return trees.picture_archive(files[0], letters.LETTERS)
-                except InputError as error:
-                    raise InputError(f"{error}; remove it to have it downloaded again") from error
-            case "emnist_letters":
-                return idx.emnist_letters(files[0])
-            case "svhn":
-                return mat.svhn(files[0], files[1])
-            case "cifar10" | "cifar100":
-                return cifar.cifar_archive(files[0], download.cifar_layout(dataset))
-        return idx.mnist(files)
+        source = CATALOGUE[dataset]
+        unpacked = self._unpacked(source)
+        if unpacked is not None:
+            return self._read_unpacked(dataset, source, unpacked)
+        whole = archives.check_tar
+        files = [download.fetch(dataset, each, self.folder, self.downloads, whole) for each in source.files]
+        try:
+            return READERS[source.format](source, files)
+        except InputError as error:
+            if all(each.md5 for each in source.files):
+                raise
+            raise InputError(f"{error}; remove it to have it downloaded again") from error
 
-    def _read_unpacked_cifar(self, dataset: str) -> Pool:
-        layout, contents = download.cifar_layout(dataset), {}
-        for name, checksum in layout.md5.items():
-            file = self.folder / layout.folder / name
+    def _read_unpacked(self, dataset: str, source: Source, folder: Path) -> Pool:
+        for name, checksum in source.unpacked.files if source.unpacked else ():
+            file = folder / name
             if not file.is_file():
-                raise InputError(
-                    f"data set {dataset!r}: there is no {file}; remove {file.parent} to have it downloaded"
-                )
+                raise InputError(f"data set {dataset!r}: there is no {file}; remove {folder} to have it downloaded")
             download.check(dataset, file, checksum)
-            contents[name] = file.read_bytes()
-        return cifar.cifar(contents, layout, self.folder / layout.folder)
+        return OF_FOLDERS[source.format](source, folder)
 
-    def _read(self, source: _Source, kind: str) -> Pool:
+    def _read(self, found: _Input, kind: str) -> Pool:
         """The pool out of the cache, or out of its files, and then into the cache."""
-        kept = self._kept(source)
+        kept = self._kept(found)
         if kept is not None:
             return kept
-        pool = source.read()
-        if source.key is not None:
+        pool = found.read()
+        if found.key is not None:
             # Files that were downloaded just now are part of what the cache stands for.
-            files = self._files(kind) if kind in download.FILES and not source.files else source.files
-            about = _described(pool, kind) | {"signature": dataclasses.replace(source, files=files).signature()}
-            path = self._cache(source.key)
+            files = found.files or (self._files(CATALOGUE[kind]) if found.lasting else [])
+            about = _described(pool, kind) | {"signature": dataclasses.replace(found, files=files).signature()}
+            path = self._cache(found.key)
             # A data folder that others own, or that is full: what is not kept is read again the next time.
             with contextlib.suppress(OSError, SafetensorError):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,31 +228,31 @@ class Library:
                     save_file(tensors, temporary, {"sweep": json.dumps(about)})
         return pool
 
-    def _kept(self, source: _Source) -> Pool | None:
-        about = self._about(source)
-        if about is None or source.key is None:
+    def _kept(self, found: _Input) -> Pool | None:
+        about = self._about(found)
+        if about is None or found.key is None:
             return None
         try:
-            with safe_open(self._cache(source.key), framework="numpy") as file:
+            with safe_open(self._cache(found.key), framework="numpy") as file:
                 pictures, labels = file.get_tensor("pictures"), file.get_tensor("labels")
         except (SafetensorError, OSError):
             return None
         pool = Pool(pictures, labels, tuple(about["class_names"]), about["own_test"], tuple(about["notes"]))
         return pool if pool.fingerprint == about["fingerprint"] else None
 
-    def _about(self, source: _Source) -> dict[str, Any] | None:
+    def _about(self, found: _Input) -> dict[str, Any] | None:
         """What the cache says of a pool, if it is there and its files are still the same."""
-        if source.key is None:
+        if found.key is None:
             return None
         try:
-            with safe_open(self._cache(source.key), framework="numpy") as file:
+            with safe_open(self._cache(found.key), framework="numpy") as file:
                 about: dict[str, Any] = json.loads((file.metadata() or {}).get("sweep", "{}"))
         except (SafetensorError, OSError, ValueError):
             return None
         if about.get("version") != CACHE_VERSION:
             return None
-        gone = source.lasting and not source.files
-        return about if gone or about["signature"] == source.signature() else None
+        gone = found.lasting and not found.files
+        return about if gone or about["signature"] == found.signature() else None
 
     def _cache(self, key: str) -> Path:
         return self.folder / "cache" / f"{key}.safetensors"

@@ -13,8 +13,6 @@ Pictures = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 """`[n]`, from 0 on."""
 
-DIGITS = tuple("0123456789")
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pool:

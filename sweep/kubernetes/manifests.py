@@ -21,7 +21,7 @@ import yaml
 from sweep import plan
 from sweep.commands.plan import pictured
 from sweep.common.errors import InputError
-from sweep.data.library import EMBEDDED, Library
+from sweep.data.library import Library
 from sweep.kubernetes import kubectl
 from sweep.plan import Array, DeviceKind
 from sweep.space import catalogue, yaml_lines
@@ -366,7 +366,7 @@ def _components(space: SearchSpace, wish: Wish) -> list[str]:
 
 
 def _downloaded(space: SearchSpace) -> list[str]:
-    return [name for name in space.datasets if name not in EMBEDDED and catalogue.has_constant(name)]
+    return [name for name in space.datasets if not catalogue.embedded(name) and catalogue.has_constant(name)]
 
 
 def _notes(space: SearchSpace, wish: Wish, size: Sizes) -> Iterator[str]:
@@ -378,7 +378,7 @@ def _notes(space: SearchSpace, wish: Wish, size: Sizes) -> Iterator[str]:
     if wish.overlay == "kueue" and wish.queue is None:
         yield "Queue: the LocalQueue sweep; --queue names yours."
     for name in space.datasets:
-        if name not in EMBEDDED and not catalogue.has_constant(name):
+        if not catalogue.embedded(name) and not catalogue.has_constant(name):
             yield f"The data set {name} has to be where the head sees it: in the image, or on the claim of the store."
     if size.arrays is None:
         yield "Sizes and deadline are the overlay's: the shape of the pictures is not known here."

@@ -32,12 +32,13 @@ from support.real_formats import (
 )
 
 from sweep.common.errors import InputError
-from sweep.data import download
+from sweep.data import readers
 from sweep.data.formats import guards, idx, mat, trees
 from sweep.data.formats.arrays import npz
-from sweep.data.formats.cifar import _cifar_batch, cifar_archive, unpickled
+from sweep.data.formats.cifar import _cifar_batch, unpickled
 from sweep.data.letters import LETTERS
 from sweep.data.pool import Pool
+from sweep.space.catalogue import CATALOGUE
 
 
 def assert_own_test(pool: Pool, train: int, test: int, shape: tuple[int, ...]) -> None:
@@ -45,11 +46,19 @@ def assert_own_test(pool: Pool, train: int, test: int, shape: tuple[int, ...]) -
     assert pool.labels.dtype == np.int64 and pool.own_test == test
 
 
+def emnist(path: Path) -> Pool:
+    return readers.READERS["emnist"](CATALOGUE["emnist_letters"], [path])
+
+
+def cifar(path: Path, name: str = "cifar10") -> Pool:
+    return readers.READERS["cifar"](CATALOGUE[name], [path])
+
+
 # MNIST, EMNIST, CIFAR, SVHN
 
 
 def test_mnist_s_files_give_training_pictures_then_test_pictures(tmp_path: Path) -> None:
-    pool = idx.mnist(write_mnist(tmp_path, train=100, test=40))
+    pool = idx.mnist(write_mnist(tmp_path, train=100, test=40), tuple("0123456789"))
     assert_own_test(pool, 100, 40, (1, 28, 28))
     for part, count in ((slice(0, 100), 100), (slice(100, 140), 40)):
         images, labels = pictures(count, 10, (28, 28), seed=count)
@@ -58,7 +67,7 @@ def test_mnist_s_files_give_training_pictures_then_test_pictures(tmp_path: Path)
 
 
 def test_emnist_s_letters_stand_upright_and_count_from_zero(tmp_path: Path) -> None:
-    pool = idx.emnist_letters(write_emnist(tmp_path))
+    pool = emnist(write_emnist(tmp_path))
     assert_own_test(pool, 104, 52, (1, 28, 28))
     images, labels = pictures(104, 26, (28, 28), seed=104)
     np.testing.assert_array_equal(pool.pictures[:104, 0], images)
@@ -70,9 +79,8 @@ def test_emnist_s_letters_stand_upright_and_count_from_zero(tmp_path: Path) -> N
 @pytest.mark.parametrize("classes", [10, 100])
 def test_cifar_s_batches_give_pictures_channels_first(tmp_path: Path, classes: int, protocol: int) -> None:
     path = write_cifar(tmp_path, classes, each=100, protocol=protocol)
-    layout = download.cifar_layout(f"cifar{classes}")
-    pool = cifar_archive(path, layout)
-    batches = len(layout.train)
+    pool = cifar(path, f"cifar{classes}")
+    batches = 5 if classes == 10 else 1
     assert_own_test(pool, 100 * batches, 100, (3, 32, 32))
     images, labels = pictures(100, classes, (3, 32, 32), seed=0)
     np.testing.assert_array_equal(pool.pictures[:100], images)
@@ -122,7 +130,7 @@ def test_a_pickle_that_holds_more_than_arrays_is_refused_and_nothing_is_executed
 
 
 def test_svhn_s_ten_is_the_digit_zero(tmp_path: Path) -> None:
-    pool = mat.svhn(*write_svhn(tmp_path))
+    pool = mat.svhn(*write_svhn(tmp_path), tuple("0123456789"))
     assert_own_test(pool, 60, 30, (3, 32, 32))
     images, labels = pictures(60, 10, (32, 32, 3), seed=60)
     np.testing.assert_array_equal(pool.pictures[:60], images.transpose(0, 3, 1, 2))
@@ -333,10 +341,6 @@ def test_arrays_that_unpack_to_more_than_the_limit_are_refused_unread(
 # Damage: every reader, and whatever may happen to a file
 
 
-def cifar(path: Path) -> Pool:
-    return cifar_archive(path, download.cifar_layout("cifar10"))
-
-
 def written(write: Callable[[Path], object]) -> Callable[[Path], bytes]:
     """What `write` puts into one file of a folder."""
 
@@ -355,7 +359,7 @@ def idx_file(folder: Path) -> Path:
 
 READERS: dict[str, tuple[Callable[[Path], bytes], Callable[[Path], object]]] = {
     "idx": (written(idx_file), lambda path: idx.idx(path.read_bytes(), path, 3)),
-    "emnist": (written(write_emnist), idx.emnist_letters),
+    "emnist": (written(write_emnist), emnist),
     "cifar": (written(lambda folder: write_cifar(folder, each=10)), cifar),
     "cifar batch": (
         lambda folder: cifar_files(each=3)["test_batch"],

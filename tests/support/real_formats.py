@@ -1,5 +1,6 @@
 """Small files in the formats of the public data sets, written as those who published them did."""
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
+
+from sweep.space.catalogue import CATALOGUE
 
 
 def pictures(count: int, classes: int, shape: tuple[int, ...], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -126,31 +129,25 @@ def write_folder(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def trust(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Has torchvision's checksums be those of the files below `folder`."""
-    from torchvision import datasets
+    """Has the catalogue's checksums be those of the files below `folder`."""
 
-    def md5(path: Path) -> str:
-        return hashlib.md5(path.read_bytes()).hexdigest()
+    def md5(path: Path, wanted: str | None) -> str | None:
+        return hashlib.md5(path.read_bytes()).hexdigest() if wanted and path.exists() else wanted
 
-    for cls in (datasets.MNIST, datasets.FashionMNIST, datasets.KMNIST):
-        files = [(folder / cls.__name__ / "raw" / name, name) for name, _ in cls.resources]
-        if all(path.exists() for path, _ in files):
-            monkeypatch.setattr(cls, "resources", [(name, md5(path)) for path, name in files])
-    emnist = folder / "EMNIST" / "raw" / "gzip.zip"
-    if emnist.exists():
-        monkeypatch.setattr(datasets.EMNIST, "md5", md5(emnist))
-    for cls in (datasets.CIFAR10, datasets.CIFAR100):
-        if (folder / cls.filename).exists():
-            monkeypatch.setattr(cls, "tgz_md5", md5(folder / cls.filename))
-        if (folder / cls.base_folder).exists():
-            for part in ("train_list", "test_list"):
-                files = [(name, md5(folder / cls.base_folder / name)) for name, _ in getattr(cls, part)]
-                monkeypatch.setattr(cls, part, files)
-            checksum = md5(folder / cls.base_folder / cls.meta["filename"])
-            monkeypatch.setattr(cls, "meta", {**cls.meta, "md5": checksum})
-    parts = dict(datasets.SVHN.split_list)
-    for part in ("train", "test"):
-        url, name, _ = parts[part]
-        if (folder / name).exists():
-            parts[part] = [url, name, md5(folder / name)]
-    monkeypatch.setattr(datasets.SVHN, "split_list", parts)
+    for name, source in CATALOGUE.items():
+        files = tuple(dataclasses.replace(each, md5=md5(folder / each.path, each.md5)) for each in source.files)
+        inside = source.unpacked
+        if inside:
+            found = tuple((name, md5(folder / inside.folder / name, wanted) or "") for name, wanted in inside.files)
+            inside = dataclasses.replace(inside, files=found)
+        monkeypatch.setitem(CATALOGUE, name, dataclasses.replace(source, files=files, unpacked=inside))
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, name: str, *folders: str) -> None:
+    """Has the files of a data set be served from these addresses, by their names."""
+    source = CATALOGUE[name]
+    files = tuple(
+        dataclasses.replace(each, urls=tuple(folder + Path(each.path).name for folder in folders))
+        for each in source.files
+    )
+    monkeypatch.setitem(CATALOGUE, name, dataclasses.replace(source, files=files))

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 
 from sweep.data.splits import HELD_OUT  # noqa: E402
 from sweep.space import search_space  # noqa: E402
-from sweep.space.catalogue import CATALOGUE, KINDS, Entry  # noqa: E402
+from sweep.space.catalogue import CATALOGUE, KINDS, Source  # noqa: E402
 from sweep.space.runs import DEFAULTS, SETTINGS  # noqa: E402
 
 README: Final = ROOT / "search_spaces" / "README.md"
@@ -41,7 +41,7 @@ def settings() -> str:
 
 def data_sets() -> str:
     """Every named data set as the catalogue knows it, then the two kinds that are given by a path."""
-    named = [_row(name, entry) for name, entry in CATALOGUE.items()]
+    named = [_row(name, source) for name, source in CATALOGUE.items()]
     given = [f"| `{kind}:PATH` | any | any | {SHARES} | yours | your files |" for kind in KINDS]
     return _table("| name | pictures | classes | train / validation / test | licence | source |", [*named, *given])
 
@@ -57,11 +57,11 @@ def written_into(text: str, **tables: str) -> str:
     return text
 
 
-def _row(name: str, entry: Entry) -> str:
-    sizes = (entry.train, entry.validation, entry.test)
-    parts = SHARES if entry.train is None else " / ".join(f"{size:,}" for size in sizes)
-    picture = "x".join(map(str, entry.picture))
-    return f"| `{name}` | {picture} | {entry.classes} | {parts} | {entry.licence} | {entry.source} |"
+def _row(name: str, source: Source) -> str:
+    sizes = (source.train, source.validation, source.test)
+    parts = SHARES if source.train is None else " / ".join(f"{size:,}" for size in sizes)
+    picture = "x".join(map(str, source.picture))
+    return f"| `{name}` | {picture} | {source.classes} | {parts} | {source.licence} | {source.origin} |"
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:

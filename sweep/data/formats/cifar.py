@@ -9,30 +9,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.common.errors import InputError
-from sweep.data.download import CifarLayout
 from sweep.data.formats.archives import tar_members
 from sweep.data.formats.guards import reading, with_own_test
 from sweep.data.pool import Labels, Pictures, Pool
+from sweep.space.catalogue import Unpacked
 
 
-def cifar_archive(path: Path, layout: CifarLayout) -> Pool:
+def cifar_archive(path: Path, inside: Unpacked) -> Pool:
     """CIFAR-10 or -100 out of its .tar.gz."""
-    wanted = {f"{layout.folder}/{name}": name for name in layout.md5}
-    contents = {wanted[str(name)]: content() for name, content in tar_members(path) if str(name) in wanted}
-    missing = sorted(layout.md5.keys() - contents.keys())
+    wanted = {f"{inside.folder}/{name}": name for name, _ in inside.files}
+    found = {wanted[str(name)]: content() for name, content in tar_members(path) if str(name) in wanted}
+    missing = sorted(set(wanted.values()) - found.keys())
     if missing:
-        raise InputError(f"{path}: holds no {layout.folder}/{missing[0]}")
-    return cifar(contents, layout, path)
+        raise InputError(f"{path}: holds no {inside.folder}/{missing[0]}")
+    return _cifar({name: found[name] for name in wanted.values()}, path)
 
 
-def cifar(contents: dict[str, bytes], layout: CifarLayout, where: object) -> Pool:
-    """CIFAR-10 or -100 of the contents of its files, by name."""
-    meta = unpickled(contents[layout.meta], f"{where}, {layout.meta}")
+def cifar_folder(folder: Path, inside: Unpacked) -> Pool:
+    """CIFAR-10 or -100 out of the folder that its archive unpacks to."""
+    return _cifar({name: (folder / name).read_bytes() for name, _ in inside.files}, folder)
+
+
+def _cifar(contents: dict[str, bytes], where: object) -> Pool:
+    """The pool of the contents of the files by name: batches for training, then those for testing, then the names."""
+    *train, test, about = contents
+    meta = unpickled(contents[about], f"{where}, {about}")
     names = meta.get("fine_label_names", meta.get("label_names"))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{where}, {layout.meta}: names no classes")
+        raise InputError(f"{where}, {about}: names no classes")
     parts = []
-    for batches in (layout.train, layout.test):
+    for batches in (train, [test]):
         found = [_cifar_batch(contents[name], f"{where}, {name}") for name in batches]
         parts.append((np.concatenate([each[0] for each in found]), np.concatenate([each[1] for each in found])))
     return with_own_test(parts[0], parts[1], tuple(names), where)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sweep.common.errors import InputError
 from sweep.data.formats import guards
 from sweep.data.formats.guards import gibibytes, reading, with_own_test
-from sweep.data.pool import DIGITS, Labels, Pictures, Pool
+from sweep.data.pool import Labels, Pictures, Pool
 
 
 def idx_pair(images: bytes, labels: bytes, where: object) -> tuple[Pictures, Labels]:
@@ -39,15 +39,15 @@ def idx(content: bytes, where: object, dimensions: int) -> NDArray[np.uint8]:
         return np.frombuffer(pixels, np.uint8).reshape(shape)
 
 
-def mnist(files: Sequence[Path]) -> Pool:
+def mnist(files: Sequence[Path], class_names: tuple[str, ...]) -> Pool:
     """MNIST, Fashion-MNIST or KMNIST of its four files: training pictures and labels, then those for testing."""
     contents = [path.read_bytes() for path in files]
     train = idx_pair(contents[0], contents[1], files[0])
     test = idx_pair(contents[2], contents[3], files[2])
-    return with_own_test(train, test, DIGITS, files[0])
+    return with_own_test(train, test, class_names, files[0])
 
 
-def emnist_letters(path: Path) -> Pool:
+def emnist_letters(path: Path, class_names: tuple[str, ...]) -> Pool:
     """The letters of EMNIST out of the archive of all its parts; pictures are turned upright, labels start at 0."""
 
     def part(archive: zipfile.ZipFile, name: str) -> tuple[Pictures, Labels]:
@@ -64,4 +64,4 @@ def emnist_letters(path: Path) -> Pool:
 
     with reading(path, "EMNIST's gzip.zip"), zipfile.ZipFile(path) as archive:
         train, test = part(archive, "train"), part(archive, "test")
-    return with_own_test(train, test, tuple("abcdefghijklmnopqrstuvwxyz"), path)
+    return with_own_test(train, test, class_names, path)

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from sweep.data.formats.guards import reading, with_own_test
-from sweep.data.pool import DIGITS, Labels, Pictures, Pool
+from sweep.data.pool import Labels, Pictures, Pool
 
 
-def svhn(train: Path, test: Path) -> Pool:
+def svhn(train: Path, test: Path, class_names: tuple[str, ...]) -> Pool:
     """SVHN's cropped digits of its two .mat files; the label 10 stands for the digit 0."""
-    return with_own_test(_mat(train), _mat(test), DIGITS, train)
+    return with_own_test(_mat(train), _mat(test), class_names, train)
 
 
 def _mat(path: Path) -> tuple[Pictures, Labels]:
