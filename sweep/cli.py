@@ -25,7 +25,7 @@ from sweep.commands import status as standing
 from sweep.common.errors import InputError
 from sweep.common.fault_options import Care
 from sweep.common.progress import say
-from sweep.data.library import Library, Listing
+from sweep.data.library import Library, Listing, Verified
 from sweep.kubernetes import kubectl
 from sweep.kubernetes import manifests as kube
 from sweep.space.search_space import SearchSpace, load_all
@@ -225,19 +225,28 @@ def datasets(
             "--show", metavar="NAME", help="Write ten pictures of every class as one PNG.", show_default=False
         ),
     ] = None,
+    verify: Annotated[
+        str | None,
+        typer.Option("--verify", metavar="NAME", help="Read its files anew; mend a stale cache.", show_default=False),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Of --show: the PNG.", show_default=False)] = None,
     image_size: Annotated[
-        int | None, typer.Option("--image-size", min=1, max=1024, help="Of --show folder:PATH.", show_default=False)
+        int | None, typer.Option("--image-size", min=1, max=1024, help="Of folder:PATH.", show_default=False)
     ] = None,
     data_dir: DataDir = DATA_DIR,
     fonts: Fonts = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """List the data sets, get one, or look at one."""
-    library = Library(Path(os.path.expanduser(data_dir)), fonts)
-    if show is None and (out is not None or image_size is not None):
+    """List the data sets, get one, look at one, or read one anew."""
+    library = Library(Path(os.path.expanduser(data_dir)), fonts, downloads=verify is None)
+    if show is None and (out is not None or (image_size is not None and verify is None)):
         raise InputError(f"{'--out' if out is not None else '--image-size'}: belongs to --show NAME")
+    if verify is not None:
+        if show is not None or download is not None:
+            raise InputError(f"--verify {verify}: cannot be given with {'--show' if show else '--download'}")
+        _print_verified(data_sets.verify(library, verify, image_size), as_json)
+        return
     if download is not None:
         got = data_sets.download(library, download)
         if not as_json:
@@ -570,7 +579,16 @@ def _print_listing(listing: list[Listing], as_json: bool) -> None:
         here = "yes" if each.here else "no"
         table.add_row(each.name, shape, str(each.classes), sizes, here, f"{each.licence}; {each.source}")
     Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
-    print("Besides: folder:PATH (PNG or JPEG files, one subfolder a class), npz:PATH (arrays images and labels).")
+    print("Besides: folder:PATH (pictures, one subfolder per class), npz:PATH (arrays images and labels).")
+
+
+def _print_verified(verified: Verified, as_json: bool) -> None:
+    if as_json:
+        _print_json(dataclasses.asdict(verified))
+        return
+    kept = "nothing was kept of it" if verified.kept is None else f"what was kept of it was stale ({verified.kept})"
+    same = verified.kept == verified.fingerprint
+    print(f"{verified.name}: fingerprint {verified.fingerprint}; {'as it was kept' if same else kept}")
 
 
 def _print_look(look: data_sets.Look, as_json: bool) -> None:

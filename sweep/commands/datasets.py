@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from sweep.common.errors import InputError
-from sweep.data.library import Library, Listing
+from sweep.data.library import Library, Listing, Verified
 from sweep.space import catalogue
 
 
@@ -35,16 +35,20 @@ def download(library: Library, name: str) -> Listing:
     return next(each for each in library.listing() if each.name == name)
 
 
+def verify(library: Library, name: str, image_size: int | None) -> Verified:
+    """Reads a data set's files anew, compares them with what was kept of them, and keeps what is there now."""
+    _check_name(name)
+    _check_size(name, image_size)
+    return library.verify(name, image_size)
+
+
 def show(library: Library, name: str, image_size: int | None, to: Path | None) -> Look:
     """Writes a contact sheet of a data set's training pictures and counts its classes, at split 0."""
     from sweep.data import contact_sheet
 
     _check_name(name)
     path = to or Path(f"{Path(catalogue.path_of(name) or name).stem}-pictures.png")
-    if image_size is not None and catalogue.kind(name) != "folder":
-        raise InputError(
-            f"--image-size {image_size}: resizes the pictures of folder:PATH; those of {name} stay as they are"
-        )
+    _check_size(name, image_size)
     if path.suffix.lower() != ".png":
         raise InputError(f"--out {path}: the name must end in .png")
     if path.is_dir() or not path.absolute().parent.is_dir():
@@ -57,6 +61,13 @@ def show(library: Library, name: str, image_size: int | None, to: Path | None) -
         for label, class_name in enumerate(data.pool.class_names)
     }
     return Look(name, data.fingerprint, counts, data.notes, str(path))
+
+
+def _check_size(name: str, image_size: int | None) -> None:
+    if image_size is not None and catalogue.kind(name) != "folder":
+        raise InputError(
+            f"--image-size {image_size}: resizes the pictures of folder:PATH; those of {name} stay as they are"
+        )
 
 
 def _check_name(name: str) -> None:

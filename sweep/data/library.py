@@ -19,7 +19,7 @@ from sweep.common.atomic_files import replacing
 from sweep.common.errors import InputError
 from sweep.data import download, letters, splits
 from sweep.data.download import NotHere
-from sweep.data.formats import archives, arrays, trees
+from sweep.data.formats import archives, arrays, folders, trees
 from sweep.data.pool import Pool
 from sweep.data.readers import OF_FOLDERS, READERS
 from sweep.data.splits import Data
@@ -29,14 +29,18 @@ from sweep.space.catalogue import CATALOGUE, Facts, Source
 CACHE_VERSION: Final = 1
 """Raised when the same files would be read to other arrays."""
 
+READINGS: Final = {"folder": 2}
+"""Likewise, where it is one kind of data set whose files would be: 1 for all others."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Input:
-    """Where a pool comes from: the files that it depends on, as far as they are there, and how to read them.
+    """What a pool is made of: the files that it depends on, as far as they are there, and how to read them.
 
     `key` is its name in the cache, None where reading it is as fast; what is `lasting` stays there without its files.
     """
 
+    kind: str
     root: Path
     files: list[Path]
     read: Callable[[], Pool]
@@ -44,15 +48,28 @@ class _Input:
     lasting: bool = False
 
     def signature(self) -> str:
-        """Stands for the names below `root`, the sizes and the times of change of the files."""
+        """Stands for the names below `root`, and for what the file system says of each: a file moved is another one.
+
+        The time of change is the system's own: unlike that of the content, nobody sets it back.
+        """
         digest = hashlib.sha256()
         for path in self.files:
             digest.update(os.fsencode(os.path.relpath(path, self.root)))
             with contextlib.suppress(OSError):  # a link to nothing
                 status = path.stat()
-                digest.update(f"\0{status.st_size}\0{status.st_mtime_ns}".encode())
+                known = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+                digest.update(repr(known).encode())
             digest.update(b"\0\0")
         return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Verified:
+    """A data set that was read anew: its fingerprint, and the one that the cache stood for (None: there was none)."""
+
+    name: str
+    fingerprint: str
+    kept: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +116,7 @@ class Library:
     def pool(self, dataset: str, image_size: int | None = None) -> Pool:
         """All pictures of a data set that is not embedded; the last one asked for is kept in memory."""
         if self._last is None or self._last[0] != (dataset, image_size):
-            self._last = (dataset, image_size), self._read(self._input(dataset, image_size), catalogue.kind(dataset))
+            self._last = (dataset, image_size), self._read(self._input(dataset, image_size))
         return self._last[1]
 
     def facts(self, dataset: str, image_size: int | None = None) -> Facts:
@@ -125,6 +142,23 @@ class Library:
             return False
         wanted = len(named.files) if named and named.files else 1
         return len(found.files) >= wanted or self._about(found) is not None
+
+    def verify(self, dataset: str, image_size: int | None = None) -> Verified:
+        """Reads the files, whether or not they seem to be as they were, and replaces what is kept of them.
+
+        Raises what `load` does, and InputError where a stale cache cannot be replaced.
+        """
+        if catalogue.embedded(dataset):
+            fingerprint = splits.load(dataset).fingerprint
+            return Verified(dataset, fingerprint, CATALOGUE[dataset].identity)
+        found = self._input(dataset, image_size)
+        before = self._about(found)
+        pool = self._read_anew(found)
+        after = self._about(found)
+        if found.key and after and after["fingerprint"] != pool.fingerprint:
+            raise InputError(f"{self._cache(found.key)}: is stale and cannot be replaced; remove it")
+        self._last = (dataset, image_size), pool
+        return Verified(dataset, pool.fingerprint, before["fingerprint"] if before else None)
 
     def listing(self) -> list[Listing]:
         """Every named data set."""
@@ -153,21 +187,22 @@ class Library:
         path = Path(os.path.expanduser(catalogue.path_of(dataset) or ""))
         match catalogue.kind(dataset):
             case "folder":
-                read = functools.partial(trees.picture_folder, path, image_size)
                 if not path.is_dir():
                     raise NotHere(f"data set {dataset!r}: there is no folder {path}")
                 key = f"folder-{_short(os.fsencode(path.absolute()), image_size)}"
-                return _Input(path, _below(path), read, key)
+                tree = folders.scan(path)
+                return _Input("folder", path, tree.all_of_it(), functools.partial(trees.pool_of, tree, image_size), key)
             case "npz":
                 if not path.is_file():
                     raise NotHere(f"data set {dataset!r}: there is no such file")
-                return _Input(path.parent, [path], functools.partial(arrays.npz, path), None)
+                return _Input("npz", path.parent, [path], functools.partial(arrays.npz, path), None)
         if CATALOGUE[dataset].format == "fonts":
             where = str(self.fonts or "the folders of this system")
             files = letters.fonts(self.fonts)
-            return _Input(self.folder, files, lambda: letters.render(files, where), f"{dataset}-{_short(where)}")
+            key = f"{dataset}-{_short(where)}"
+            return _Input(dataset, self.folder, files, lambda: letters.render(files, where), key)
         read_public = functools.partial(self._read_public, dataset)
-        return _Input(self.folder, self._files(CATALOGUE[dataset]), read_public, dataset, lasting=True)
+        return _Input(dataset, self.folder, self._files(CATALOGUE[dataset]), read_public, dataset, lasting=True)
 
     def _files(self, source: Source) -> list[Path]:
         """The files of a public set that are there; where its archive is not, those that it was unpacked to."""
@@ -175,7 +210,8 @@ class Library:
         unpacked = self._unpacked(source)
         if unpacked is None:
             return files
-        return sorted(unpacked.iterdir()) if source.unpacked and source.unpacked.files else _below(unpacked)
+        flat = source.unpacked is not None and source.unpacked.files
+        return sorted(unpacked.iterdir()) if flat else folders.scan(unpacked).all_of_it()
 
     def _unpacked(self, source: Source) -> Path | None:
         """The folder that a set's archive was unpacked to, if it is here and the archive is not."""
@@ -206,16 +242,18 @@ class Library:
             download.check(dataset, file, checksum)
         return OF_FOLDERS[source.format](source, folder)
 
-    def _read(self, found: _Input, kind: str) -> Pool:
+    def _read(self, found: _Input) -> Pool:
         """The pool out of the cache, or out of its files, and then into the cache."""
         kept = self._kept(found)
-        if kept is not None:
-            return kept
+        return self._read_anew(found) if kept is None else kept
+
+    def _read_anew(self, found: _Input) -> Pool:
+        signature = found.signature()  # of what is about to be read, not of what it may have become meanwhile
         pool = found.read()
         if found.key is not None:
-            # Files that were downloaded just now are part of what the cache stands for.
-            files = found.files or (self._files(CATALOGUE[kind]) if found.lasting else [])
-            about = _described(pool, kind) | {"signature": dataclasses.replace(found, files=files).signature()}
+            if found.lasting and found.files != (files := self._files(CATALOGUE[found.kind])):  # downloaded just now
+                signature = dataclasses.replace(found, files=files).signature()
+            about = _described(pool, found.kind) | {"signature": signature}
             path = self._cache(found.key)
             # A data folder that others own, or that is full: what is not kept is read again the next time.
             with contextlib.suppress(OSError, SafetensorError):
@@ -249,7 +287,7 @@ class Library:
                 about: dict[str, Any] = json.loads((file.metadata() or {}).get("sweep", "{}"))
         except (SafetensorError, OSError, ValueError):
             return None
-        if about.get("version") != CACHE_VERSION:
+        if about.get("version") != CACHE_VERSION or about.get("reading", 1) != READINGS.get(found.kind, 1):
             return None
         gone = found.lasting and not found.files
         return about if gone or about["signature"] == found.signature() else None
@@ -261,6 +299,7 @@ class Library:
 def _described(pool: Pool, kind: str) -> dict[str, Any]:
     return {
         "version": CACHE_VERSION,
+        "reading": READINGS.get(kind, 1),
         "fingerprint": pool.fingerprint,
         "picture": pool.pictures.shape[1:],
         "classes": len(pool.class_names),
@@ -269,11 +308,6 @@ def _described(pool: Pool, kind: str) -> dict[str, Any]:
         "own_test": pool.own_test,
         "notes": pool.notes,
     }
-
-
-def _below(root: Path) -> list[Path]:
-    """The class folders and the pictures in them."""
-    return [path for name, paths in trees.class_folders(root).items() for path in (root / name, *paths)]
 
 
 def _short(*parts: object) -> str:

@@ -9,6 +9,7 @@ from PIL import Image
 from support.real_formats import letter_files, png, trust, write_cifar, write_folder, write_tar
 
 from sweep import cli
+from sweep.data import library
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -76,6 +77,9 @@ BAD_LOOKS = {
     "fonts that are nowhere": (["--fonts", "none"], "--fonts none: there is no such folder"),
     "a size of pictures that are no folder's": (["--show", "digits", "--image-size", "9"], "--image-size 9: resizes"),
     "a sheet of nothing": (["--out", "x.png"], "--out: belongs to --show NAME"),
+    "a check of an unknown set": (["--verify", "mnist5"], "did you mean 'mnist5k'"),
+    "a check of what is not here": (["--verify", "mnist"], "is not here"),
+    "a check and a look": (["--verify", "digits", "--show", "digits"], "--verify digits: cannot be given with --show"),
 }
 BAD_CALLS |= {
     name: (["datasets", *arguments, "--data-dir", "data"], said) for name, (arguments, said) in BAD_LOOKS.items()
@@ -102,7 +106,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a folder with an empty class": (
         lambda folder: write_folder(folder / "tree", {"a/1.png": png(np.zeros((4, 4), np.uint8)), "b/x": b""}),
         "folder:tree",
-        "class 'b' has no readable picture",
+        "one class only ('a'); there is nothing to tell apart; no pictures in b",
     ),
     "arrays with NaN": (
         lambda folder: np.savez(folder / "x.npz", images=np.full((40, 4, 4), np.nan), labels=np.arange(40) % 2),
@@ -221,6 +225,26 @@ def test_the_data_sets_are_listed_for_people_and_for_machines(
     assert all(each.keys() == keys for each in listed.values())
 
 
+def test_a_data_set_is_verified_and_what_was_stale_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grey = np.arange(60, dtype=np.uint8)[:, None, None].repeat(4, 1).repeat(4, 2)
+    tree = write_folder(tmp_path / "tree", {f"{'ab'[n % 2]}/{n}.png": png(each) for n, each in enumerate(grey)})
+    verify = ("datasets", "--verify", f"folder:{tree}", "--data-dir", tmp_path / "data")
+    assert run(monkeypatch, *verify) == 0
+    assert capsys.readouterr().out.endswith("; nothing was kept of it\n")
+    assert run(monkeypatch, *verify) == 0
+    assert capsys.readouterr().out.endswith("; as it was kept\n")
+    monkeypatch.setattr(library._Input, "signature", lambda _: "nothing is noticed")
+    assert run(monkeypatch, *verify, "--json") == 0
+    before = json.loads(capsys.readouterr().out)["fingerprint"]
+    (tree / "a" / "new.png").write_bytes(png(np.zeros((4, 4), np.uint8)))
+    assert run(monkeypatch, *verify) == 0
+    assert capsys.readouterr().out.endswith(f"; what was kept of it was stale ({before})\n")
+    assert run(monkeypatch, *verify, "--image-size", "2", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["kept"] is None
+
+
 def test_a_data_set_is_shown_as_a_sheet_of_ten_pictures_a_class_with_its_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,7 +252,7 @@ def test_a_data_set_is_shown_as_a_sheet_of_ten_pictures_a_class_with_its_counts(
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "datasets", "--show", "notmnist", "--data-dir", tmp_path) == 0
     out = capsys.readouterr().out
-    assert "2 unreadable files skipped: A/broken.png, F/broken.png" in out
+    assert "1 empty file left out: A/broken.png\n1 damaged picture left out: F/broken.png\n" in out
     assert any(line.split() == ["A", "21", "3", "6"] for line in out.splitlines())
     with Image.open(tmp_path / "notmnist-pictures.png") as sheet:
         pixels = np.asarray(sheet.convert("L"))

@@ -145,7 +145,11 @@ def test_notmnist_s_archive_and_its_folder_give_the_same_pool_and_name_what_is_u
     archive = trees.picture_archive(write_tar(tmp_path / "x.tar.gz", list(files.items())[::-1]), LETTERS)
     folder = trees.picture_folder(write_folder(tmp_path, files) / "notMNIST_small", None, LETTERS)
     assert archive.fingerprint == folder.fingerprint
-    assert archive.notes == folder.notes == ("2 unreadable files skipped: A/broken.png, F/broken.png",)
+    assert archive.notes == folder.notes
+    assert archive.notes == (
+        "1 empty file left out: A/broken.png",
+        "1 damaged picture left out: F/broken.png",
+    )
     assert archive.pictures.shape == (300, 1, 28, 28) and np.bincount(archive.labels).tolist() == [30] * 10
 
 
@@ -195,10 +199,13 @@ def test_pictures_are_resized_to_squares_on_request(tmp_path: Path) -> None:
 BAD_TREES: dict[str, tuple[dict[str, bytes], str]] = {
     "no class": ({"a.png": png(np.zeros((4, 4), np.uint8))}, "has no subfolder"),
     "one class": ({f"a/{n}.png": png(np.full((4, 4), n, np.uint8)) for n in range(9)}, "one class only ('a')"),
-    "an empty class": ({"a/1.png": png(np.zeros((4, 4), np.uint8)), "b/readme.txt": b"x"}, "class 'b' has no readable"),
+    "an empty class": (
+        {"a/1.png": png(np.zeros((4, 4), np.uint8)), "b/readme.txt": b"x"},
+        "one class only ('a'); there is nothing to tell apart; no pictures in b",
+    ),
     "a class of unreadable files": (
         {"a/1.png": png(np.zeros((4, 4), np.uint8)), "b/1.png": b"x", "b/2.png": b"y"},
-        "class 'b' has no readable picture (PNG or JPEG, and 2 unreadable)",
+        "class 'b' has no readable picture (2 damaged pictures)",
     ),
     "mixed sizes": (
         {"a/1.png": png(np.zeros((4, 4), np.uint8)), "b/2.png": png(np.zeros((5, 4), np.uint8))},
@@ -375,6 +382,12 @@ READERS: dict[str, tuple[Callable[[Path], bytes], Callable[[Path], object]]] = {
         lambda path: trees.picture_archive(path, LETTERS),
     ),
     "npz": (written(lambda folder: write_npz(folder / "x.npz", images=GREY, labels=LABELS)), npz),
+    "deep picture": (
+        lambda folder: real_formats.deep_png(np.stack([GREY[0].astype(int) * 16] * 4, axis=2)),
+        lambda path: trees.picture_folder(
+            write_folder(path.parent / "tree", {"a/1.png": path.read_bytes(), "b/2.png": png(GREY[1])}), None
+        ),
+    ),
     "picture": (
         lambda folder: png(GREY[0]),
         lambda path: trees.picture_folder(
@@ -443,7 +456,7 @@ def damage(draw: st.DrawFn) -> Callable[[bytes], bytes]:
 def test_damaged_files_are_read_or_refused_with_one_clear_error(
     reader: str, damage: Callable[[bytes], bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Nine readers, eighty files each: 720 a run."""
+    """Ten readers, eighty files each: 800 a run."""
     folder = tmp_path_factory.mktemp("damaged")
     path = folder / "file"
     path.write_bytes(damage(whole(reader)))

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notes every reader that is called from now on."""
     called: list[str] = []
     modules = {idx: ("mnist", "emnist_letters"), mat: ("svhn",), cifar: ("cifar_archive", "cifar_folder")}
-    modules[trees] = ("picture_archive", "picture_folder")
+    modules[trees] = ("picture_archive", "picture_folder", "pool_of")
     for module, name in ((module, name) for module, names in modules.items() for name in names):
 
         def noted(*arguments: object, name: str = name, real: object = getattr(module, name)) -> object:
@@ -263,8 +263,8 @@ def test_class_folders_that_are_links_are_followed_and_seen_to_change(tree: Path
     (tree / "a" / "new.png").write_bytes(png(np.zeros((6, 6), np.uint8)))
     assert Library(shelf).facts(f"folder:{linked}").identity != first.identity
     (linked / "d").mkdir()
-    with pytest.raises(InputError, match="class 'd' has no readable picture"):
-        Library(shelf).facts(f"folder:{linked}")
+    pool = Library(shelf).pool(f"folder:{linked}")
+    assert pool.class_names == ("a", "b", "c") and pool.notes == ("1 folder without pictures left out: d",)
 
 
 def test_links_to_nothing_and_names_that_are_no_text_are_named_and_skipped(tree: Path, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_links_to_nothing_and_names_that_are_no_text_are_named_and_skipped(tree:
     shelf = Library(tmp_path / "data")
     pool = shelf.pool(f"folder:{tree}")
     assert pool.class_names == ("a", "b", "caf\\xe9") and len(pool.labels) == 60
-    assert pool.notes == ("1 unreadable files skipped: a/dead.png",)
+    assert pool.notes == ("1 link to nothing left out: a/dead.png",)
     assert Library(tmp_path / "data").pool(f"folder:{tree}").class_names == pool.class_names
 
 
@@ -305,6 +305,118 @@ def test_arrays_and_the_folder_with_the_same_pictures_have_the_same_pixels(tree:
     pool = shelf.pool(f"folder:{tree}")
     np.savez(tmp_path / "x.npz", images=pool.pictures[:, 0], labels=pool.labels)
     assert shelf.pool(f"npz:{tmp_path / 'x.npz'}").fingerprint == pool.fingerprint
+
+
+def as_before(path: Path, change: Callable[[], object]) -> None:
+    """Changes a file, and sets its times back to what they were."""
+    status = path.stat()
+    change()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def swapped(one: Path, other: Path) -> None:
+    """Moves two files to each other's place, which changes neither size nor times."""
+    aside = one.parent.parent / "aside"
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
+def overwritten(one: Path, other: Path) -> None:
+    """Writes each file's bytes into the other, in place."""
+    contents = one.read_bytes(), other.read_bytes()
+    as_before(one, lambda: one.write_bytes(contents[1]))
+    as_before(other, lambda: other.write_bytes(contents[0]))
+
+
+def relinked(one: Path, other: Path) -> None:
+    """Links to files elsewhere, of one size and time, are exchanged."""
+    targets = os.readlink(one), os.readlink(other)
+    for path, target in ((one, targets[1]), (other, targets[0])):
+        path.unlink()
+        path.symlink_to(target)
+
+
+@pytest.mark.parametrize("change", [swapped, overwritten, relinked])
+def test_pictures_that_changed_places_are_noticed_though_sizes_and_times_are_kept(
+    change: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
+    shelf, root, store = tmp_path / "data", tmp_path / "tree", tmp_path / "store"
+    for n, name in enumerate("ab" * 10):
+        place = root / name / f"{n // 2}.bmp"
+        file = place if change is not relinked else store / f"{n}.bmp"
+        write_folder(file.parent, {file.name: png(np.full((4, 4), n, np.uint8), "BMP")})
+        os.utime(file, ns=(1, 1))
+        if file != place:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(file)
+    for folder in (root / "a", root / "b"):
+        os.utime(folder, ns=(1, 1))
+    first = Library(shelf).facts(f"folder:{root}")
+    assert Library(shelf).facts(f"folder:{root}") == first
+    change(root / "a" / "0.bmp", root / "b" / "0.bmp")
+    for folder in (root / "a", root / "b"):
+        os.utime(folder, ns=(1, 1))
+    after = Library(shelf).facts(f"folder:{root}")
+    assert after.identity != first.identity
+    assert after.identity == Library(tmp_path / "other").facts(f"folder:{root}").identity
+
+
+def test_a_cache_of_the_reading_before_is_not_served_for_a_folder(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = tmp_path / "data"
+    with monkeypatch.context() as before:
+        before.setattr(library, "READINGS", {})
+        Library(shelf).load(f"folder:{tree}")
+    called = reads(monkeypatch)
+    Library(shelf).load(f"folder:{tree}")
+    Library(shelf).load(f"folder:{tree}")
+    assert called == ["pool_of"]
+
+
+def test_verifying_reads_the_files_and_replaces_what_is_kept_if_it_is_stale(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, name = tmp_path / "data", f"folder:{tree}"
+    assert Library(shelf).verify(name).kept is None
+    first = Library(shelf).verify(name)
+    assert first.kept == first.fingerprint
+    monkeypatch.setattr(library._Input, "signature", lambda _: "nothing is noticed")
+    Library(shelf).verify(name)
+    (tree / "a" / "new.png").write_bytes(png(np.zeros((6, 6), np.uint8)))
+    assert Library(shelf).facts(name).identity == first.fingerprint  # stale
+    verified = Library(shelf).verify(name)
+    assert verified.kept == first.fingerprint != verified.fingerprint
+    assert Library(shelf).facts(name).identity == verified.fingerprint
+
+
+def test_verifying_says_so_where_the_cache_cannot_be_replaced(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf, name = tmp_path / "data", f"folder:{tree}"
+    monkeypatch.setattr(library._Input, "signature", lambda _: "nothing is noticed")
+    Library(shelf).verify(name)
+    (tree / "a" / "new.png").write_bytes(png(np.zeros((6, 6), np.uint8)))
+
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(library, "save_file", full)
+    with pytest.raises(InputError, match="is stale and cannot be replaced; remove it"):
+        Library(shelf).verify(name)
+
+
+def test_public_and_embedded_sets_are_verified_too(public: tuple[str, Path]) -> None:
+    name, folder = public
+    shelf = Library(folder, downloads=False)
+    loaded = shelf.load(name).fingerprint
+    assert shelf.verify(name) == library.Verified(name, loaded, loaded)
+    digits = CATALOGUE["digits"].identity
+    assert shelf.verify("digits") == library.Verified("digits", str(digits), digits)
+    (folder / CATALOGUE[name].files[0].path).write_bytes(b"other")
+    with pytest.raises(InputError):
+        shelf.verify(name)
 
 
 @pytest.mark.parametrize("dataset", ["folder:/nowhere", "npz:/nowhere.npz", "notmnist", "mnist", "cifar10"])

@@ -5,8 +5,10 @@ import gzip
 import hashlib
 import io
 import pickle
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,54 @@ def png(array: np.ndarray, kind: str = "PNG") -> bytes:
     """A picture `[height, width]` or `[height, width, 3]` as a file."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def deep_png(array: np.ndarray, transparent: tuple[int, ...] | None = None) -> bytes:
+    """A PNG of 16 bits a value, `[height, width]` or with an axis of 1 to 4 channels; one colour may be transparent."""
+    height, width = array.shape[:2]
+    rows = array.reshape(height, width, -1).astype(">u2")
+    colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[rows.shape[2]]
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))]
+    if transparent:
+        chunks.append((b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)))
+    chunks.append((b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))))
+    chunks.append((b"IEND", b""))
+    packed = (struct.pack(">I", len(x)) + kind + x + struct.pack(">I", zlib.crc32(kind + x)) for kind, x in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+def deep_tiff(array: np.ndarray, order: str = "<", packed: bool = False) -> bytes:
+    """A TIFF `[height, width, 3]` of 16 bits a value, little-endian or (`>`) big-endian, deflated if `packed`."""
+    height, width, _ = array.shape
+    pixels = array.astype(f"{order}u2").tobytes()
+    if packed:
+        pixels = zlib.compress(pixels)
+        pixels += bytes(len(pixels) % 2)
+    short, long = 3, 4
+    tags = [
+        (256, short, 1, width),
+        (257, short, 1, height),
+        (258, short, 3, 8),
+        (259, short, 1, 8 if packed else 1),
+        (262, short, 1, 2),
+    ]
+    tags += [(273, long, 1, 14), (277, short, 1, 3), (278, short, 1, height), (279, long, 1, len(pixels))]
+    bits = struct.pack(f"{order}3H", 16, 16, 16)
+    directory = struct.pack(f"{order}H", len(tags))
+    for tag, kind, count, value in tags:
+        single = kind == short and count == 1
+        directory += struct.pack(
+            f"{order}HHI" + ("HH" if single else "I"), tag, kind, count, *((value, 0) if single else (value,))
+        )
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 14 + len(pixels))
+    return head + bits + pixels + directory + bytes(4)
+
+
+def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    """A picture as a file of a kind."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 

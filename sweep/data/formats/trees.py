@@ -1,144 +1,179 @@
-"""Trees of pictures, a folder a class, on the disk or in an archive."""
+"""Pools of pictures in folders, a folder a class, on the disk or in an archive."""
 
 import io
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Final
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sweep.common.errors import InputError
-from sweep.data.formats import guards
+from sweep.data.formats import decoding, folders, guards
 from sweep.data.formats.archives import tar_members
+from sweep.data.formats.folders import Tree, printable
 from sweep.data.formats.guards import checked, gibibytes
+from sweep.data.formats.left_out import Kind, LeftOut, is_hidden, kind_of, listed
+from sweep.data.formats.tones import Rule, Seen, as_bytes
 from sweep.data.pool import Pool
 
-SUFFIXES: Final = (".png", ".jpg", ".jpeg")
-"""Names of picture files, in either case."""
+Entry = tuple[str, str, Callable[[], IO[bytes]]]
+"""A file's class, its path below the root, and how to open it."""
 
-
-MAX_NAMED: Final = 10
-"""Unreadable files that a note names."""
+Found = list[tuple[str, str, NDArray[np.uint8]]]
+"""A picture's class, its file's path, and its pixels `[1 or 3, height, width]`."""
 
 
 def picture_folder(root: Path, image_size: int | None, wanted: Sequence[str] | None = None) -> Pool:
-    """The PNG and JPEG files below `root`, one subfolder a class; resized to squares where `image_size` says so.
+    """The pictures below `root`, one subfolder a class; resized to squares where `image_size` says so.
 
-    `wanted` names the classes that there have to be; without it every subfolder is one.
+    `wanted` names the classes that there have to be; without it every subfolder with pictures is one.
     """
-    found = class_folders(root, wanted)
-    entries = (
-        (name, path.relative_to(root).as_posix(), path.read_bytes) for name, paths in found.items() for path in paths
-    )
-    return _picture_pool(root, entries, wanted or list(found), image_size)
+    return pool_of(folders.scan(root, wanted), image_size, wanted)
 
 
-def class_folders(root: Path, wanted: Sequence[str] | None = None) -> dict[str, list[Path]]:
-    """The picture files below each subfolder, in order; links are followed, be it into nothing."""
-    if not root.is_dir():
-        raise InputError(f"{root}: there is no such folder")
-    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    return {
-        folder.name: sorted(
-            path for path in folder.rglob("*") if is_picture(PurePosixPath(path.name)) and not path.is_dir()
-        )
-        for folder in folders
-        if wanted is None or folder.name in wanted
-    }
+def pool_of(tree: Tree, image_size: int | None, wanted: Sequence[str] | None = None) -> Pool:
+    """The pictures of a tree that was scanned."""
+    if wanted is None:
+        folders.check_classes(tree)
+
+    def entries(_: LeftOut) -> Iterable[Entry]:
+        for name, paths in tree.classes.items():
+            for path in paths:
+                yield name, tree.name(path), lambda path=path: open(path, "rb")  # type: ignore[misc]
+
+    return _pool(tree.root, entries, wanted or list(tree.classes), image_size, tree.left, wanted is not None)
 
 
 def picture_archive(path: Path, wanted: Sequence[str]) -> Pool:
     """The pictures of a tar archive, in folders named by their class, whatever folder these are in."""
-    entries = (
-        (name.parent.name, f"{name.parent.name}/{name.name}", content)
-        for name, content in tar_members(path)
-        if is_picture(name) and name.parent.name in wanted and "__MACOSX" not in name.parts
-    )
-    return _picture_pool(path, entries, wanted, None)
+
+    def entries(left: LeftOut) -> Iterable[Entry]:
+        for name, content in tar_members(path):
+            file = f"{name.parent.name}/{name.name}"
+            if name.parent.name not in wanted:
+                continue
+            if any(map(is_hidden, name.parts)):
+                left.add(Kind.HIDDEN, file)
+            else:
+                yield name.parent.name, file, lambda content=content: io.BytesIO(content())  # type: ignore[misc]
+
+    return _pool(path, entries, wanted, None, LeftOut(), True)
 
 
-def is_picture(name: PurePosixPath) -> bool:
-    """Whether the name is that of a picture, not of something that an operating system left behind."""
-    return name.suffix.lower() in SUFFIXES and not name.name.startswith(".")
-
-
-def _picture_pool(
-    where: Path, entries: Iterable[tuple[str, str, Callable[[], bytes]]], classes: Sequence[str], image_size: int | None
+def _pool(
+    where: Path,
+    entries: Callable[[LeftOut], Iterable[Entry]],
+    classes: Sequence[str],
+    image_size: int | None,
+    left: LeftOut,
+    all_wanted: bool,
 ) -> Pool:
-    """Pictures by class, then name, whatever order they come in: a folder and its archive give the same pool."""
-    found: list[tuple[int, str, NDArray[np.uint8]]] = []
-    unreadable: list[str] = []
-    bytes_in_all, places = 0, {name: place for place, name in enumerate(classes)}
-    for name, file, content in entries:
-        try:
-            picture = decoded(content(), image_size)
-        except InputError:
-            raise  # the archive around it
-        except Exception:  # decoders raise nearly everything
-            unreadable.append(file)
-            continue
-        bytes_in_all += picture.nbytes
-        if bytes_in_all > guards.MAX_BYTES:
-            raise InputError(f"{where}: more than {gibibytes()} of pixels; image_size makes pictures smaller")
-        found.append((places[name], file, picture))
-    found.sort(key=lambda each: each[:2])
-    _check_tree(where, found, classes, unreadable)
-    colour = any(picture.shape[0] == 3 for *_, picture in found)
-    if colour and 3 * found[0][2][0].size * len(found) > guards.MAX_BYTES:
-        raise InputError(f"{where}: more than {gibibytes()} of pixels; image_size makes pictures smaller")
-    pictures = np.stack(
-        [np.broadcast_to(picture, (3, *picture.shape[1:])) if colour else picture for *_, picture in found]
+    """Pictures by class, then name, whatever order they come in: a folder and its archive give the same pool.
+
+    The rule that they are read by depends on all of them: where it is not the usual one, they are read again.
+    """
+    rule, found = Rule(), Found()
+    for _ in range(3):  # what is blank on white is known when the values are right
+        seen, unread = Seen(), left.copy()
+        found.clear()
+        _decode(where, entries(unread), image_size, rule, found, seen, unread)
+        if seen.rule() == rule:
+            break
+        rule = seen.rule()
+    there = {name for name, *_ in found}
+    places = {name: place for place, name in enumerate(name for name in classes if name in there)}
+    _check_classes(where, [name for name in classes if name not in there], list(places), unread, all_wanted)
+    found.sort(key=lambda each: (places[each[0]], each[1]))
+    _check_sizes(where, found)
+    notes = [*unread.notes(), *seen.notes(), *folders.alike(places)]
+    return checked(
+        Pool(
+            _stacked(where, found),
+            np.array([places[name] for name, *_ in found], dtype=np.int64),
+            tuple(map(printable, places)),
+            notes=tuple(map(printable, notes)),
+        ),
+        printable(str(where)),
     )
-    notes = [f"{len(unreadable):,} unreadable files skipped: {_listed(sorted(unreadable))}"] if unreadable else []
-    labels = np.array([label for label, *_ in found], dtype=np.int64)
-    return checked(Pool(pictures, labels, tuple(map(printable, classes)), notes=tuple(map(printable, notes))), where)
 
 
-def printable(name: str) -> str:
-    """A file's name as text that can be written anywhere: bytes that are no UTF-8 as backslashes and digits."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _decode(
+    where: Path, entries: Iterable[Entry], image_size: int | None, rule: Rule, found: Found, seen: Seen, left: LeftOut
+) -> None:
+    """Adds the pictures among the files to `found`, what they are like to `seen`, and the others to `left`."""
+    size = 0
+    for name, path, opened in entries:
+        try:
+            with opened() as file:
+                picture = _picture(file, path, image_size, rule, seen, left)
+        except OSError as error:
+            left.add(kind_of(error, path, b""), path)
+            continue
+        if picture is not None:
+            size += picture.nbytes
+            _check_size(where, size)
+            found.append((name, path, picture))
 
 
-def decoded(content: bytes, image_size: int | None) -> NDArray[np.uint8]:
-    """One picture `[1 or 3, height, width]`, grey where the file is; raises whatever Pillow does."""
+def _picture(
+    file: IO[bytes], path: str, image_size: int | None, rule: Rule, seen: Seen, left: LeftOut
+) -> NDArray[np.uint8] | None:
+    """The picture `[1 or 3, height, width]` in an open file; None, and noted, if there is none."""
     from PIL import Image
 
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=["PNG", "JPEG"]) as image:
-        deep = image.mode.startswith("I")  # sixteen bits a pixel
-        mode = "L" if deep or image.mode in ("L", "1", "LA") else "RGB"
-        if deep:
-            plain = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        else:
-            plain = image.convert(mode)
-    if image_size is not None and plain.size != (image_size, image_size):
-        plain = plain.resize((image_size, image_size), Image.Resampling.LANCZOS)
-    pixels = np.asarray(plain, dtype=np.uint8)
-    return pixels[None] if mode == "L" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    try:
+        pixels = as_bytes(decoding.read(file), rule, seen)
+    except Exception as error:  # decoders raise nearly everything
+        file.seek(0)
+        left.add(kind_of(error, path, file.read(64)), path)
+        return None
+    if image_size is not None and pixels.shape[:2] != (image_size, image_size):
+        plain = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
+        resized = np.asarray(plain.resize((image_size, image_size), Image.Resampling.LANCZOS))
+        pixels = resized.reshape(image_size, image_size, -1)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _check_tree(
-    where: Path, found: Sequence[tuple[int, str, NDArray[np.uint8]]], classes: Sequence[str], unreadable: Sequence[str]
-) -> None:
-    if not classes:
-        raise InputError(f"{where}: has no subfolder; wanted is one a class, with PNG or JPEG files in it")
-    there = {label for label, *_ in found}
-    for label, name in enumerate(classes):
-        if label not in there:
-            damaged = sum(file.startswith(f"{name}/") for file in unreadable)
-            why = f", and {damaged:,} unreadable" if damaged else ""
-            raise InputError(f"{where}: class {name!r} has no readable picture (PNG or JPEG{why})")
-    first = found[0]
-    for _, file, picture in found:
-        if picture.shape[1:] != first[2].shape[1:]:
-            one, other = (" x ".join(map(str, each.shape[1:])) for each in (first[2], picture))
+def _stacked(where: Path, found: Found) -> NDArray[np.uint8]:
+    """All pictures in one array: in colour, if one of them is."""
+    colour = any(len(picture) == 3 for *_, picture in found)
+    if colour:
+        _check_size(where, 3 * found[0][2][0].size * len(found))
+    return np.stack([np.broadcast_to(picture, (3, *picture.shape[1:])) if colour else picture for *_, picture in found])
+
+
+def _check_size(where: Path, size: int) -> None:
+    if size > guards.MAX_BYTES:
+        raise InputError(
+            f"{printable(str(where))}: more than {gibibytes()} of pixels; image_size makes pictures smaller"
+        )
+
+
+def _check_classes(where: Path, missing: Sequence[str], there: Sequence[str], left: LeftOut, all_wanted: bool) -> None:
+    """Notes folders without pictures; InputError where there should have been some, or where one class is left."""
+    root = printable(str(where))
+    for name in missing:
+        lost = left.pictures_of(name)
+        if lost.names or all_wanted:
+            why = f" ({'; '.join(lost.counts())})" if lost.names else ""
+            raise InputError(f"{root}: class '{printable(name)}' has no readable picture{why}")
+        left.add(Kind.NO_PICTURES, name)
+    if len(there) < 2:
+        what = f"one class only ('{printable(there[0])}')" if there else "no picture in any subfolder"
+        others = f"; no pictures in {printable(listed(missing))}" if missing and there else ""
+        inner = folders.subfolders(where / there[0]) if there else []
+        hint = f"; are the classes in folder:{root}/{printable(there[0])}?" if len(inner) > 1 else ""
+        raise InputError(f"{root}: {what}; there is nothing to tell apart{others}{hint}")
+
+
+def _check_sizes(where: Path, found: Found) -> None:
+    """Raises InputError where pictures differ in height or width."""
+    _, name, first = found[0]
+    for _, path, picture in found:
+        if picture.shape[1:] != first.shape[1:]:
+            one, other = (" x ".join(map(str, each.shape[1:])) for each in (first, picture))
             raise InputError(
-                f"{where}: pictures of several sizes ({first[1]} is {one}, {file} {other}); "
-                "image_size resizes the pictures of a folder"
+                f"{printable(str(where))}: pictures of several sizes ({printable(name)} is {one}, "
+                f"{printable(path)} {other}); image_size resizes the pictures of a folder"
             )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,171 @@
+"""One picture file as numbers: its first frame, upright, with all levels of its values and its transparency."""
+
+import dataclasses
+import functools
+import sys
+import warnings
+from typing import IO, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOT_READ: Final = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+"""Formats that Pillow knows by name but hands to others: Ghostscript, which runs what is in the file, or nobody."""
+
+UNREAD: Final = {".heic", ".heif", ".jxl", ".svg", ".eps", ".wmf", ".emf", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+"""What names of pictures end in that Pillow does not read."""
+
+_GREY: Final = ("1", "L", "LA", "La")
+
+_SWAPPED: Final = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
+"""Of every way to unpack the upper bytes of 16-bit colours, the one that finds their lower bytes."""
+
+_KEY_SCALES: Final = {"1": 255, "L;2": 85, "L;4": 17}
+"""What Pillow multiplies grey values of less than 8 bits by, but not the value that is transparent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw:
+    """A picture as its file has it: `values` `[height, width, 1 or 3]`, and `alpha` `[height, width]` if it has some.
+
+    Both are bytes, integers of more than 8 bits, or, for values, floats. `turned` says that it lay on its side;
+    `frames` that the file holds more pictures than this one.
+    """
+
+    values: NDArray[Any]
+    alpha: NDArray[Any] | None
+    turned: bool
+    frames: bool
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """The formats that are read: all that Pillow decodes itself."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in Image.ID if name not in NOT_READ)
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """What names of pictures end in, those that are not read among them."""
+    from PIL import Image
+
+    known = {suffix for suffix, name in Image.registered_extensions().items() if name in formats()}
+    return frozenset(known | UNREAD)
+
+
+def read(file: IO[bytes]) -> Raw:
+    """The picture in an open file, whatever the file's name; raises whatever Pillow does."""
+    from PIL import Image
+
+    with warnings.catch_warnings(action="ignore"), Image.open(file, formats=formats()) as image:
+        rawmode, lay = _rawmode(image), image.format == "TIFF" and _orientation(image) > 1
+        image.load()
+        values, alpha = _deep_colour(image, file, rawmode) or _plain(image, rawmode)
+        orientation = _orientation(image)  # 1 again, where Pillow has turned the picture itself
+        values, alpha = _turned(values, orientation), None if alpha is None else _turned(alpha, orientation)
+        # A PNG or JPEG says itself whether it is grey; WebP or GIF cannot.
+        if values.shape[2] == 3 and image.format not in ("PNG", "JPEG", "MPO") and _is_grey(values):
+            values = values[..., :1]
+        # The layers of a PSD make up its first picture.
+        frames = image.format != "PSD" and _has_more(image)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError("holds values that are not finite")
+    return Raw(values, alpha, lay or orientation > 1, frames)
+
+
+def _rawmode(image: Any) -> str:
+    """How the bytes of a picture that is not loaded yet are packed."""
+    if not image.tile:
+        return ""
+    arguments = image.tile[0][3]
+    first = arguments[0] if isinstance(arguments, tuple | list) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _plain(image: Any, rawmode: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Values and alpha of what Pillow has loaded without loss."""
+    mode, key = image.mode, image.info.get("transparency")
+    if mode == "F" or mode.startswith("I"):
+        values = np.asarray(image)[..., None]
+        values = values if mode == "F" else values.astype(np.int64)
+        return values, _keyed(values, key)
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or (mode == "P" and image.has_transparency_data):
+        pixels = np.asarray(image.convert("LA" if mode in _GREY else "RGBA"))
+        return pixels[..., :-1], pixels[..., -1]
+    values = np.asarray(image.convert("L" if mode in _GREY else "RGB"))
+    values = values if values.ndim == 3 else values[..., None]
+    scale = _KEY_SCALES.get(rawmode, 1)
+    if isinstance(key, int) and key <= 255 // scale:
+        key *= scale
+    return values, _keyed(values, key) if mode in ("1", "L", "RGB") else None
+
+
+def _deep_colour(image: Any, file: IO[bytes], rawmode: str) -> tuple[NDArray[Any], NDArray[Any] | None] | None:
+    """Values and alpha of a picture with 16 bits a channel, of which Pillow keeps the upper 8; None for any other.
+
+    The lower 8 are had by unpacking the same file a second time, as if its bytes were swapped; grey with alpha as if
+    its four bytes were four channels.
+    """
+    pair = rawmode == "LA;16B" and image.mode == "RGBA"
+    other = "RGBA" if pair else rawmode[:-4] + _SWAPPED.get(rawmode[-4:], "")
+    if not pair and (rawmode[:-4] not in ("RGB", "RGBX", "RGBA") or other == rawmode[:-4]):
+        return None
+    from PIL import Image
+
+    file.seek(0)
+    with Image.open(file, formats=[image.format]) as again:
+        again.tile = [_repacked(tile, other) for tile in again.tile]
+        again.load()
+        lower = np.asarray(again).astype(np.int64)
+    if pair:
+        return lower[..., :1] * 256 + lower[..., 1:2], lower[..., 2] * 256 + lower[..., 3]
+    pixels = np.asarray(image).astype(np.int64) * 256 + lower
+    if image.mode == "RGBA":
+        return pixels[..., :3], pixels[..., 3]
+    return pixels, _keyed(pixels, image.info.get("transparency"))
+
+
+def _repacked(tile: Any, rawmode: str) -> Any:
+    """A piece of a file, to be unpacked in another way."""
+    arguments = tile[3]
+    arguments = rawmode if isinstance(arguments, str) else (rawmode, *arguments[1:])
+    return getattr(tile, "_make", tuple)((*tile[:3], arguments))
+
+
+def _keyed(values: NDArray[Any], key: Any) -> NDArray[np.uint8] | None:
+    """An alpha channel where one value, or colour, stands for nothing."""
+    if not isinstance(key, int | tuple):
+        return None
+    return np.where((values == np.array(key)).all(axis=2), 0, 255).astype(np.uint8)
+
+
+def _is_grey(values: NDArray[Any]) -> bool:
+    return bool((values == values[..., :1]).all())
+
+
+def _orientation(image: Any) -> int:
+    """How EXIF says that the picture lies, 1 to 8; 1 is upright."""
+    try:
+        found = image.getexif().get(0x0112, 1)
+    except Exception:  # a picture with damaged EXIF is a picture
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Undoes an EXIF orientation: 5 to 8 are transposed, and of each four the others flipped."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return pixels[::rows, ::columns]
+
+
+def _has_more(image: Any) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # what comes after the first frame is damaged
+        return True

@@ -1,0 +1,196 @@
+"""What stands below a folder of pictures: which subfolders are classes, and which files are theirs."""
+
+import dataclasses
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from sweep.common.errors import InputError
+from sweep.data.formats.left_out import Kind, LeftOut, is_hidden
+
+PART: Final = re.compile(
+    r"(?:(?P<train>train|training|trn)|(?P<validation>val|valid|validation|dev|eval|evaluation)|(?P<test>test|testing|tst))"
+    r"(?:[ _.-]?(?:set|data|dataset|images?|imgs?|pictures|split|\d+))*"
+)
+"""Names of the parts that a data set may come in, in small letters."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """The class folders below a root, and the files below each, in order; none of them has been opened."""
+
+    root: Path
+    classes: dict[str, list[Path]]
+    left: LeftOut
+
+    def all_of_it(self) -> list[Path]:
+        """Every path whose change would change the pictures."""
+        below = (path for name, paths in self.classes.items() for path in (self.root / name, *paths))
+        return [self.root, *below]
+
+    def name(self, path: Path) -> str:
+        """A path below the root."""
+        return path.relative_to(self.root).as_posix()
+
+
+def scan(root: Path, wanted: Sequence[str] | None = None) -> Tree:
+    """The classes below `root`: all its subfolders, or those that are `wanted`.
+
+    Links are followed, but no folder is read twice. Hidden and system files and folders are left out everywhere.
+    """
+    if not root.is_dir():
+        raise InputError(f"{printable(str(root))}: there is no such folder")
+    left = LeftOut()
+    tree = Tree(root, {}, left)
+    for entry in _entries(root, tree):
+        status = _status(entry, tree)
+        if status is None or (wanted is not None and entry.name not in wanted):
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            tree.classes[entry.name] = []
+        else:
+            left.add(Kind.BESIDE, entry.name)
+    _fill(tree)
+    return tree
+
+
+def _fill(tree: Tree) -> None:
+    """Finds the files of all classes: those below real folders first, then those that links lead to."""
+    above = (tree.root.resolve(), *tree.root.resolve().parents)
+    known = {_identity(path) for path in above}
+    links: list[tuple[str, Path]] = []
+    for name in sorted(tree.classes, key=lambda name: (tree.root / name).is_symlink()):
+        identity = _identity(tree.root / name)
+        if identity in known:
+            tree.left.add(Kind.LOOP, name)
+            del tree.classes[name]
+        known.add(identity)
+    for name in tree.classes:
+        links += _walk(tree, name, tree.root / name, known)
+    while links:
+        name, folder = links.pop(0)
+        if _identity(folder) in known:
+            tree.left.add(Kind.LOOP, tree.name(folder))
+            continue
+        known.add(_identity(folder))
+        links += _walk(tree, name, folder, known)
+    for paths in tree.classes.values():
+        paths.sort()
+
+
+def _walk(tree: Tree, name: str, top: Path, known: set[tuple[int, int]]) -> list[tuple[str, Path]]:
+    """Adds the files below a folder to a class; returns the links to folders that were met."""
+    folders, links = [top], []
+    while folders:
+        folder = folders.pop()
+        for entry in _entries(folder, tree):
+            status = _status(entry, tree)
+            if status is None:
+                continue
+            if stat.S_ISREG(status.st_mode):
+                tree.classes[name].append(folder / entry.name)
+            elif not stat.S_ISDIR(status.st_mode):
+                tree.left.add(Kind.SPECIAL, tree.name(folder / entry.name))
+            elif entry.is_symlink():
+                links.append((name, folder / entry.name))
+            else:
+                known.add((status.st_dev, status.st_ino))
+                folders.append(folder / entry.name)
+    return links
+
+
+def _entries(folder: Path, tree: Tree) -> list["os.DirEntry[str]"]:
+    """What stands in a folder and is to be seen, by name."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        if folder == tree.root:
+            raise InputError(f"{printable(str(folder))}: cannot be read ({error.strerror})") from error
+        tree.left.add(Kind.FORBIDDEN, tree.name(folder))
+        return []
+    for entry in entries:
+        if is_hidden(entry.name):
+            tree.left.add(Kind.HIDDEN, tree.name(folder / entry.name))
+    return [entry for entry in entries if not is_hidden(entry.name)]
+
+
+def _status(entry: "os.DirEntry[str]", tree: Tree) -> os.stat_result | None:
+    """Of what a link leads to, if it is one; None, and noted, where that is nothing."""
+    try:
+        return entry.stat()
+    except OSError:
+        tree.left.add(Kind.DEAD_LINK if entry.is_symlink() else Kind.FORBIDDEN, tree.name(Path(entry.path)))
+        return None
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def check_classes(tree: Tree) -> None:
+    """Raises InputError where the subfolders are parts of a data set, or hold such parts, instead of classes."""
+    if not tree.classes:
+        raise InputError(f"{printable(str(tree.root))}: has no subfolder; wanted is one a class, with pictures in it")
+    if parts := _parts(tree.classes):
+        raise InputError(_not_classes(tree.root, parts))
+    for name in tree.classes:
+        if parts := _parts(subfolders(tree.root / name)):
+            where = tree.root / name
+            if len(tree.classes) == 1:
+                raise InputError(_not_classes(where, parts))
+            raise InputError(
+                f"{printable(str(where))}: its subfolders {_quoted(parts)} are parts of a data set; "
+                "put all pictures of a class into one folder: the split is drawn by this program"
+            )
+
+
+def _not_classes(where: Path, parts: Sequence[str]) -> str:
+    return (
+        f"{printable(str(where))}: its subfolders {_quoted(parts)} are parts of a data set, not classes; "
+        f"name one of them (folder:{printable(str(where / parts[0]))}), or put the pictures of all of them into "
+        "one folder per class: the split is drawn by this program"
+    )
+
+
+def _parts(names: Iterable[str]) -> list[str]:
+    """The names of parts, training first, if there are two of different kinds."""
+    found = {name: match.lastgroup or "" for name in names if (match := PART.fullmatch(name.casefold()))}
+    order = ("train", "validation", "test")
+    return sorted(found, key=lambda name: (order.index(found[name]), name)) if len(set(found.values())) > 1 else []
+
+
+def subfolders(folder: Path) -> list[str]:
+    """The folders in a folder that are to be seen."""
+    try:
+        return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
+    except OSError:
+        return []
+
+
+def alike(names: Iterable[str]) -> list[str]:
+    """A note for every group of names that differ in case, or in how Unicode spells them, and in nothing else."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+    return [f"classes that differ in case only: {_quoted(group)}" for group in groups.values() if len(group) > 1]
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return " and ".join(f"'{printable(name)}'" for name in names)
+
+
+def printable(name: str) -> str:
+    """A file's name as one line of text that can be written anywhere: what cannot be as backslashes and digits."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(_escaped(text))
+
+
+def _escaped(text: str) -> Iterator[str]:
+    for letter in text:
+        yield letter if unicodedata.category(letter) not in ("Cc", "Zl", "Zp") else f"\\x{ord(letter):02x}"

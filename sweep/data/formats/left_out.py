@@ -1,0 +1,121 @@
+"""What is left out of a tree of pictures, by kind: counted, and named in the notes of the data set."""
+
+import collections
+import enum
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Final
+
+from sweep.data.formats import decoding
+from sweep.data.formats.tones import counted
+
+MAX_NAMED: Final = 10
+"""Files, or suffixes, that a note names."""
+
+POINTER: Final = b"version https://git-lfs"
+"""What a file that Git LFS has not fetched begins with."""
+
+SYSTEM: Final = {
+    *("__macosx", "lost+found", "$recycle.bin", "system volume information", "recycler", "@eadir", "#recycle"),
+    *("#snapshot", "lost.dir", "__pycache__", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
+}
+"""What operating systems and programs keep beside people's files, in small letters."""
+
+
+class Kind(enum.Enum):
+    """Why something is left out: the words for one, and for several."""
+
+    EMPTY = "empty file", "empty files"
+    DAMAGED = "damaged picture", "damaged pictures"
+    TOO_LARGE = "picture of too many pixels", "pictures of too many pixels"
+    POINTER = "Git LFS pointer whose picture was not fetched", "Git LFS pointers whose pictures were not fetched"
+    DEAD_LINK = "link to nothing", "links to nothing"
+    LOOP = "link to a folder that is read already", "links to folders that are read already"
+    FORBIDDEN = "file or folder that may not be read", "files or folders that may not be read"
+    SPECIAL = "pipe, socket or device", "pipes, sockets or devices"
+    NOT_READ = "file of a kind that is not read", "files of kinds that are not read"
+    BESIDE = "file beside the class folders", "files beside the class folders"
+    NO_PICTURES = "folder without pictures", "folders without pictures"
+    HIDDEN = "hidden or system file or folder", "hidden or system files or folders"
+
+
+class LeftOut:
+    """Names of what is left out, by kind."""
+
+    def __init__(self) -> None:
+        self.names: dict[Kind, list[str]] = collections.defaultdict(list)
+
+    def add(self, kind: Kind, name: str) -> None:
+        """Notes one file or folder by its path below the root."""
+        self.names[kind].append(name)
+
+    def copy(self) -> "LeftOut":
+        """The same names, to add others to."""
+        other = LeftOut()
+        for kind, names in self.names.items():
+            other.names[kind] = list(names)
+        return other
+
+    def pictures_of(self, folder: str) -> "LeftOut":
+        """What should have been pictures of a class, as far as names tell."""
+        found = LeftOut()
+        for kind, names in self.names.items():
+            for name in names:
+                inside = name == folder or name.startswith(f"{folder}/")
+                if inside and (kind is Kind.FORBIDDEN or suffix(name) in decoding.suffixes()):
+                    found.add(kind, name)
+        return found
+
+    def counts(self) -> list[str]:
+        """How many there are of every kind."""
+        return [counted(len(names), *kind.value) for kind in Kind if (names := self.names.get(kind))]
+
+    def notes(self) -> list[str]:
+        """A line for every kind, with names, or with suffixes where nobody would take the files for pictures."""
+        by_suffix = (Kind.NOT_READ, Kind.BESIDE)
+        return [
+            f"{counted(len(names), *kind.value)} left out: "
+            + (suffixes(names) if kind in by_suffix else listed(sorted(names)))
+            for kind in Kind
+            if (names := self.names.get(kind))
+        ]
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the name is one that people do not see, or did not give: hidden, an editor's backup, a system's."""
+    folded = name.casefold()
+    return folded.startswith(".") or folded.endswith("~") or folded in SYSTEM
+
+
+def kind_of(error: Exception, name: str, head: bytes) -> Kind:
+    """Why a file that begins with `head` could not be read as a picture."""
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(error, PermissionError):
+        return Kind.FORBIDDEN
+    if isinstance(error, FileNotFoundError):
+        return Kind.DEAD_LINK
+    if isinstance(error, Image.DecompressionBombError):
+        return Kind.TOO_LARGE
+    if head.startswith(POINTER):
+        return Kind.POINTER
+    if isinstance(error, UnidentifiedImageError) and suffix(name) not in decoding.suffixes() - decoding.UNREAD:
+        return Kind.NOT_READ
+    return Kind.DAMAGED if head else Kind.EMPTY
+
+
+def suffix(name: str) -> str:
+    """What a name ends in, in small letters."""
+    return PurePosixPath(name).suffix.lower()
+
+
+def suffixes(names: list[str]) -> str:
+    """How many of the names end in what."""
+    found = collections.Counter(suffix(name) or "without suffix" for name in names).most_common()
+    return listed([f"{count:,} {ending}" for ending, count in found])
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more."""
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")

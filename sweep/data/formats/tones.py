@@ -1,0 +1,143 @@
+"""From the values of files to bytes, by one rule for all pictures of a data set, and what is to be said of it."""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweep.data.formats.decoding import Raw
+
+WHITE, BLACK = 255, 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What transparent pictures lie on, and which values are black and white; the same for all pictures of a data set.
+
+    Of integers of more than 8 bits the upper 8 of `bits` are kept, unless some are negative: these, and floats, are
+    spread evenly over `integers` and `floats`, their values for black and for white.
+    """
+
+    background: int = WHITE
+    bits: int = 16
+    alpha_bits: int = 16
+    integers: tuple[int, int] | None = None
+    floats: tuple[float, float] = (0.0, 1.0)
+
+
+class Seen:
+    """What the pictures of a data set turned out to be like."""
+
+    def __init__(self) -> None:
+        self.integers: list[tuple[int, int]] = []
+        self.floats: list[tuple[float, float]] = []
+        self.most_alpha = 0
+        self.turned = self.frames = 0
+        self.transparent = self.blank_on_white = self.blank_on_black = 0
+
+    def rule(self) -> Rule:
+        """The rule that all these pictures are read by."""
+        least, most = _span(self.integers)
+        return Rule(
+            background=BLACK if self.blank_on_black < self.blank_on_white else WHITE,
+            bits=_bits(most) if self.integers else Rule.bits,
+            alpha_bits=_bits(self.most_alpha) if self.most_alpha else Rule.alpha_bits,
+            integers=(int(least), int(most)) if least < 0 else None,
+            floats=_black_and_white(*_span(self.floats)) if self.floats else Rule.floats,
+        )
+
+    def notes(self) -> list[str]:
+        """What a user should know."""
+        rule, found = self.rule(), []
+        if self.transparent:
+            name, blank = ("white", self.blank_on_white) if rule.background else ("black", self.blank_on_black)
+            why = "" if rule.background else f", since {self.blank_on_white:,} of them show nothing on white"
+            left = f"; {blank:,} of them show nothing" if blank else ""
+            found.append(f"{counted(self.transparent, 'transparent picture')} laid on {name}{why}{left}")
+        if self.integers:
+            how = f"the upper 8 of {rule.bits} bits are kept" if rule.bits > 8 else "the lowest 8 bits are kept"
+            least, most = _span(self.integers)
+            if rule.integers:
+                how = f"{least:,} is black, {most:,} white"
+            pictures = counted(len(self.integers), "picture")
+            found.append(f"{pictures} of more than 8 bits a value: they reach {most:,}, so {how}")
+        if self.floats:
+            black, white = rule.floats
+            found.append(f"{counted(len(self.floats), 'picture')} of floats: {black:g} is black, {white:g} white")
+        if self.turned:
+            found.append(f"{counted(self.turned, 'picture')} turned upright, as EXIF says")
+        if self.frames:
+            found.append(f"{counted(self.frames, 'file')} with several pictures (animations, pages): the first is read")
+        return found
+
+
+def as_bytes(raw: Raw, rule: Rule, seen: Seen) -> NDArray[np.uint8]:
+    """The picture `[height, width, 1 or 3]` by the rule; what it is like is added to `seen`."""
+    seen.turned += raw.turned
+    seen.frames += raw.frames
+    match raw.values.dtype.kind:
+        case "i":
+            seen.integers.append((int(raw.values.min()), int(raw.values.max())))
+            values = _spread(raw.values, rule.integers) if rule.integers else _shifted(raw.values, rule.bits)
+        case "f":
+            seen.floats.append((float(raw.values.min()), float(raw.values.max())))
+            values = _spread(raw.values, rule.floats)
+        case _:
+            values = raw.values
+    if raw.alpha is None:
+        return values
+    alpha = raw.alpha
+    if alpha.dtype != np.uint8:
+        seen.most_alpha = max(seen.most_alpha, int(alpha.max()))
+        alpha = _shifted(alpha, rule.alpha_bits)
+    if alpha.min() == 255:
+        return values
+    on_white, on_black = (_composed(values, alpha, background) for background in (WHITE, BLACK))
+    seen.transparent += 1
+    seen.blank_on_white += _blank(on_white)
+    seen.blank_on_black += _blank(on_black)
+    return on_white if rule.background == WHITE else on_black
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A number and what it counts."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def _span(spans: list[tuple[int, int]] | list[tuple[float, float]]) -> tuple[float, float]:
+    return min((least for least, _ in spans), default=0), max((most for _, most in spans), default=0)
+
+
+def _bits(most: float) -> int:
+    """The fewest bits, from 8 on, that hold a value."""
+    return max(8, int(most).bit_length())
+
+
+def _black_and_white(least: float, most: float) -> tuple[float, float]:
+    """The usual ranges of floats, 0 to 1 and 0 to 255, where they hold all; else what there is."""
+    for white in (1.0, 255.0):
+        if 0 <= least and most <= white:
+            return 0.0, white
+    return least, most
+
+
+def _shifted(values: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
+    return (values >> (bits - 8)).clip(0, 255).astype(np.uint8)
+
+
+def _spread(values: NDArray[np.int64] | NDArray[np.float32], span: tuple[float, float]) -> NDArray[np.uint8]:
+    black, white = span
+    scaled = (values.astype(np.float64) - black) * (255 / ((white - black) or 1))
+    spread: NDArray[np.uint8] = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return spread
+
+
+def _composed(values: NDArray[np.uint8], alpha: NDArray[np.uint8], background: int) -> NDArray[np.uint8]:
+    share = alpha[..., None].astype(np.uint32)
+    composed: NDArray[np.uint8] = ((values * share + background * (255 - share) + 127) // 255).astype(np.uint8)
+    return composed
+
+
+def _blank(picture: NDArray[np.uint8]) -> bool:
+    """Whether all pixels are of one colour."""
+    return bool((picture == picture[:1, :1]).all())
