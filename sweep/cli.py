@@ -22,6 +22,8 @@ from sweep.commands import launch as launching
 from sweep.commands import plan as planning
 from sweep.commands import report as reporting
 from sweep.commands import status as standing
+from sweep.common import addresses
+from sweep.common.addresses import without_secrets
 from sweep.common.errors import InputError
 from sweep.common.fault_options import Care
 from sweep.common.progress import say
@@ -153,11 +155,12 @@ def launch(
     """Train what is missing of search spaces, then write their reports; runs that they share are trained once."""
     where_to, care = Where(address, gpus_per_array, cpus_per_array, install), Care(retries, checkpoint_seconds)
     loaded = load_all(spaces)
+    addresses.parse(store, "--store", addresses.STORES)  # before anybody else sees it
     if where_to.kind == "jobs":
         _launch_as_job(spaces, loaded, store, where_to, care, data_dir, fonts, no_report, as_json)
     kept, library, console = (
         Store(store, once=True),
-        Library(Path(os.path.expanduser(data_dir)), fonts),
+        Library(addresses.local(data_dir, "--data-dir"), fonts),
         Console(stderr=True),
     )
     wanted = launching.prepared(loaded, library)
@@ -200,7 +203,7 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Say what a launch of these search spaces would train, and how long it would take."""
-    library, wanted = Library(Path(os.path.expanduser(data_dir)), fonts, downloads=False), load_all(spaces)
+    library, wanted = Library(addresses.local(data_dir, "--data-dir"), fonts, downloads=False), load_all(spaces)
     planned = planning.plan(wanted, Store(store), library)
     for dataset in dict.fromkeys(dataset for space in wanted for dataset in space.datasets):
         if not library.here(dataset):
@@ -239,7 +242,7 @@ def datasets(
     debug: Debug = False,
 ) -> None:
     """List the data sets, get one, look at one, or read one anew."""
-    library = Library(Path(os.path.expanduser(data_dir)), fonts, downloads=verify is None)
+    library = Library(addresses.local(data_dir, "--data-dir"), fonts, downloads=verify is None)
     if show is None and (out is not None or (image_size is not None and verify is None)):
         raise InputError(f"{'--out' if out is not None else '--image-size'}: belongs to --show NAME")
     if verify is not None:
@@ -323,7 +326,9 @@ def report(
         str, typer.Argument(metavar="NAME|FILE", help="A sweep of the store, or a .parquet or .csv table.")
     ],
     store: StoreFolder = "results",
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the report.", show_default=False)] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="PATH", help="Folder of the report.", show_default=False)
+    ] = None,
     margin: Margin = None,
     confidence: Confidence = None,
     as_json: AsJson = False,
@@ -412,7 +417,7 @@ def kubernetes(
         raise InputError(f"--follow: does not go with {'--json' if as_json else '--overlay shared-cluster: no job'}")
     if yes and not apply:
         raise InputError("--yes: belongs to --apply")
-    library = Library(Path(os.path.expanduser(data_dir)), downloads=False)
+    library = Library(addresses.local(data_dir, "--data-dir"), downloads=False)
     made = kube.manifests(kube.read(space), wish, library, output)
     for note in made.notes:
         say(console, note)
@@ -434,12 +439,10 @@ def main() -> None:
         app()
     except Exception as error:
         if _debug:
-            traceback.print_exc()
+            print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
         mine = isinstance(error, InputError | OSError)
-        print(
-            f"error: {error}" if mine else f"error: {type(error).__name__}: {error} (--debug shows more)",
-            file=sys.stderr,
-        )
+        words = f"error: {error}" if mine else f"error: {type(error).__name__}: {error} (--debug shows more)"
+        print(without_secrets(words), file=sys.stderr)
         sys.exit(2 if mine else 1)
 
 

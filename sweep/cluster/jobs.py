@@ -292,12 +292,11 @@ class _Client(job_submission.JobSubmissionClient):  # type: ignore[misc]
 
 def check_travels(spaces: Sequence[SearchSpace], store: str) -> None:
     """Raises InputError where what a job needs is on this machine alone."""
-    if "://" not in store and not Path(store).is_absolute():
+    if Place(store).local is not None and "://" not in store and not Path(store).is_absolute():
         raise InputError(
             f"--store {store}: a job runs on the cluster, where there is no such folder: give s3://BUCKET/PREFIX, "
             "gs://BUCKET/PREFIX, or the full path of a folder that all its hosts mount"
         )
-    Place(store)  # refuses what is no address
     for space in spaces:
         for dataset in space.datasets:
             if catalogue.path_of(dataset):

@@ -5,6 +5,7 @@ import difflib
 import re
 from pathlib import Path
 
+from sweep.common import addresses
 from sweep.common.errors import InputError
 from sweep.data.library import Library, Listing, Verified
 from sweep.space import catalogue
@@ -47,7 +48,7 @@ def show(library: Library, name: str, image_size: int | None, to: Path | None) -
     from sweep.data import contact_sheet
 
     _check_name(name)
-    path = to or Path(f"{Path(catalogue.path_of(name) or name).stem}-pictures.png")
+    path = addresses.local(to, "--out") if to else Path(f"{Path(catalogue.path_of(name) or name).stem}-pictures.png")
     _check_size(name, image_size)
     if path.suffix.lower() != ".png":
         raise InputError(f"--out {path}: the name must end in .png")

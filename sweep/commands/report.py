@@ -11,6 +11,7 @@ import pandas as pd
 
 from sweep import plan as plans
 from sweep.commands.status import launched
+from sweep.common import addresses
 from sweep.common.errors import InputError
 from sweep.space.search_space import SearchSpace
 from sweep.store.rows import COMPARED, Store
@@ -25,14 +26,15 @@ MOST_CURVES: Final = 20_000
 
 
 def report(
-    what: str, store: Store, out: Path | None, margin: float | None, confidence: float | None
+    what: str, store: Store, out: Path | str | None, margin: float | None, confidence: float | None
 ) -> tuple[str, dict[str, Any]]:
     """Analyses a sweep of the store by name, or a table by its path; returns the folder and `verdict.json`."""
     from analysis import report as reports
 
-    file = Path(what)
+    out = None if out is None else addresses.local(out, "--out")
     if what in store.sweeps():
         return report_sweep(launched(store, what), store, out, margin, confidence)
+    file = addresses.local(what, "report")
     if file.suffix.lower() not in (".parquet", ".csv"):
         store.sweep(what)  # says which there are
     folder = out or file.with_name(f"{file.stem}-report")

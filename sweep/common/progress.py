@@ -9,13 +9,15 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
+from sweep.common.addresses import without_secrets
+
 LINE_EVERY: Final = 10.0
 """Seconds between plain lines."""
 
 
 def say(console: Console, text: str) -> None:
-    """Prints plain text: no markup, no colours, no line broken."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Prints plain text: no markup, no colours, no line broken, no secret that an address in it may hold."""
+    console.print(without_secrets(text), markup=False, highlight=False, soft_wrap=True)
 
 
 class _Counts(ProgressColumn):

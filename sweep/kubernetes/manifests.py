@@ -20,6 +20,7 @@ import yaml
 
 from sweep import plan
 from sweep.commands.plan import pictured
+from sweep.common import addresses
 from sweep.common.errors import InputError
 from sweep.data.library import Library
 from sweep.kubernetes import kubectl
@@ -118,17 +119,13 @@ class Wish:
     @property
     def mounts(self) -> "tuple[str, str] | None":
         """The claim of a store that is a mounted folder, and the folder in the pods; None for an object store."""
-        given = self.store or "pvc://sweep-results"
-        scheme, _, rest = given.partition("://")
-        if scheme in ("s3", "gs") and rest.partition("?")[0].strip("/"):
+        given = "pvc://sweep-results" if self.store is None else self.store
+        found = addresses.parse(given, "--store", addresses.PODS)
+        if found.scheme != "pvc":
             return None
-        claim, _, folder = rest.partition("/")
-        if scheme != "pvc" or not _SUBDOMAIN.fullmatch(claim) or ".." in folder.split("/"):
-            raise InputError(
-                f"--store {given}: has to be a place that all pods see: s3://bucket/prefix, gs://bucket/prefix, or "
-                "pvc://claim/folder for a ReadWriteMany claim"
-            )
-        return claim, "/".join(part for part in (MOUNTED, folder.strip("/")) if part)
+        if not _SUBDOMAIN.fullmatch(found.host):
+            raise InputError(f"--store {given}: {addresses.PODS.words}")
+        return found.host, "/".join(part for part in (MOUNTED, found.path) if part)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +186,7 @@ def manifests(source: Source, wish: Wish, library: Library, output: Path | None 
 
     Raises InputError where `output` holds something already; it is there whole or not at all.
     """
+    output = None if output is None else addresses.local(output, "--output")
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"--output {output}: is there already; name a folder that is new, or empty")
     with tempfile.TemporaryDirectory(prefix="sweep-") as scratch:

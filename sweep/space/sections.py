@@ -1,11 +1,13 @@
 """The sections beside the grid: what is claimed and declared, which trackers hear of it, which pictures it had."""
 
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
-from sweep.space.schema import absolute, problem
+from sweep.common import addresses
+from sweep.common.errors import InputError
+from sweep.space.schema import problem
 
 STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -73,16 +75,13 @@ class Analysis(BaseModel):
 
 def _tracker_address(given: str | None, info: ValidationInfo) -> str | None:
     """A folder from the root of the file system; addresses as they are, without a password in them."""
-    if given is None:
-        return None
-    parts = urlsplit(given)
-    if parts.password:
-        raise problem(
-            "holds a password; put it into the environment (MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"
-        )
-    if parts.scheme:
+    context = info.context or {}
+    if given is None or context.get("launched"):  # what was launched once is read, whatever is allowed by now
         return given
-    return absolute(given, info)
+    try:
+        return addresses.tracker(given, str(info.field_name), context.get("folder", Path()))
+    except InputError as error:
+        raise problem(str(error)) from None
 
 
 class Tracking(BaseModel):

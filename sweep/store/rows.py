@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from sweep.common.addresses import without_secrets
 from sweep.common.errors import InputError
 from sweep.space.runs import SETTINGS, TRAINER_VERSION, TYPES, Run, settings_of
 from sweep.store import leases, merged_files
@@ -256,7 +257,8 @@ class Store:
 
     def save_failure(self, array_id: str, failure: dict[str, Any]) -> None:
         """Keeps the last error of an array."""
-        self.place.write(f"failures/{array_id}.json", json.dumps(failure, indent=2, allow_nan=False).encode())
+        text = without_secrets(json.dumps(failure, indent=2, allow_nan=False))
+        self.place.write(f"failures/{array_id}.json", text.encode())
 
     def clear_failures(self, done: Collection[str]) -> None:
         """Forgets the errors of arrays whose runs are all done by now."""

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
 
+from sweep.common import addresses
+from sweep.common.addresses import without_secrets
 from sweep.common.atomic_files import owner_is_dead, replacing
 from sweep.common.errors import InputError
 
@@ -22,8 +23,6 @@ PATIENCE: Final = 150.0
 
 PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between one try and the next; the last goes on."""
-
-SCHEMES: Final = ("s3", "gs")
 
 PASSING: Final = frozenset(
     {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN}
@@ -46,6 +45,8 @@ T = TypeVar("T")
 class Place:
     """Files by name, such as `runs/abc.parquet`, below a folder, `file://…`, `s3://bucket/prefix` or `gs://…`.
 
+    Raises InputError for what is no such address.
+
     A file is written whole or not at all. An operation that fails for a reason that may pass is tried again for
     `PATIENCE` seconds, or for `patience`; raises OSError when it still fails. A local folder is made by `create`
     alone: one that goes away for a while is waited for, and not made anew in its stead. `on_wait` hears why a wait of
@@ -55,7 +56,8 @@ class Place:
     on_wait: Callable[[str], None] | None = None
 
     def __init__(self, address: str | Path) -> None:
-        self.address, self.local = _canonical(str(address))
+        self._parsed = addresses.parse(str(address), "--store", addresses.STORES)
+        self.address, self.local = str(self._parsed), self._parsed.local
         self.created = self.local is None or self.local.is_dir()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -69,7 +71,7 @@ class Place:
 
     def path(self, name: str) -> str:
         """The address of a file, for people."""
-        return f"{self.address}/{name}"
+        return self._parsed.below(name)
 
     def read(self, name: str, size: int | None = None) -> bytes:
         """The content of a file, or its first `size` bytes; FileNotFoundError where there is none."""
@@ -79,7 +81,7 @@ class Place:
                 return file.read(-1 if size is None else size)
 
         def remote() -> bytes:
-            if size is None or self.address.startswith("gs://"):
+            if size is None or self._parsed.scheme == "gs":
                 with self._filesystem.open_input_stream(self._remote(name)) as stream:
                     return bytes(stream.read(size))
             with self._filesystem.open_input_file(self._remote(name)) as file:
@@ -167,7 +169,7 @@ class Place:
         return {info.base_name: info.size for info in found if info.type == fs.FileType.File}
 
     def _has_bucket(self) -> bool:
-        [bucket] = self._filesystem.get_file_info([urlsplit(self.address).netloc])
+        [bucket] = self._filesystem.get_file_info([self._parsed.host])
         return bool(bucket.type == fs.FileType.Directory)
 
     def _write_local(self, path: Path, content: bytes | memoryview) -> None:
@@ -182,14 +184,12 @@ class Place:
             temporary.write_bytes(content)
 
     def _remote(self, name: str) -> str:
-        parts = urlsplit(self.address)
-        return "/".join(part for part in (parts.netloc, parts.path.strip("/"), name) if part)
+        return "/".join(part for part in (self._parsed.host, self._parsed.path, name) if part)
 
     @functools.cached_property
     def _filesystem(self) -> Any:
-        parts = urlsplit(self.address)
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-        return _s3(options) if parts.scheme == "s3" else _gcs(options)
+        options = dict(self._parsed.options)
+        return _s3(options) if self._parsed.scheme == "s3" else _gcs(options)
 
     def patiently(self, operation: Callable[[], T], patience: float | None = None) -> T:
         """What an operation on these files returns; tried again while what is wrong with it may pass."""
@@ -202,7 +202,7 @@ class Place:
                     raise
                 if self.on_wait and patience is None and not told:
                     told = True
-                    self.on_wait(f"{self.address}: {error.strerror or error}; waiting for it")
+                    self.on_wait(without_secrets(f"{self.address}: {error.strerror or error}; waiting for it"))
             time.sleep(pause)
         raise AssertionError("pauses never end")
 
@@ -215,43 +215,31 @@ class Place:
         return not any(word in str(error) for word in _LASTING)
 
 
-def _canonical(address: str) -> tuple[str, Path | None]:
-    """An address in one form, and the folder if it is a local one."""
-    scheme, separator, rest = address.partition("://")
-    if not separator:
-        path = Path(address).absolute()
-        return str(path), path
-    if scheme == "file":
-        path = Path(rest if rest.startswith("/") else f"/{rest.partition('/')[2]}")
-        return str(path), path
-    if scheme not in SCHEMES:
-        raise InputError(f"--store {address}: unknown kind {scheme!r}; allowed are a folder, file://, s3:// and gs://")
-    if not rest.partition("?")[0].strip("/"):
-        raise InputError(f"--store {address}: names no bucket")
-    return address.rstrip("/"), None
-
-
-def _s3(options: dict[str, str]) -> Any:
+def _s3(options: dict[str, Any]) -> Any:
     """Credentials and region as AWS's tools find them; the endpoint out of AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint and "endpoint_override" not in options:
-        parts = urlsplit(endpoint)
-        options = {"scheme": parts.scheme, "endpoint_override": parts.netloc} | options
+    variable = next((name for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.environ.get(name)), None)
+    if variable and "endpoint_override" not in options:
+        options = _endpoint(variable, os.environ[variable]) | options
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region:
         options = {"region": region} | options
     # Delayed: a small file is one PUT, with nothing before it.
-    return fs.S3FileSystem(connect_timeout=5, request_timeout=20, allow_delayed_open=True, **options)
+    given = {"connect_timeout": 5, "request_timeout": 20, "allow_delayed_open": True} | options
+    return fs.S3FileSystem(**given)
 
 
-def _gcs(options: dict[str, str]) -> Any:
+def _gcs(options: dict[str, Any]) -> Any:
     """Credentials as Google's tools find them; the endpoint out of STORAGE_EMULATOR_HOST, which asks for none."""
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
-    given: dict[str, Any] = dict(options)
     if emulator and "endpoint_override" not in options:
-        parts = urlsplit(emulator if "://" in emulator else f"http://{emulator}")
-        given = {"scheme": parts.scheme, "endpoint_override": parts.netloc, "anonymous": True} | given
-    return fs.GcsFileSystem(retry_time_limit=datetime.timedelta(seconds=10), **given)
+        url = emulator if "://" in emulator else f"http://{emulator}"
+        options = _endpoint("STORAGE_EMULATOR_HOST", url) | {"anonymous": True} | options
+    return fs.GcsFileSystem(retry_time_limit=datetime.timedelta(seconds=10), **options)
+
+
+def _endpoint(variable: str, url: str) -> dict[str, Any]:
+    found = addresses.parse(url, variable, addresses.SERVERS)
+    return {"scheme": found.scheme, "endpoint_override": found.host}
 
 
 def _pauses() -> Iterator[float]:

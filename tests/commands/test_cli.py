@@ -308,6 +308,99 @@ def test_tracebacks_are_shown_with_debug_alone(
         assert ("Traceback" in capsys.readouterr().err) == shown
 
 
+SECRET = "KEY:hide/me"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["status", "--store", f"s3://{SECRET}@b/p", *debug] for debug in ([], ["--debug"])),
+        *([command, "space.yaml", "--store", f"s3://{SECRET}@b/p", "--debug"] for command in ("launch", "plan")),
+        ["launch", "space.yaml", "--store", f"s3://{SECRET}@b/p", "--address", "http://host:8265"],
+        ["launch", "space.yaml", "--address", "http://KEY:hideme@host:8265", "--debug"],
+        ["kubernetes", "space.yaml", "--store", f"gs://{SECRET}@b/p"],
+        ["status", f"s3://{SECRET}@b/p"],
+        ["report", f"s3://{SECRET}@b/p.parquet", "--debug"],
+        ["report", "rows.csv", "--out", f"s3://{SECRET}@b/p"],
+        ["export", "none", "--to", f"s3://{SECRET}@b/p.csv"],
+        ["datasets", "--data-dir", f"s3://{SECRET}@b/p"],
+        ["datasets", "--show", "digits", "--out", f"s3://{SECRET}@b/p.png", "--data-dir", "data"],
+        ["compact", "--store", "s3://b/p?secret_key=hideme"],
+        ["plan", "tracked.yaml", "--debug"],
+    ],
+    ids=" ".join,
+)
+def test_a_secret_in_an_address_is_refused_and_shown_nowhere(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text("axes: {width: [1]}")
+    (tmp_path / "tracked.yaml").write_text(f"tracking: {{mlflow: 'http://{SECRET}@host'}}")
+    before = sorted(tmp_path.iterdir())
+    assert run(monkeypatch, *arguments) == 2
+    said = "".join(capsys.readouterr())
+    assert "error: " in said and "hide" not in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_a_secret_in_what_a_library_says_is_not_shown(
+    debug: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(f"When reading 's3://{SECRET}@b/p?secret_key={SECRET}'") from KeyError(f"http://{SECRET}@h")
+
+    monkeypatch.setattr("sweep.commands.status.status", broken)
+    assert run(monkeypatch, "status", "--store", tmp_path, *debug) == 2
+    said = capsys.readouterr().err
+    assert "hide" not in said and "error: When reading 's3://***@b/p?secret_key=***" in said
+
+
+def test_a_home_stands_for_itself_in_every_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    (home / "results" / "sweeps").mkdir(parents=True)
+    (home / "results" / "sweeps" / "mine.yaml").write_text("{name: mine, axes: {width: [1]}}")
+    lines = [f"{bias},{seed},{0.8 + 0.01 * seed}" for seed in range(8) for bias in ("true", "false")]
+    (home / "rows.csv").write_text("\n".join(["bias,seed,test_accuracy", *lines]))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "status", "--json", "--store=~/results") == 0
+    monkeypatch.setenv("SWEEP_STORE", "~/results")
+    assert run(monkeypatch, "status", "--json") == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert said[0] == said[1] and said[0][0]["name"] == "mine"
+    assert run(monkeypatch, "report", "~/rows.csv", "--out=~/report", "--json") == 0
+    assert (home / "report" / "verdict.json").is_file()
+    assert run(monkeypatch, "report", f"file://{home}/rows.csv", "--json") == 0
+    assert (home / "rows-report" / "verdict.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", "--store", ""],
+        ["status", "--store", "  "],
+        ["launch", "space.yaml", "--store="],
+        ["launch", "space.yaml", "--store=", "--address", "http://host:8265"],
+        ["kubernetes", "space.yaml", "--store="],
+        ["report", ""],
+        ["report", "rows.csv", "--out="],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_address_is_not_the_current_folder(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text("axes: {width: [1]}")
+    assert run(monkeypatch, *arguments) == 2
+    assert "is empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"]
+
+
 def test_an_error_of_our_own_is_status_1_and_still_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,6 +105,20 @@ def test_tracking_is_no_part_of_any_identity_and_travels_with_the_sweep(tmp_path
     assert tracked.tracking is not None and tracked.tracking.tensorboard == str(Path("logs").absolute())
 
 
+def test_a_file_address_of_a_tracker_is_the_folder_that_it_names(store: Store, tmp_path: Path) -> None:
+    asked = space(f"{{tensorboard: 'file://{tmp_path}/tb', mlflow: 'file:{tmp_path}/ml'}}")
+    assert asked.tracking is not None
+    assert (asked.tracking.tensorboard, asked.tracking.mlflow) == (f"{tmp_path}/tb", f"{tmp_path}/ml")
+    assert track(space(f"{{tensorboard: 'file://{tmp_path}/tb'}}"), store) == []
+    assert len(list((tmp_path / "tb" / "tracked").iterdir())) == 4
+
+
+def test_a_tracker_that_was_launched_once_is_read_whatever_is_allowed_by_now() -> None:
+    text = SPACE.format(tracking="{tensorboard: 's3://b/x', mlflow: 'file:///tmp/ml'}", seeds=1)
+    tracking = parse(text.encode(), Path("tracked.yaml"), launched=True).tracking
+    assert tracking is not None and (tracking.tensorboard, tracking.mlflow) == ("s3://b/x", "file:///tmp/ml")
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

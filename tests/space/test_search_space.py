@@ -446,6 +446,8 @@ REFUSED = {
         1,
         "tracking: 'mlflow' is not allowed: a mapping with mlflow, wandb, tensorboard",
     ),
+    "tracker elsewhere": ("tracking:\n  tensorboard: s3://b/x", 2, "tracking.tensorboard: s3://b/x: unknown kind 's3'"),
+    "tracker that is blank": ("tracking: {tensorboard: ' '}", 1, "is empty; allowed is a folder"),
     "unknown tracker": ("tracking: {mlfow: x}", 1, "tracking.mlfow: unknown tracker; did you mean 'mlflow'?"),
     "claim alone": ("claim: it helps", 1, "claim: 'it helps' is not allowed: a mapping with says, note, refuted_if"),
     "claim that nothing refutes": (

@@ -102,6 +102,34 @@ def test_folders_and_file_addresses_are_one(tmp_path: Path, monkeypatch: pytest.
     )
 
 
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "STORAGE_EMULATOR_HOST"])
+def test_an_endpoint_with_a_secret_is_refused_and_not_shown(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = "gs" if variable.startswith("STORAGE") else "s3"
+    with environment("http://localhost:1"):
+        monkeypatch.setenv(variable, "http://me:hideme@localhost:1")
+        with pytest.raises(InputError, match=f"^{variable} ") as error:
+            Place(f"{kind}://bucket/x").read("a")
+    assert "hideme" not in str(error.value)
+
+
+def test_options_of_an_address_reach_the_file_system_and_are_no_part_of_a_file_s_address(port: int) -> None:
+    with environment("http://localhost:1"):
+        place = Place(f"s3://bucket/options/?request_timeout=60&scheme=http&endpoint_override=127.0.0.1:{port}")
+        place.write("runs/a", b"1")
+        assert place.path("runs/a") == "s3://bucket/options/runs/a"
+    with environment(f"http://127.0.0.1:{port}"):
+        assert Place("s3://bucket/options").read("runs/a") == b"1"
+
+
+def test_spellings_of_one_address_are_one_store(port: int) -> None:
+    with environment(f"http://127.0.0.1:{port}"):
+        Place("S3://bucket//one//").write("a", b"1")
+        assert Place("s3://bucket/one").read("a") == b"1"
+        for other in ("s3://bucket/one#1", "s3://bucket/one#2"):
+            with pytest.raises(InputError, match="fragment"):
+                Place(other)
+
+
 @pytest.mark.parametrize(("kind", "words"), [("s3", "NO_SUCH_BUCKET"), ("gs", "404")])
 def test_a_bucket_that_is_not_there_is_said_and_not_waited_for(kind: str, words: str, port: int, gs_port: int) -> None:
     with environment(f"http://127.0.0.1:{port if kind == 's3' else gs_port}"):
