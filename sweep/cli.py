@@ -335,11 +335,13 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Analyse a sweep, or a table of runs from elsewhere."""
-    folder, verdict = reporting.report(what, Store(store), out, margin, confidence)
+    kept = Store(store)
+    folder, verdict = reporting.report(what, kept, out, margin, confidence)
     if as_json:
         _print_json(verdict)
     else:
         _print_verdict(verdict, folder)
+    _end_if_lost(kept, what)
 
 
 @app.command()
@@ -351,11 +353,13 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write the rows of a sweep as one table."""
-    rows = exporting.export(name, Store(store), to)
+    kept = Store(store)
+    rows = exporting.export(name, kept, to)
     if as_json:
         _print_json({"name": name, "rows": rows, "file": str(to)})
     else:
         print(f"{rows:,} rows in {to}")
+    _end_if_lost(kept, name)
 
 
 @app.command()
@@ -537,6 +541,13 @@ def _watch(store: Store, name: str | None, every: float | None, as_json: bool) -
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
     raise AssertionError("it is followed until it is interrupted")
+
+
+def _end_if_lost(store: Store, name: str) -> None:
+    """Exit status 1 where rows of a sweep that was asked for stand in files that cannot be read."""
+    if runs := standing.lost(store, name):
+        say(Console(stderr=True), f"{runs:,} runs of {name} are missing for that: a launch trains them again.")
+        raise typer.Exit(1)
 
 
 def _print_summary(summary: Any) -> None:

@@ -48,7 +48,9 @@ def train(
         return launch(spaces, store, library, console, care, where)
     except KeyboardInterrupt as interruption:
         # What workers wrote meanwhile is not in what `store` listed when the launch began.
-        kept = progress(spaces, Store(store.address))
+        again = Store(store.address)
+        again.damaged.update(store.damaged)
+        kept = progress(spaces, again)
         raise Interrupted(*kept, 143 if isinstance(interruption, Terminated) else 130) from None
 
 

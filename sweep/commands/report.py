@@ -65,7 +65,8 @@ def report_sweep(
     there = found.rows["run_id"].to_pylist()
     earlier = store.looks(space.name)
     new = set(there).difference(*(look["new_run_ids"] for look in earlier.values()))
-    number = max(earlier, default=0) + bool(new)
+    # A look whose record is damaged was one all the same.
+    number = max([*earlier, *store.unread_looks(space.name)], default=0) + bool(new)
     # A run's settings are its identity: taking them from the plan spares reading them from every file.
     settings = plans.settings(space).iloc[found.places].reset_index(drop=True)
 

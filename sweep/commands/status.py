@@ -1,5 +1,6 @@
 """How far sweeps have come."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +23,22 @@ class Status:
 
 
 def status(store: Store, name: str | None = None) -> list[Status]:
-    """Every sweep of the store, or the one of this name."""
-    names = store.sweeps() if name is None else [name]
-    spaces = [launched(store, each) for each in names]
+    """Every sweep of the store whose search space can be read, or the one of this name."""
+    found = []
     statuses, failed = store.statuses(), _failed(store)
-    return [_status(space, statuses, failed) for space in spaces]
+    for each in store.sweeps() if name is None else [name]:
+        # What is asked for by name is not left out in silence.
+        with store.left_out(f"sweeps/{each}.yaml") if name is None else contextlib.nullcontext():
+            found.append(_status(launched(store, each), statuses, failed))
+    return found
+
+
+def lost(store: Store, name: str) -> int:
+    """Runs of a sweep whose rows stand in files that were left out, and nowhere else."""
+    gone = store.lost()
+    if not gone or name not in store.sweeps():
+        return 0
+    return len(gone.intersection(plans.run_ids(launched(store, name))).difference(store.statuses()))
 
 
 def progress(spaces: Sequence[SearchSpace], store: Store) -> tuple[int, int]:

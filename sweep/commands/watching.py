@@ -37,7 +37,13 @@ class Watch:
         new = {run_id: status for run_id, status in new.items() if run_id not in self._statuses}
         self._statuses |= new
         failed = {run_id for failure in self.store.failures().values() for run_id in failure["run_ids"]}
-        return [self._status(name, new, failed) for name in ([self.name] if self.name else self.store.sweeps())]
+        if self.name:
+            return [self._status(self.name, new, failed)]
+        found = []
+        for name in self.store.sweeps():
+            with self.store.left_out(f"sweeps/{name}.yaml"):
+                found.append(self._status(name, new, failed))
+        return found
 
     def _status(self, name: str, new: dict[str, str], failed: set[str]) -> Status:
         text = self.store.sweep(name)

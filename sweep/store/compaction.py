@@ -6,21 +6,20 @@ however many do this at once, every row stands in at least one file. Rows that s
 """
 
 import dataclasses
-import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sweep.common.errors import InputError
 from sweep.store import leases, merged_files
-from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, SCHEMA_VERSION, Store
+from sweep.store.merged_files import Part
+from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, SCHEMA_VERSION, Read, Store
 
 SMALL: Final = 8 * 2**20
 """Bytes below which a file is merged with others."""
@@ -42,14 +41,6 @@ _EXAMPLES: Final = b"validation_examples"
 T = TypeVar("T")
 
 
-class Part(NamedTuple):
-    """One writing of an array: files with the same part hold the same rows."""
-
-    array_id: str
-    written: int
-    """Microseconds since 1970."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Compaction:
     """What was done: files of rows and curves before and after, rows in the store; `busy`: somebody else is at it."""
@@ -65,11 +56,19 @@ class _Gone(Exception):
     """A file that was listed is not there any more."""
 
 
+class _NotToMerge(Exception):
+    """Files of rows that stay as they are, since they, or their curves, are damaged."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = names
+
+
 def compact(store: Store, told: Callable[[str], None] = lambda words: None) -> Compaction:
     """Merges the small files of `runs/` and `curves/`; `told` hears of each merged file.
 
-    Raises InputError where a file was damaged, OSError where the store fails; every row is there in any case, and the
-    next call goes on.
+    Damaged files are named, and stay as they are. Raises OSError where the store fails; every row is there in any case,
+    and the next call goes on.
     """
     started = time.monotonic()
     before = _count(store)
@@ -95,21 +94,27 @@ def _settled(store: Store, told: Callable[[str], None]) -> int:
 
 
 def _round(store: Store, told: Callable[[str], None]) -> int:
-    files = dict(_each(lambda name: _parts(store, name), store.place.files("runs", ".parquet")))
+    listed = store.place.files("runs", ".parquet")
+    files = {name: parts for name, parts in _each(lambda name: _parts(store, name), listed) if parts is not None}
+    damaged = set(listed) - files.keys()
     _tell(store, files)
-    for name in _covered(files):
-        store.place.remove(name)
-        del files[name]
+    for name, holders in _covered(files).items():
+        # Of the others' rows only the times have been read so far.
+        if any(store.is_sound(holder, RUNS_SCHEMA) for holder in holders):
+            store.place.remove(name)
+            del files[name]
     for group in list(_groups(store.place.sizes("runs", ".parquet"), files)):
-        name = _merge(store, group)
+        merged = _merged(store, group)
+        if merged is None:
+            continue
         files = {other: parts for other, parts in files.items() if other not in group}
-        files[name] = _parts(store, name)
+        files[merged] = _parts(store, merged) or {}
         _tell(store, files)
         for folder in ("runs", "curves"):
-            gone = [f"{folder}/{PurePosixPath(each).name}" for each in group if each != name]
+            gone = [f"{folder}/{PurePosixPath(each).name}" for each in group if each != merged]
             list(_each(store.place.remove, gone))
-        told(f"{len(group):,} files of rows merged into {store.place.path(name)}")
-    _clear_curves(store, files)
+        told(f"{len(group):,} files of rows merged into {store.place.path(merged)}")
+    _clear_curves(store, files.keys() | damaged)
     return sum(sum(parts.values()) for parts in files.values())
 
 
@@ -122,8 +127,9 @@ def _tell(store: Store, files: Mapping[str, Mapping[Part, int]]) -> None:
         store.place.write(merged_files.INDEX, json.dumps(index).encode())
 
 
-def _covered(files: Mapping[str, Mapping[Part, int]]) -> list[str]:
-    """Files whose every part another, larger file holds: left behind by somebody who died while removing them.
+def _covered(files: Mapping[str, Mapping[Part, int]]) -> dict[str, list[str]]:
+    """Files whose every part another, larger file holds, and those others: left behind by somebody who died while
+    removing them.
 
     One other file, strictly larger: two who did this at once by sums of files could remove each other's proof.
     """
@@ -131,11 +137,12 @@ def _covered(files: Mapping[str, Mapping[Part, int]]) -> list[str]:
     for name, parts in files.items():
         for part in parts if merged_files.is_merged(name) else ():
             holders.setdefault(part, []).append(name)
-    return [
-        name
+    larger = {
+        name: [other for other in holders.get(next(iter(parts)), ()) if parts.keys() < files[other].keys()]
         for name, parts in files.items()
-        if parts and any(parts.keys() < files[other].keys() for other in holders.get(next(iter(parts)), ()))
-    ]
+        if parts
+    }
+    return {name: others for name, others in larger.items() if others}
 
 
 def _groups(sizes: Mapping[str, int], files: Mapping[str, Mapping[Part, int]]) -> Iterator[list[str]]:
@@ -150,12 +157,23 @@ def _groups(sizes: Mapping[str, int], files: Mapping[str, Mapping[Part, int]]) -
         yield group
 
 
-def _merge(store: Store, names: list[str]) -> str:
-    """Makes one file of rows and one of curves out of several; returns the rows' name."""
+def _merged(store: Store, group: list[str]) -> str | None:
+    """The name of the file that a group became; `group` loses those that cannot be merged. None where nothing was."""
+    while len(group) > 1:
+        try:
+            return _merge(store, group)
+        except _NotToMerge as stay:
+            group[:] = [name for name in group if name not in stay.names]
+    return None
+
+
+def _merge(store: Store, names: list[str]) -> str | None:
+    """Makes one file of rows and one of curves out of several; returns the rows' name, None where it is not free."""
     rows = _rows(store, names)
-    digest = hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()[:20]
-    file = f"{merged_files.PREFIX}{digest}.parquet"
+    file = merged_files.name_of(rows)
     curves = _curves(store, names)
+    if not (store.is_free(f"curves/{file}", CURVES_SCHEMA) and store.is_free(f"runs/{file}", RUNS_SCHEMA)):
+        return None
     # The rows come last, as in any writing; and both are there for certain before anything goes.
     _write(store, f"curves/{file}", CURVES_SCHEMA, {part: curves.pop(part.array_id, None) for part in rows})
     _write(store, f"runs/{file}", RUNS_SCHEMA, rows)
@@ -165,36 +183,49 @@ def _merge(store: Store, names: list[str]) -> str:
 def _rows(store: Store, names: list[str]) -> dict[Part, pa.Table]:
     """The rows of some files by part, in the order of parts."""
     found: dict[Part, pa.Table] = {}
-    for name, table in _each(lambda name: _table(store, name, RUNS_SCHEMA), names):
-        for array_id, rows in merged_files.split(merged_files.parts(name, table), table):
-            found[Part(array_id, _written(rows))] = rows
+    for array_id, rows, _ in _sound(_each(lambda name: _read(store, name, RUNS_SCHEMA), names)):
+        found[Part(array_id, merged_files.written(rows))] = rows
     return dict(sorted(found.items()))
+
+
+def _sound(read: Iterable[tuple[str, Read | None]]) -> Iterator[tuple[str, pa.Table, pa.Table]]:
+    """Each array, its part of a file, and the file; raises _NotToMerge in the end where some were damaged."""
+    damaged = set()
+    for name, found in read:
+        if found is None:
+            damaged.add(name)
+        else:
+            for array_id, own in merged_files.split(*found):
+                yield array_id, own, found[1]
+    if damaged:
+        raise _NotToMerge(damaged)
 
 
 def _curves(store: Store, names: list[str]) -> dict[str, pa.Table]:
     """The curves that belong to some files of rows, by array; arrays without curves are left out."""
 
-    def read(name: str) -> pa.Table | None:
+    def read(name: str) -> Read | None:
         try:
-            return _table(store, f"curves/{PurePosixPath(name).name}", CURVES_SCHEMA)
+            return _read(store, f"curves/{PurePosixPath(name).name}", CURVES_SCHEMA)
         except _Gone:
             # Rows go before curves do: where they are still there, curves never were, or were lost.
             if not store.exists(name):
                 raise
-            return None
+            return [], CURVES_SCHEMA.empty_table()
 
     found: dict[str, pa.Table] = {}
-    for name, table in _each(read, names):
-        for array_id, own in merged_files.split(merged_files.parts(name, table), table) if table is not None else ():
-            if len(own):
-                found.setdefault(array_id, own.replace_schema_metadata(_examples(table, array_id)))
+    for array_id, own, table in _sound(_each(read, names)):
+        if len(own):
+            found.setdefault(array_id, own.replace_schema_metadata(_examples(table, array_id)))
     return found
 
 
 def _write(store: Store, name: str, schema: pa.Schema, tables: Mapping[Part, pa.Table | None]) -> None:
     """Writes a merged file and reads it back; OSError where something else comes back."""
     arrays = [
-        [part.array_id, 0 if table is None else len(table), part.written, None if table is None else _counted(table)]
+        merged_files.Entry(
+            part.array_id, 0 if table is None else len(table), part.written, None if table is None else _counted(table)
+        )
         for part, table in tables.items()
     ]
     metadata = {b"schema_version": str(SCHEMA_VERSION), merged_files.ARRAYS: json.dumps(arrays)}
@@ -204,12 +235,12 @@ def _write(store: Store, name: str, schema: pa.Schema, tables: Mapping[Part, pa.
     pq.write_table(whole, sink, compression="zstd")
     store.place.write(name, sink.getvalue())
     store.place.settle(name.partition("/")[0])
-    back = _table(store, name, schema)
+    back = store.table(name, schema.names, schema)
     if not back.equals(whole) or back.schema.metadata[merged_files.ARRAYS] != metadata[merged_files.ARRAYS].encode():
         raise OSError(f"{store.place.path(name)}: what was written is not what is read; nothing was removed")
 
 
-def _clear_curves(store: Store, files: Mapping[str, Mapping[Part, int]]) -> None:
+def _clear_curves(store: Store, files: Collection[str]) -> None:
     """Removes curves that a merged file holds too, where their file of rows is gone: a removal broke off.
 
     Of merged files only such as hold less than another one, as with rows: somebody may be about to write the rows.
@@ -218,13 +249,14 @@ def _clear_curves(store: Store, files: Mapping[str, Mapping[Part, int]]) -> None
     alone = [name for name in there if f"runs/{PurePosixPath(name).name}" not in files]
     if not alone:
         return
-    tables = _each(
-        lambda name: _table(store, name, CURVES_SCHEMA, ["run_id"]), list(filter(merged_files.is_merged, there))
-    )
-    arrays = {name: json.loads(table.schema.metadata[merged_files.ARRAYS]) for name, table in tables}
-    parts = {name: {Part(array_id, written) for array_id, _, written, _ in own} for name, own in arrays.items()}
-    drawn = {name: {array_id for array_id, rows, *_ in own if rows} for name, own in arrays.items()}
+    merged = list(filter(merged_files.is_merged, there))
+    read = _each(lambda name: _read(store, name, CURVES_SCHEMA), merged)
+    arrays = {name: merged_files.entries(found[1]) for name, found in read if found is not None}
+    parts = {name: {Part(each.array_id, each.written) for each in own} for name, own in arrays.items()}
+    drawn = {name: {each.array_id for each in own if each.rows} for name, own in arrays.items()}
     for name in alone:
+        if name in store.damaged:
+            continue
         if name in parts:
             others = [other for other in parts.keys() - set(alone) if parts[name] < parts[other]]
             superfluous = any(drawn[name] <= drawn[other] for other in others)
@@ -234,12 +266,14 @@ def _clear_curves(store: Store, files: Mapping[str, Mapping[Part, int]]) -> None
             store.place.remove(name)
 
 
-def _parts(store: Store, name: str) -> dict[Part, int]:
-    """The parts of a file of rows, each with its number of rows."""
-    table = _table(store, name, RUNS_SCHEMA, ["finished_at"])
+def _parts(store: Store, name: str) -> dict[Part, int] | None:
+    """The parts of a file of rows, each with its number of rows; None where it is damaged."""
+    found = _read(store, name, RUNS_SCHEMA, ["finished_at"])
+    if found is None:
+        return None
     return {
-        Part(array_id, _written(rows)): len(rows)
-        for array_id, rows in merged_files.split(merged_files.parts(name, table), table)
+        Part(array_id, merged_files.written(rows)): len(rows)
+        for array_id, rows in merged_files.split(*found)
         if len(rows)
     }
 
@@ -250,16 +284,15 @@ def _each(read: Callable[[str], T], names: list[str]) -> Iterator[tuple[str, T]]
         yield from zip(names, pool.map(read, names), strict=True)
 
 
-def _table(store: Store, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+def _read(store: Store, name: str, schema: pa.Schema, columns: list[str] | None = None) -> Read | None:
+    """The arrays and the rows of a file; None where it is damaged, which is said."""
     try:
-        return store.table(name, columns or schema.names, schema)
+        return store.read_file(name, columns or schema.names, schema)
     except FileNotFoundError:
         raise _Gone from None
-
-
-def _written(rows: pa.Table) -> int:
-    """When an array was written; one moment for all its rows."""
-    return int(pc.max(rows["finished_at"]).cast(pa.int64()).as_py() or 0)
+    except (InputError, OSError) as error:
+        store.damaged.leave_out(name, error)
+        return None
 
 
 def _counted(table: pa.Table) -> int | None:
@@ -271,7 +304,7 @@ def _counted(table: pa.Table) -> int | None:
 def _examples(table: pa.Table, array_id: str) -> dict[bytes, Any]:
     metadata = table.schema.metadata or {}
     if merged_files.ARRAYS in metadata:
-        counts = {each[0]: each[3] for each in json.loads(metadata[merged_files.ARRAYS])}
+        counts = {each.array_id: each.examples for each in merged_files.entries(table)}
         return {} if counts.get(array_id) is None else {_EXAMPLES: str(counts[array_id])}
     return {_EXAMPLES: metadata[_EXAMPLES]} if _EXAMPLES in metadata else {}
 

@@ -56,12 +56,12 @@ def _held_elsewhere(place: Place, name: str, besides_me: bool = True) -> bool:
     try:
         lease: dict[str, Any] = json.loads(place.read(name))
         host, pid, expires = str(lease["host"]), int(lease["pid"]), float(lease["expires"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     if host != this_host():
         return expires > time.time()
     mine = besides_me and pid == os.getpid()
-    alive = is_alive(pid) and lease.get("started") == started_at(pid)
+    alive = 0 < pid < 2**31 and is_alive(pid) and lease.get("started") == started_at(pid)
     return alive and not mine and expires > time.time()
 
 

@@ -4,14 +4,17 @@ Columns are those of an array's own file. Which rows are of which array stands i
 list of `[array id, rows, when it was written]` in the order of the rows.
 """
 
+import contextlib
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from sweep.common.errors import InputError
+from sweep.store.damage import Damaged, parsed
 from sweep.store.storage import Place
 
 PREFIX: Final = "merged-"
@@ -26,6 +29,37 @@ Parts = list[tuple[str, int]]
 """Array ids, each with the number of its rows, in the order of the rows."""
 
 
+class Part(NamedTuple):
+    """One writing of an array: files with the same part hold the same rows."""
+
+    array_id: str
+    written: int
+    """Microseconds since 1970."""
+
+
+class Entry(NamedTuple):
+    """What a merged file says of one of its arrays, in the order of its metadata.
+
+    `examples`: how many validation pictures the points of its curves are of, None for rows and where it is not known.
+    """
+
+    array_id: str
+    rows: int
+    written: int
+    examples: int | None
+
+
+def written(rows: pa.Table) -> int:
+    """When an array was written; one moment for all its rows."""
+    return int(pc.max(rows["finished_at"]).cast(pa.int64()).as_py() or 0)
+
+
+def name_of(parts: Iterable[Part]) -> str:
+    """The name of the file that holds these writings: one and the same, whoever makes it."""
+    digest = hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()[:20]
+    return f"{PREFIX}{digest}.parquet"
+
+
 def is_merged(name: str) -> bool:
     """Whether this is the name of a merged file."""
     return PurePosixPath(name).name.startswith(PREFIX)
@@ -34,16 +68,22 @@ def is_merged(name: str) -> bool:
 def parts(name: str, table: pa.Table) -> Parts:
     """Which arrays the rows of a file are of; a file without a word of it is named after its array.
 
-    Raises InputError where the file's list of them is damaged.
+    Raises Damaged where the file's list of them is.
     """
-    if ARRAYS not in (table.schema.metadata or {}):
+    if ARRAYS not in (table.schema.metadata or {}) and not is_merged(name):
         return [(PurePosixPath(name).stem, len(table))]
-    try:
-        found = [(str(array_id), int(rows)) for array_id, rows, *_ in json.loads(table.schema.metadata[ARRAYS])]
-    except (ValueError, TypeError):
-        found = []
-    if sum(rows for _, rows in found) != len(table):
-        raise InputError(f"{name}: is no table of this store (which arrays it holds is damaged); move it away to go on")
+    return [(each.array_id, each.rows) for each in entries(table)]
+
+
+def entries(table: pa.Table) -> list[Entry]:
+    """What the metadata of a merged file say of its arrays, in the order of the rows; Damaged where they say nothing of
+    use."""
+    found = []
+    with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+        for array_id, rows, written, examples in json.loads((table.schema.metadata or {})[ARRAYS]):
+            found.append(Entry(str(array_id), int(rows), int(written), None if examples is None else int(examples)))
+    if sum(each.rows for each in found) != len(table) or any(each.rows < 0 for each in found):
+        raise Damaged("is no table of this store (which arrays it holds is damaged)")
     return found
 
 
@@ -58,9 +98,10 @@ def split(of: Parts, table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 def index(place: Place) -> dict[str, list[str]] | None:
     """Array ids by merged file, as far as told; None where no file of this store was ever merged."""
     try:
-        found: Any = json.loads(place.read(INDEX))
+        found = parsed(place.read(INDEX))
     except FileNotFoundError:
         return None
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    except (Damaged, IsADirectoryError, PermissionError):
+        return {}  # it spares listings; without it, they are made
+    given = found.items() if isinstance(found, dict) else ()
+    return {name: list(map(str, arrays)) for name, arrays in given if isinstance(arrays, list)}

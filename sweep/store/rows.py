@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -25,7 +25,8 @@ from sweep.common.errors import InputError
 from sweep.space.runs import SETTINGS, TRAINER_VERSION, TYPES, Run, settings_of
 from sweep.store import leases, merged_files
 from sweep.store.checkpoint_header import SUFFIX, read_header
-from sweep.store.merged_files import Parts
+from sweep.store.damage import Damaged, Damages, is_a_folder, parsed
+from sweep.store.merged_files import Part, Parts
 from sweep.store.outcomes import Outcome
 from sweep.store.storage import Place
 
@@ -112,8 +113,15 @@ class Found(NamedTuple):
     disagreeing: int
 
 
+Read = tuple[Parts, pa.Table]
+"""Which arrays the rows of a file are of, and the rows."""
+
+
 class Store:
     """Rows by run, below a folder or a prefix of an object store (`sweep.store.storage`); made at the first write.
+
+    A file that is damaged, or of a newer version, is named on standard error, once, left out, and never touched;
+    `damaged` says why, by name.
 
     With `once`, each kind of file is listed a single time: what is there later is what this store has written itself,
     or has been asked for by array (`statuses`).
@@ -123,7 +131,11 @@ class Store:
         self.place = Place(address)
         if self.place.local is not None and self.place.local.exists() and not self.place.local.is_dir():
             raise InputError(f"--store {address}: is a file; a store is a folder")
+        for folder in ("runs", "curves"):
+            if self.place.local is not None and (self.place.local / folder).is_file():
+                raise InputError(f"--store {address}: {self.place.path(folder)} is a file; a folder is expected")
         self.address, self.once = self.place.address, once
+        self.damaged = Damages(self.place)
         self._listed: dict[str, list[str]] = {}
 
     @property
@@ -137,7 +149,8 @@ class Store:
     ) -> None:
         """Keeps the outcomes of an array's runs: first the curves, then the rows.
 
-        The rows are what makes a run done, so they come last.
+        The rows are what makes a run done, so they come last. Where a damaged file stands in the way, it stays, and
+        the rows get a file of another name.
         """
         finished = datetime.datetime.now(datetime.UTC)
         points = [
@@ -153,14 +166,19 @@ class Store:
             for run, run_id, outcome in zip(runs, run_ids, outcomes, strict=True)
         ]
         curves = CURVES_SCHEMA.with_metadata({**CURVES_SCHEMA.metadata, "validation_examples": str(counted)})
-        self._write_table("curves", array_id, pa.Table.from_pylist(points, curves))
-        self._write_table("runs", array_id, pa.Table.from_pylist(rows, RUNS_SCHEMA))
+        tables = {"curves": pa.Table.from_pylist(points, curves), "runs": pa.Table.from_pylist(rows, RUNS_SCHEMA)}
+        if all(self.is_free(f"{kind}/{array_id}.parquet", table.schema) for kind, table in tables.items()):
+            for kind, table in tables.items():
+                self._write_table(f"{kind}/{array_id}.parquet", table)
+        else:
+            self._write_beside(Part(array_id, merged_files.written(tables["runs"])), tables, counted)
 
     def has_rows(self, array_id: str) -> bool:
         """Whether this very array's rows are there, in a file of their own or merged with others."""
-        if self.exists(_rows_of(array_id)):
+        if self.is_sound(_rows_of(array_id), RUNS_SCHEMA):
             return True
-        return any(array_id in arrays for arrays in (merged_files.index(self.place) or {}).values())
+        index = merged_files.index(self.place) or {}
+        return any(array_id in arrays and self.is_sound(name, RUNS_SCHEMA) for name, arrays in index.items())
 
     def statuses(self, array_ids: Iterable[str] | None = None) -> dict[str, str]:
         """Status (`ok`, `diverged`) by run id, the earliest where a run stands twice (of equals, by
@@ -219,6 +237,15 @@ class Store:
         ordered = [tables[array_id] for array_id in by_array if array_id in tables]
         return pa.concat_tables([CURVES_SCHEMA.empty_table(), *ordered])
 
+    def lost(self) -> set[str]:
+        """The runs whose rows stand in files that were left out, as far as the learning curves beside them tell."""
+        found: set[str] = set()
+        for name in [name for name in self.damaged if name.startswith("runs/")]:
+            with contextlib.suppress(InputError, OSError):
+                curves = self.table(f"curves/{PurePosixPath(name).name}", ["run_id"], CURVES_SCHEMA)
+                found.update(curves["run_id"].to_pylist())
+        return found
+
     def save_look(self, name: str, number: int, look: dict[str, Any]) -> None:
         """Keeps what was seen of a sweep when its results were looked at for this, the `number`th, time.
 
@@ -227,17 +254,26 @@ class Store:
         self.place.write(f"looks/{name}/{number:04}.json", json.dumps(look, allow_nan=False).encode())
 
     def looks(self, name: str) -> dict[int, dict[str, Any]]:
-        """What `save_look` kept of a sweep, by number; InputError where a file was damaged."""
+        """What `save_look` kept of a sweep, by number."""
         looks = {}
-        for file in self.place.files(f"looks/{name}", ".json"):
-            try:
-                look = json.loads(self.place.read(file))
-                _ = len(look["new_run_ids"]), int(look["looks"]["declared"])
-                looks[int(PurePosixPath(file).stem)] = look
-            except (ValueError, TypeError, KeyError) as error:
-                where = self.place.path(file)
-                raise InputError(f"{where}: is no record of a look ({error}); move it away to go on") from error
+        for file in self._files(f"looks/{name}", ".json"):
+            with self.left_out(file):
+                look = parsed(self.place.read(file))
+                try:
+                    _ = int(look["looks"]["declared"]), int(look["looks"].get("taken") or 0)
+                    known = all(isinstance(run_id, str) for run_id in look["new_run_ids"])
+                    number = int(PurePosixPath(file).stem)
+                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    raise Damaged(f"is no record of a look ({error})") from error
+                if not known:
+                    raise Damaged("is no record of a look (its runs are no ids)")
+                looks[number] = look
         return looks
+
+    def unread_looks(self, name: str) -> list[int]:
+        """The numbers of the looks at a sweep whose records `looks` left out."""
+        files = [PurePosixPath(file) for file in self.damaged]
+        return sorted(int(file.stem) for file in files if str(file.parent) == f"looks/{name}" and file.stem.isdecimal())
 
     def save_sweep(self, name: str, text: str) -> None:
         """Keeps the resolved search space of a sweep."""
@@ -269,15 +305,17 @@ class Store:
     def failures(self) -> dict[str, dict[str, Any]]:
         """The last error of every array that failed since it last succeeded: `error`, `run_ids`, `traceback`.
 
-        A damaged one is left out: its runs are missing all the same, and the next launch trains them.
+        Where one is damaged, its runs are missing all the same, and the next launch trains them.
         """
         found = {}
-        for name in self.place.files("failures", ".json"):
+        for name in self._files("failures", ".json"):
             # Another launch may have cleared it meanwhile.
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                failure = json.loads(self.place.read(name))
-                if isinstance(failure, dict) and isinstance(failure.get("run_ids"), list):
-                    found[PurePosixPath(name).stem] = failure
+            with contextlib.suppress(FileNotFoundError), self.left_out(name):
+                failure = parsed(self.place.read(name))
+                run_ids = failure.get("run_ids") if isinstance(failure, dict) else None
+                if not isinstance(run_ids, list) or not all(isinstance(run_id, str) for run_id in run_ids):
+                    raise Damaged("is no note of a failure")
+                found[PurePosixPath(name).stem] = failure
         return found
 
     def checkpoint(self, array_id: str) -> str:
@@ -285,7 +323,7 @@ class Store:
         return f"checkpoints/{array_id}{SUFFIX}"
 
     def tidy(self, done: Collection[str]) -> dict[str, frozenset[str]]:
-        """Removes checkpoints of arrays whose runs are all done or that are none, temporaries and leases of the dead.
+        """Removes checkpoints of arrays whose runs are all done, temporaries and leases of the dead.
 
         Returns the runs of the checkpoints that stay, by name.
         """
@@ -293,35 +331,36 @@ class Store:
             self.place.clear_temporaries(folder)
         leases.tidy(self.place)
         kept = {}
-        for name in self.place.files("checkpoints", SUFFIX):
-            runs = self._checkpointed(name)
-            if runs is not None and all(run_id in done for run_id in runs):
-                self.place.remove(name)
-            elif runs:
-                kept[name] = frozenset(runs)
+        for name in self._files("checkpoints", SUFFIX):
+            # Whoever trains it may have finished meanwhile; what cannot be read for another reason is left alone.
+            with contextlib.suppress(OSError), self.left_out(name):
+                runs = self._checkpointed(name)
+                if all(run_id in done for run_id in runs):
+                    self.place.remove(name)
+                else:
+                    kept[name] = frozenset(runs)
         return kept
 
     def report_folder(self, name: str) -> str:
         """Where the report of a sweep is kept, below the store."""
         return f"reports/{name}"
 
-    def _checkpointed(self, name: str) -> list[str] | None:
-        """The runs of a checkpoint, none if it is no checkpoint, None where the file cannot be read."""
-        try:
-            length = self.place.read(name, 8)
+    def _checkpointed(self, name: str) -> list[str]:
+        """The runs of a checkpoint."""
+        length = self.place.read(name, 8)
+        header = self.place.read(name, 8 + min(int.from_bytes(length, "little"), 2**28))
+        while header[:8] != length:  # whoever trains the array has put the next one in its place meanwhile
+            length = header[:8]
             header = self.place.read(name, 8 + min(int.from_bytes(length, "little"), 2**28))
-            while header[:8] != length:  # whoever trains the array has put the next one in its place meanwhile
-                length = header[:8]
-                header = self.place.read(name, 8 + min(int.from_bytes(length, "little"), 2**28))
-            return list(read_header(header)["run_ids"])
-        except OSError:
-            return None
-        except (ValueError, KeyError, TypeError):
-            return []
+        try:
+            runs = list(read_header(header)["run_ids"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            runs = []
+        if not runs or not all(isinstance(run_id, str) for run_id in runs):
+            raise Damaged("is no checkpoint")
+        return runs
 
-    def _tables(
-        self, columns: list[str], merged_alone: bool = False, seen: set[str] | None = None
-    ) -> Iterator[tuple[Parts, pa.Table]]:
+    def _tables(self, columns: list[str], merged_alone: bool = False, seen: set[str] | None = None) -> Iterator[Read]:
         """The rows of every file, and which arrays they are of; several files are read at once.
 
         Files that are gone when they are to be read have been merged into others: these are read in their place. Rows
@@ -332,26 +371,30 @@ class Store:
             names = self._names("runs", ".parquet")
             left = [name for name in names if name not in seen and (merged_files.is_merged(name) or not merged_alone)]
             gone = []
-            for name, table in self._read_ahead(left, columns):
-                if table is None:
+            for name, read in self._read_ahead(left, columns):
+                if isinstance(read, FileNotFoundError):
                     gone.append(name)
+                elif isinstance(read, Exception):
+                    self.damaged.leave_out(name, read)
                 else:
                     seen.add(name)
-                    yield merged_files.parts(name, table), table
+                    yield read
             if not gone:
                 return
             self._listed.pop("runs", None)
         raise FileNotFoundError(f"{self.place.path(gone[0])}: is listed again and again, and not there")
 
-    def _tables_of(self, array_ids: Iterable[str], columns: list[str]) -> Iterator[tuple[Parts, pa.Table]]:
+    def _tables_of(self, array_ids: Iterable[str], columns: list[str]) -> Iterator[Read]:
         """The rows of some arrays, as far as there are any, from files of their own or merged ones."""
         names = sorted(map(_rows_of, array_ids))
         absent = set()
-        for name, table in self._read_ahead(names, columns):
-            if table is None:
+        for name, read in self._read_ahead(names, columns):
+            if isinstance(read, Exception):
                 absent.add(PurePosixPath(name).stem)
+                if not isinstance(read, FileNotFoundError):
+                    self.damaged.leave_out(name, read)
             else:
-                yield merged_files.parts(name, table), table
+                yield read
         if "runs" in self._listed:
             there = (name for name in names if PurePosixPath(name).stem not in absent)
             self._listed["runs"] = sorted(set(self._listed["runs"]).union(there))
@@ -372,13 +415,16 @@ class Store:
                 new = [name for name in there if merged_files.is_merged(name) and name not in seen]
                 gone = False
                 for name in new if left else ():
+                    seen.add(name)
                     try:
-                        table = self.table(name, CURVES_SCHEMA.names, CURVES_SCHEMA)
+                        parts, table = self.read_file(name, CURVES_SCHEMA.names, CURVES_SCHEMA)
                     except FileNotFoundError:
                         gone = True
                         continue
-                    seen.add(name)
-                    for array_id, own in merged_files.split(merged_files.parts(name, table), table):
+                    except (InputError, OSError) as error:
+                        self.damaged.leave_out(name, error)
+                        continue
+                    for array_id, own in merged_files.split(parts, table):
                         if array_id in left and len(own):
                             left.remove(array_id)
                             yield array_id, own
@@ -387,27 +433,52 @@ class Store:
 
         yield from from_merged()
         for array_id in tuple(left):
-            with contextlib.suppress(FileNotFoundError):
-                table = self.table(f"curves/{array_id}.parquet", CURVES_SCHEMA.names, CURVES_SCHEMA)
+            name = f"curves/{array_id}.parquet"
+            with contextlib.suppress(FileNotFoundError), self.left_out(name):
+                table = self.table(name, CURVES_SCHEMA.names, CURVES_SCHEMA)
                 left.remove(array_id)
                 yield array_id, table
         if left:  # merged meanwhile, or without curves
             yield from from_merged()
 
-    def _read_ahead(self, names: Sequence[str], columns: list[str]) -> Iterator[tuple[str, pa.Table | None]]:
-        """The rows of each of these files, None where it is not there."""
+    def _read_ahead(self, names: Sequence[str], columns: list[str]) -> Iterator[tuple[str, Read | Exception]]:
+        """The rows of each of these files, or why they cannot be had: FileNotFoundError where it is not there."""
 
-        def table(name: str) -> pa.Table | None:
+        def read(name: str) -> Read | Exception:
             try:
-                return self.table(name, columns)
-            except FileNotFoundError:
-                return None
+                return self.read_file(name, columns)
+            except (InputError, OSError) as error:
+                return error
 
         # Files on a disk keep the cores busy; an object store answers late.
         with ThreadPoolExecutor(READERS if self.place.local is not None else REMOTE_READERS) as pool:
             for start in range(0, len(names), READ_AHEAD):
                 some = names[start : start + READ_AHEAD]
-                yield from zip(some, pool.map(table, some), strict=True)
+                yield from zip(some, pool.map(read, some), strict=True)
+
+    @contextlib.contextmanager
+    def left_out(self, name: str) -> Iterator[None]:
+        """Names a file that the block cannot read for what is wrong with it, and goes on behind the block."""
+        try:
+            yield
+        except (InputError, OSError) as error:
+            self.damaged.leave_out(name, error)
+
+    def is_free(self, name: str, expected: pa.Schema) -> bool:
+        """Whether a file of this name may be written: there is none, or one that can be read."""
+        return not self.exists(name) or self.is_sound(name, expected)
+
+    def is_sound(self, name: str, expected: pa.Schema) -> bool:
+        """Whether there is a file of this name, and it can be read."""
+        try:
+            self.read_file(name, expected.names, expected)
+        except FileNotFoundError:
+            return False
+        except (InputError, OSError) as error:
+            if not self.damaged.is_of_the_file(error):
+                raise
+            return False
+        return True
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name below the store."""
@@ -415,7 +486,15 @@ class Store:
             self.place.read(name, 4)
         except FileNotFoundError:
             return False
+        except (IsADirectoryError, PermissionError) as error:
+            if not self.damaged.is_of_the_file(error):
+                raise
         return True
+
+    def read_file(self, name: str, columns: list[str], expected: pa.Schema = RUNS_SCHEMA) -> Read:
+        """As `table`, and which arrays the rows are of."""
+        table = self.table(name, columns, expected)
+        return merged_files.parts(name, table), table
 
     def table(self, name: str, columns: list[str], expected: pa.Schema = RUNS_SCHEMA) -> pa.Table:
         """Some columns of one file of rows, or of what is `expected`; FileNotFoundError where there is none."""
@@ -427,15 +506,32 @@ class Store:
     def _names(self, kind: str, suffix: str) -> list[str]:
         if kind in self._listed:
             return self._listed[kind]
-        names = self.place.files(kind, suffix)
+        names = self._files(kind, suffix)
         if self.once:
             self._listed[kind] = names
         return names
 
-    def _write_table(self, kind: str, array_id: str, table: pa.Table) -> None:
+    def _files(self, folder: str, suffix: str) -> list[str]:
+        """The files of a folder that end so; folders that do are named."""
+        for name in self.place.folders(folder, suffix):
+            self.damaged.leave_out(name, is_a_folder(self.place.path(name)))
+        return self.place.files(folder, suffix)
+
+    def _write_table(self, name: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
-        self.place.write(f"{kind}/{array_id}.parquet", sink.getvalue())
+        self.place.write(name, sink.getvalue())
+
+    def _write_beside(self, part: Part, tables: Mapping[str, pa.Table], counted: int) -> None:
+        """Writes an array's tables as a merged file of this one array, which readers look for as for any other."""
+        name = merged_files.name_of([part])
+        for kind, table in tables.items():
+            entry = merged_files.Entry(part.array_id, len(table), part.written, counted if kind == "curves" else None)
+            metadata = {"schema_version": str(SCHEMA_VERSION), merged_files.ARRAYS: json.dumps([entry])}
+            self._write_table(f"{kind}/{name}", table.replace_schema_metadata(metadata))
+        # Last: who finds an array in it takes the array for done.
+        index = merged_files.index(self.place) or {}
+        self.place.write(merged_files.INDEX, json.dumps({**index, f"runs/{name}": [part.array_id]}).encode())
 
 
 def _rows_of(array_id: str) -> str:
@@ -448,14 +544,20 @@ def read_table(
     expected: pa.Schema = RUNS_SCHEMA,
     name: str | None = None,
 ) -> pa.Table:
-    """One file of the store; InputError when it is damaged or of a newer version than this program knows."""
+    """One file of the store; Damaged when it is, or when it is of a newer version than this program knows."""
     where = name or source
     try:
         with pq.ParquetFile(source) as file:
             _check_schema(where, file.schema_arrow, expected)
-            return _completed(file.read(columns, use_threads=False), columns, expected)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{where}: is no table of this store ({error}); move it away to go on") from error
+            table = _completed(file.read(columns, use_threads=False), columns, expected)
+            table.validate(full=True)
+            return table
+    except OSError as error:
+        if error.errno is not None:
+            raise  # of the file system, not of the content
+        raise Damaged(f"{where}: is no table of this store ({error})") from error
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise Damaged(f"{where}: is no table of this store ({error})") from error
 
 
 def _completed(table: pa.Table, columns: Sequence[str] | None, expected: pa.Schema) -> pa.Table:
@@ -467,11 +569,11 @@ def _completed(table: pa.Table, columns: Sequence[str] | None, expected: pa.Sche
 
 
 def check_version(path: object, schema: pa.Schema) -> None:
-    """Raises InputError where a Parquet file was written by a newer version than this program knows."""
+    """Raises Damaged where a Parquet file was written by a newer version than this program knows."""
     given = (schema.metadata or {}).get(b"schema_version", b"0")
     version = int(given) if given.isdigit() else 0  # a name that others use too may hold anything
     if version > SCHEMA_VERSION:
-        raise InputError(
+        raise Damaged(
             f"{path}: written by a newer sweep (schema version {version}, this one reads up to {SCHEMA_VERSION}); "
             "upgrade sweep to read it"
         )
@@ -531,13 +633,10 @@ def _check_schema(path: object, schema: pa.Schema, expected: pa.Schema) -> None:
         if wanted.name not in schema.names and wanted.name in ADDED:
             continue
         if wanted.name not in schema.names:
-            raise InputError(f"{path}: is no table of this store: no column {wanted.name}; move it away to go on")
+            raise Damaged(f"{path}: is no table of this store: no column {wanted.name}")
         found = schema.field(wanted.name).type
         if found != wanted.type:
-            raise InputError(
-                f"{path}: is no table of this store: column {wanted.name} is {found}, not {wanted.type}; "
-                "move it away to go on"
-            )
+            raise Damaged(f"{path}: is no table of this store: column {wanted.name} is {found}, not {wanted.type}")
 
 
 def _fields(outcome: Any) -> dict[str, Any]:

@@ -120,6 +120,15 @@ class Place:
         found = self.patiently(functools.partial(self._listed, folder))
         return sorted(f"{folder}/{name}" for name in found if name.endswith(suffix) and not name.startswith("."))
 
+    def folders(self, folder: str, suffix: str) -> list[str]:
+        """The names, in order, of folders that stand where files that end so are expected; object stores have none."""
+        if self.local is None:
+            return []
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.local / folder) as entries:
+            found = [entry.name for entry in entries if entry.name.endswith(suffix) and entry.is_dir()]
+            return sorted(f"{folder}/{name}" for name in found if not name.startswith("."))
+        return []
+
     def sizes(self, folder: str, suffix: str) -> dict[str, int]:
         """The files of `files`, with their sizes in bytes."""
         found = self.patiently(functools.partial(self._sized, folder))

@@ -174,13 +174,18 @@ def test_a_report_gets_the_curves_of_its_runs_or_of_as_many_cells_as_can_be_draw
     assert sorted(some["run_id"]) == sorted(plan.run_ids(space(6))[:12])
 
 
-def test_a_damaged_record_of_looks_is_named(store: Store) -> None:
+@pytest.mark.parametrize("content", [json.dumps([1]), "", '{"new_run_ids": [3], "looks": {"declared": 1}}'])
+def test_a_damaged_record_of_a_look_is_named_stays_and_counts_as_one(
+    content: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(store, space(6), "a")
     look(store, space(6))
     path = store.root / "looks" / "study" / "0001.json"
-    path.write_text(json.dumps([1]))
-    with pytest.raises(InputError, match=r"0001\.json: is no record of a look"):
-        look(store, space(6))
+    path.write_text(content)
+    assert look(store, space(6))[:2] == (2, True), "which rows were seen is not known any more"
+    assert capsys.readouterr().err.count(f"{path}: is no ") == 1
+    assert look(Store(store.root), space(6))[:2] == (2, True)
+    assert path.read_text() == content and len(list(path.parent.iterdir())) == 2
 
 
 def test_a_record_that_was_moved_away_is_not_replaced_by_the_next_look(store: Store) -> None:

@@ -18,7 +18,6 @@ import pytest
 from support.object_store import Faults, environment, proxy, serving
 from support.outcomes import BY, outcome
 
-from sweep.common.errors import InputError
 from sweep.space.runs import Run, run_id
 from sweep.store import compaction, merged_files, storage
 from sweep.store.compaction import compact
@@ -142,27 +141,83 @@ def test_rows_of_an_earlier_version_and_arrays_without_curves_are_merged_too(sto
     assert everything(store) == before and len(before["curves"]) == 4 * (ARRAYS - 1)
 
 
-@pytest.mark.parametrize("arrays", [b"", b"{", b"3", b"[3]", b"[]", b'[["a", null]]', b'[["a", 3]]', b"\xff"])
-def test_a_merged_file_whose_arrays_are_not_known_is_named(arrays: bytes, store: Store) -> None:
+@pytest.mark.parametrize(
+    "arrays", [b"", b"{", b"3", b"[3]", b"[]", b'[["a", null]]', b'[["a", 3]]', b'[["a", 12]]', b"\xff"]
+)
+def test_a_merged_file_whose_arrays_are_not_known_is_named(
+    arrays: bytes, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     compact(store)
     [name] = store.place.files("runs", ".parquet")
     table = pq.read_table(store.root / name)
     pq.write_table(
         table.replace_schema_metadata(table.schema.metadata | {merged_files.ARRAYS: arrays}), store.root / name
     )
-    for read in (lambda: Store(store.root).read(IDS), lambda: compact(Store(store.root))):
-        with pytest.raises(InputError, match=f"{name}.*move it away"):
-            read()
-    assert store.place.files("runs", ".parquet") == [name]
+    content = (store.root / name).read_bytes()
+    assert len(Store(store.root).read(IDS).rows) == 0
+    write(store, 0)
+    write(store, 1)
+    compact(Store(store.root))
+    err = capsys.readouterr().err
+    assert err.count(f"{name}: is no table of this store (which arrays it holds is damaged)") == 2 == err.count("\n")
+    assert (store.root / name).read_bytes() == content
+    assert len(store.place.files("runs", ".parquet")) == 2 and len(Store(store.root).read(IDS).rows) == 4
+    assert name.replace("runs", "curves") in names(store), "they belong to it"
 
 
-def test_a_damaged_file_is_named_and_nothing_is_removed(store: Store) -> None:
-    path = store.root / "runs" / f"{array(3)[0]}.parquet"
+def _torn(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
-    before = names(store)
-    with pytest.raises(InputError, match=path.name):
-        compact(store)
-    assert names(store) == before
+
+
+def _a_page(path: Path) -> None:
+    """Damages a column that is not read until files are merged."""
+    column = pq.ParquetFile(path).metadata.row_group(0).column(RUNS_SCHEMA.names.index("test_correct"))
+    content, start = path.read_bytes(), column.dictionary_page_offset or column.data_page_offset
+    path.write_bytes(
+        content[:start] + bytes(column.total_compressed_size) + content[start + column.total_compressed_size :]
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"), [("runs", _torn), ("curves", _torn), ("runs", _a_page)], ids=["rows", "curves", "a page"]
+)
+def test_damaged_files_stay_as_they_are_and_the_others_are_merged(
+    kind: str, damage: Callable[[Path], None], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = everything(store)
+    damaged, beside = (store.root / each / f"{array(3)[0]}.parquet" for each in (kind, "curves"))
+    damage(damaged)
+    kept = {path: path.read_bytes() for path in (damaged, beside)}
+    before = Store(store.root).read(IDS).rows.to_pylist()
+    assert len(before) == 2 * ARRAYS - 2 * (kind == "runs")
+    capsys.readouterr()
+    for _ in range(2):
+        assert compact(Store(store.root)).files_after == 4
+    said = capsys.readouterr().err
+    assert said.count("\n") == 2 == said.count(f"{kind}/{array(3)[0]}.parquet: is no table of this store")
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert Store(store.root).read(IDS).rows.to_pylist() == before
+    assert len(Store(store.root).curves(IDS)) == 4 * (ARRAYS - 1)
+    write(store, 3)
+    compact(Store(store.root))
+    assert {path: path.read_bytes() for path in kept} == kept
+    again = Store(store.root).read(IDS).rows.to_pylist()
+    assert [row["run_id"] for row in again] == [row["run_id"] for row in whole["rows"]]
+    assert len(Store(store.root).curves(IDS)) == 4 * ARRAYS
+
+
+def test_a_small_file_stays_where_the_merged_one_that_holds_it_is_damaged(store: Store) -> None:
+    kept = {path: path.read_bytes() for path in (store.root / "runs").iterdir()}
+    compact(store)
+    [merged] = store.place.files("runs", ".parquet")
+    _a_page(store.root / merged)
+    damaged = (store.root / merged).read_bytes()
+    for path, content in kept.items():
+        path.write_bytes(content)
+    compact(Store(store.root))
+    assert (store.root / merged).read_bytes() == damaged
+    assert {path.name for path in kept} < {path.name for path in (store.root / "runs").iterdir()}
+    assert len(Store(store.root).read(IDS).rows) == 2 * ARRAYS
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:

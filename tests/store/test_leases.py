@@ -59,7 +59,7 @@ def test_a_process_of_another_host_is_believed_until_its_lease_expires(place: Pl
     assert held_elsewhere(place, "a")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": 1}', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"host": 1}', b"\xff\xfe", b"[" * 5000])
 def test_a_lease_that_cannot_be_read_holds_nothing(place: Place, content: bytes) -> None:
     place.write("leases/a.json", content)
     assert not held_elsewhere(place, "a")

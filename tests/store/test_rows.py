@@ -3,6 +3,7 @@ import datetime
 import errno
 import json
 import multiprocessing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,12 +151,16 @@ def test_runs_without_a_curve_are_left_out(store: Store) -> None:
     assert store.curves(IDS).num_rows == 0
 
 
-def test_damaged_curves_are_named(store: Store) -> None:
-    store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
+def test_damaged_curves_are_named_and_the_others_are_there(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    store.write("a" * 20, RUNS[:2], IDS[:2], [outcome()] * 2, BY)
+    store.write("b" * 20, RUNS[2:], IDS[2:], [outcome()] * 2, BY)
     path = store.root / "curves" / f"{'a' * 20}.parquet"
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(InputError, match=rf"{path}: is no table of this store"):
-        store.curves(IDS)
+    for _ in range(2):
+        assert set(store.curves(IDS)["run_id"].to_pylist()) == set(IDS[2:])
+    said = capsys.readouterr().err
+    assert said.startswith(f"{path}: is no table of this store") and said.count("\n") == 1
+    assert len(store.rows(IDS)) == 4
 
 
 def test_looks_come_back_in_their_order_and_by_sweep(store: Store) -> None:
@@ -164,10 +169,30 @@ def test_looks_come_back_in_their_order_and_by_sweep(store: Store) -> None:
         store.save_look("width", number, {"number": number, "new_run_ids": [], "looks": {"declared": 1}})
     store.save_look("other", 1, {"number": 1, "new_run_ids": [], "looks": {"declared": 1}})
     assert [(number, look["number"]) for number, look in store.looks("width").items()] == [(1, 1), (2, 2), (11, 11)]
-    for damaged in ('{"num', "[1]", '{"new_run_ids": []}'):
-        (store.root / "looks" / "width" / "0002.json").write_text(damaged)
-        with pytest.raises(InputError, match=r"0002\.json: is no record of a look"):
-            store.looks("width")
+    assert store.unread_looks("width") == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *('{"num', "", "[1]", "3", "[" * 5000, '{"new_run_ids": []}', '{"new_run_ids": [], "looks": {}}'),
+        '{"new_run_ids": [[1]], "looks": {"declared": 1}}',
+        '{"new_run_ids": [], "looks": {"declared": 1, "taken": "x"}}',
+        '{"new_run_ids": [], "looks": []}',
+    ],
+)
+def test_a_damaged_look_is_named_and_the_others_are_there(
+    content: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (1, 2, 3):
+        store.save_look("width", number, {"new_run_ids": [], "looks": {"declared": 1}})
+    path = store.root / "looks" / "width" / "0002.json"
+    path.write_text(content)
+    for _ in range(2):
+        assert list(store.looks("width")) == [1, 3] and store.unread_looks("width") == [2]
+    said = capsys.readouterr().err
+    assert said.startswith(f"{path}: is no ") and said.count("\n") == 1
+    assert path.read_text() == content
 
 
 def test_an_unfinished_temporary_file_is_never_read(store: Store) -> None:
@@ -180,17 +205,30 @@ def test_an_unfinished_temporary_file_is_never_read(store: Store) -> None:
     assert store.failures() == {}
 
 
-def test_checkpoints_of_what_is_done_and_files_that_are_none_are_cleared(store: Store) -> None:
+def test_checkpoints_of_what_is_done_are_cleared_and_files_that_are_none_are_named(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     def write(name: str, run_ids: list[str]) -> None:
         header = json.dumps({"__metadata__": {"sweep": json.dumps({"run_ids": run_ids})}}).encode()
         store.place.write(store.checkpoint(name), len(header).to_bytes(8, "little") + header)
 
     write("done", ["a", "b"])
     write("half", ["a", "c"])
-    for name, content in {"empty": b"", "garbage": b"\xff" * 100, "other": b"\x02" + bytes(7) + b"{}"}.items():
+    odd = {"empty": b"", "garbage": b"\xff" * 100, "other": b"\x02" + bytes(7) + b"{}"}
+    for name, content in odd.items():
         store.place.write(store.checkpoint(name), content)
-    store.tidy({"a", "b"})
-    assert [path.stem for path in (store.root / "checkpoints").iterdir()] == ["half"]
+    write("nobodys", [])
+    write("odd", [[1]])  # type: ignore[list-item]
+    (store.root / store.checkpoint("folder")).mkdir()
+    for _ in range(2):
+        assert store.tidy({"a", "b"}) == {store.checkpoint("half"): frozenset("ac")}
+    left = {path.stem for path in (store.root / "checkpoints").iterdir()}
+    assert left == {"half", "nobodys", "odd", "folder", *odd}
+    for name, content in odd.items():
+        assert store.place.read(store.checkpoint(name)) == content
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 6 and all("no training is taken up from it" in line for line in said)
+    assert any("folder.safetensors: is a folder; a file is expected" in line for line in said)
 
 
 def test_a_checkpoint_that_is_replaced_while_it_is_looked_at_stays(
@@ -242,35 +280,159 @@ def test_a_write_that_fails_leaves_nothing_behind(store: Store, monkeypatch: pyt
     assert [path for path in store.root.rglob("*") if path.is_file()] == []
 
 
-def test_a_damaged_file_is_named_in_one_message(store: Store) -> None:
-    store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
-    path = store.root / "runs" / f"{'a' * 20}.parquet"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match=path.name):
-        store.statuses()
+def _sound(store: Store) -> dict[str, str]:
+    """Two runs in a file of their own, and what the store knows of them."""
+    store.write("a" * 20, RUNS[:2], IDS[:2], [outcome()] * 2, BY)
+    return dict.fromkeys(IDS[:2], "ok")
 
 
-def test_a_foreign_table_is_refused_by_the_first_column_that_it_lacks(store: Store) -> None:
-    store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
-    path = store.root / "runs" / "foreign.parquet"
-    for table, said in (
-        (pa.table({"run_id": ["x"]}), "no column bias"),
-        (pa.table({"x": [1]}), "no column run_id"),
-        (pa.table({"run_id": [1]}), "column run_id is int64, not string"),
-    ):
-        pq.write_table(table, path)
-        for read in (store.statuses, lambda: store.rows(IDS)):
-            with pytest.raises(InputError, match=f"foreign.parquet.*{said}"):
-                read()
+def _truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
 
 
-def test_a_table_of_a_newer_version_is_refused_with_the_way_out(store: Store) -> None:
-    store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
-    path = store.root / "runs" / f"{'a' * 20}.parquet"
+def _flipped(path: Path) -> None:
+    """Pages that cannot be decoded, below a footer that can."""
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(600) + content[604:])
+
+
+def _newer(path: Path) -> None:
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"schema_version": "3"}), path)
+
+
+def _another(path: Path) -> None:
+    pq.write_table(pq.read_table(path).drop_columns("status"), path)
+
+
+def _other_types(path: Path) -> None:
     table = pq.read_table(path)
-    pq.write_table(table.replace_schema_metadata({"schema_version": "3"}), path)
-    with pytest.raises(InputError, match=r"newer sweep \(schema version 3.*upgrade"):
-        store.rows(IDS)
+    pq.write_table(table.set_column(0, "run_id", pa.array(range(len(table)))), path)
+
+
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (lambda path: path.write_bytes(b""), "is no table of this store"),
+    "truncated": (_truncated, "is no table of this store"),
+    "cut to its first bytes": (lambda path: path.write_bytes(path.read_bytes()[:100]), "is no table of this store"),
+    "flipped": (_flipped, "is no table of this store"),
+    "text": (lambda path: path.write_text("bias,seed\n1,2\n"), "is no table of this store"),
+    "another schema": (_another, "no column status"),
+    "other types": (_other_types, "column run_id is int64, not string"),
+    "newer": (_newer, "written by a newer sweep (schema version 3, this one reads up to 2); upgrade sweep to read it"),
+    "a folder": (_folder, "is a folder; a file is expected"),
+}
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_is_named_once_left_out_and_its_rows_are_written_elsewhere(
+    damage: Callable[[Path], object], said: str, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known, other = _sound(store), "b" * 20
+    store.write(other, RUNS[2:], IDS[2:], [outcome()] * 2, BY)
+    path = store.root / "runs" / f"{other}.parquet"
+    damage(path)
+    before = _content(path)
+    for _ in range(2):
+        assert store.statuses() == known
+        assert store.statuses(["a" * 20, other]) == known
+        assert store.read(IDS).rows["run_id"].to_pylist() == IDS[:2]
+        assert not store.has_rows(other)
+    err = capsys.readouterr().err
+    assert err.startswith(f"{path}: ") and said in err and err.count("\n") == 1
+    assert "It is left out: its runs count as missing." in err
+    assert store.lost() == set(IDS[2:]), "as the learning curves tell"
+
+    launch = Store(store.root, once=True)
+    launch.statuses()
+    Store(store.root).write(other, RUNS[2:], IDS[2:], [outcome(0.75)] * 2, BY)
+    assert store.has_rows(other) and _content(path) == before and path.exists()
+    for reader in (launch, store):
+        assert reader.statuses(["a" * 20, other]) == dict.fromkeys(IDS, "ok")
+        assert reader.read(IDS).rows["test_accuracy"].to_pylist() == [0.5, 0.5, 0.75, 0.75]
+        assert reader.read(IDS).array_ids == ["a" * 20] * 2 + [other] * 2
+        assert len(reader.curves(IDS)) == 8
+    Store(store.root).write(other, RUNS[2:], IDS[2:], [outcome(0.25)] * 2, BY)
+    assert store.read(IDS).repeated == 2 and _content(path) == before
+
+
+def test_curves_that_are_damaged_are_not_written_over(store: Store) -> None:
+    _sound(store)
+    path = store.root / "curves" / f"{'b' * 20}.parquet"
+    path.write_bytes(b"PAR1")
+    store.write("b" * 20, RUNS[2:], IDS[2:], [outcome()] * 2, BY)
+    assert path.read_bytes() == b"PAR1"
+    assert len(store.curves(IDS)) == 8 and store.has_rows("b" * 20)
+
+
+def test_a_file_that_may_not_be_read_is_left_out_and_an_object_store_that_lets_nobody_read_is_not(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = _sound(store)
+    store.write("b" * 20, RUNS[2:], IDS[2:], [outcome()] * 2, BY)
+    table = sweep.store.rows.read_table
+
+    def closed(source: Any, *arguments: Any) -> pa.Table:
+        if "bbb" in str(source):
+            raise PermissionError(errno.EACCES, "Permission denied", str(source))
+        return table(source, *arguments)
+
+    monkeypatch.setattr(sweep.store.rows, "read_table", closed)
+    assert store.statuses() == known
+    assert f"{'b' * 20}.parquet: may not be read. It is left out" in capsys.readouterr().err
+    remote = Store("s3://bucket/x")
+    with pytest.raises(PermissionError):
+        remote.damaged.leave_out("runs/a.parquet", PermissionError(errno.EACCES, "Access denied"))
+
+
+def test_what_is_wrong_with_the_disk_is_no_damage_of_a_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    _sound(store)
+
+    def broken(*_: Any) -> pa.Table:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sweep.store.rows, "read_table", broken)
+    monkeypatch.setattr("sweep.store.storage.PATIENCE", 0)
+    with pytest.raises(OSError, match="Input/output error"):
+        store.statuses()
+    assert store.damaged == {}
+
+
+def test_a_table_of_other_things_is_named_by_the_first_column_that_it_lacks(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = _sound(store)
+    for name, table, said in (
+        ("one", pa.table({"run_id": ["x"]}), "no column bias"),
+        ("two", pa.table({"x": [1]}), "no column run_id"),
+        ("three", pa.table({"run_id": [1]}), "column run_id is int64, not string"),
+    ):
+        pq.write_table(table, store.root / "runs" / f"{name}.parquet")
+        assert store.statuses() == known and len(store.rows(IDS)) == 2
+        err = capsys.readouterr().err
+        assert f"runs/{name}.parquet: is no table of this store: {said}" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b'{"runs/x": 3}', b"[" * 5000])
+def test_a_damaged_index_of_merged_files_costs_listings_alone(content: bytes, store: Store) -> None:
+    known = _sound(store)
+    store.place.write("merged.json", content)
+    assert store.has_rows("a" * 20) and not store.has_rows("b" * 20)
+    assert store.statuses(["a" * 20, "b" * 20]) == known and len(store.curves(IDS)) == 4
+
+
+def test_a_folder_of_the_store_that_is_a_file_is_said(store: Store) -> None:
+    store.root.mkdir()
+    (store.root / "runs").write_text("")
+    with pytest.raises(InputError, match=r"results/runs is a file; a folder is expected"):
+        Store(store.root)
 
 
 def test_an_empty_or_missing_store_has_no_rows_but_all_columns(store: Store) -> None:
@@ -303,12 +465,19 @@ def test_failures_are_kept_until_all_runs_of_the_array_are_done(store: Store) ->
     assert store.failures() == {}
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"run_ids": 3}', b"\xff\xfe"])
-def test_a_damaged_note_of_a_failure_hides_no_other(content: bytes, store: Store) -> None:
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b'{"run_ids": 3}', b'{"run_ids": [[]]}', b"\xff\xfe", b"[" * 5000]
+)
+def test_a_damaged_note_of_a_failure_hides_no_other(
+    content: bytes, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
     store.save_failure("a" * 20, {"error": "ValueError: no", "run_ids": IDS})
     store.place.write(f"failures/{'b' * 20}.json", content)
     assert store.failures().keys() == {"a" * 20}
     store.clear_failures(IDS)
+    assert store.place.read(f"failures/{'b' * 20}.json") == content
+    said = capsys.readouterr().err
+    assert f"failures/{'b' * 20}.json: is no " in said and said.count("\n") == 1
     store.save_failure("b" * 20, {"error": "ValueError: no", "run_ids": IDS})
     assert store.failures().keys() == {"b" * 20}
 
