@@ -33,6 +33,7 @@ def analyse(
     looks_taken: int | None = None,
     looks_declared_before: int | None = None,
     declared_before: Mapping[str, Any] = MappingProxyType({}),
+    other_looks: Record | None = None,
     store: str | None = None,
     record: Callable[[Record], None] | None = None,
 ) -> Record:
@@ -44,7 +45,8 @@ def analyse(
     looks. `missing_runs` are runs of the sweep that have no row, `repeated_runs` those that stand in the store twice,
     `disagreeing_runs` those of them whose results differ. `looks_taken` is which look this is, None where none counts;
     `looks_declared_before` is how many the earlier ones declared: more, declared after looking, are not planned.
-    `declared_before` are the margin and the confidence that the first look was taken at.
+    `declared_before` are the margin and the confidence that the first look was taken at. `other_looks` says how many
+    `looks` under this name were at another search space, and what is `changed` since, by setting.
     `record` is called with the answer before anybody can see it. Raises InputError where the rows cannot be analysed.
     """
     rows = checked(rows)
@@ -65,6 +67,7 @@ def analyse(
         **{f"{level}_declared": declared.get(level) for level in given},
         **{f"{level}_given": value is not None for level, value in given.items()},
         "looks": {"declared": looks, "taken": looks_taken, "confidence_each": each["confidence"]},
+        "other_looks": other_looks,
         "unplanned_look": None if looks_taken is None else looks_taken > min(looks, looks_declared_before or looks),
         "runs": len(rows),
         "missing_runs": missing_runs,

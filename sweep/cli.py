@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweep.cluster.address import Where, authenticate
+from sweep.commands import changes
 from sweep.commands import datasets as data_sets
 from sweep.commands import export as exporting
 from sweep.commands import launch as launching
@@ -204,10 +205,14 @@ def plan(
 ) -> None:
     """Say what a launch of these search spaces would train, and how long it would take."""
     library, wanted = Library(addresses.local(data_dir, "--data-dir"), fonts, downloads=False), load_all(spaces)
-    planned = planning.plan(wanted, Store(store), library)
+    kept, console = Store(store), Console(stderr=True)
+    for space in wanted:
+        if changed := changes.since_launch(space, kept):
+            say(console, changed)
+    planned = planning.plan(wanted, kept, library)
     for dataset in dict.fromkeys(dataset for space in wanted for dataset in space.datasets):
         if not library.here(dataset):
-            say(Console(stderr=True), f"The data set {dataset} is not on this machine: what needs it is not known.")
+            say(console, f"The data set {dataset} is not on this machine: what needs it is not known.")
     if as_json:
         _print_json(dataclasses.asdict(planned))
         return
@@ -569,6 +574,8 @@ def _print_verdict(verdict: dict[str, Any] | None, folder: str | None) -> None:
     if verdict["unplanned_look"]:
         taken, declared = verdict["looks"]["taken"], verdict["looks"]["declared"]
         print(f"Look {taken}, declared were {declared}: these verdicts no longer carry their error rate.")
+    if other := sentences.other_looks(verdict):
+        print(other)
     for alarm in verdict["alarms"]:
         print(f"Alarm: {alarm}")
     for line in [*sentences.answers(verdict), sentences.summary(verdict)]:

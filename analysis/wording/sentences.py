@@ -74,6 +74,7 @@ def conditions(verdict: Record) -> list[str]:
         "Verdicts hold cell by cell and axis by axis, unadjusted; the familywise ones beside them hold for all axes "
         "of this report at once.",
         _looks(verdict),
+        other_looks(verdict),
         f"{verdict['runs']:,} runs, {verdict['pairs']:,} pairs; {verdict['missing_pairs']} runs have no partner "
         "and are left out of the effects.",
         f"Diverged: {verdict['diverged_bias']} runs with bias, {verdict['diverged_no_bias']} without; they "
@@ -154,6 +155,16 @@ def _looks(verdict: Record) -> str:
     if looks["taken"] is None:
         return f"Looks: {looks['declared']} planned, {each}." if looks["declared"] > 1 else ""
     return f"Looks: this is number {looks['taken']} of {looks['declared']} declared, {each}."
+
+
+def other_looks(verdict: Record) -> str:
+    """That another search space was looked at under this name, and what was another there; empty where none was."""
+    other = verdict.get("other_looks")
+    if not other:
+        return ""
+    changed = "; ".join(f"{name} {one['before']}, now {one['now']}" for name, one in other["changed"].items())
+    times = "1 earlier look" if other["looks"] == 1 else f"{other['looks']:,} earlier looks"
+    return f"{times} under this name saw another search space ({changed}) and no cell of this one: not counted here."
 
 
 def _pairing(cells: list[Record]) -> list[str]:

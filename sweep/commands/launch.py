@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from sweep.cluster.address import Where, authenticate
-from sweep.commands import trackers
+from sweep.commands import changes, trackers
 from sweep.commands.plan import located
 from sweep.commands.report import report_sweep
 from sweep.commands.status import progress
@@ -41,6 +41,9 @@ def train(
     spaces: Sequence[SearchSpace], store: Store, library: Library, where: Where, care: Care, console: Console
 ) -> "Launched":
     """Trains what is missing of search spaces that are `prepared`. Raises Interrupted on Ctrl-C and SIGTERM."""
+    for space in spaces:
+        if changed := changes.since_launch(space, store):
+            say(console, changed)
     authenticate(where)
     try:
         from sweep.cluster.driver import launch

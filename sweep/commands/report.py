@@ -10,6 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from sweep import plan as plans
+from sweep.commands.looks import looks
 from sweep.commands.status import launched
 from sweep.common import addresses
 from sweep.common.errors import InputError
@@ -63,10 +64,8 @@ def report_sweep(
     if not len(found.rows):
         raise InputError(f"sweep {space.name!r} has no row in {store.address} yet: sweep launch trains it")
     there = found.rows["run_id"].to_pylist()
-    earlier = store.looks(space.name)
-    new = set(there).difference(*(look["new_run_ids"] for look in earlier.values()))
-    # A look whose record is damaged was one all the same.
-    number = max([*earlier, *store.unread_looks(space.name)], default=0) + bool(new)
+    earlier = looks(space, run_ids, store)
+    new = set(there) - earlier.seen
     # A run's settings are its identity: taking them from the plan spares reading them from every file.
     settings = plans.settings(space).iloc[found.places].reset_index(drop=True)
 
@@ -74,7 +73,7 @@ def report_sweep(
         if new:
             seen = _look(verdict, [run_id for run_id in there if run_id in new])
             levels = {name: getattr(space.analysis, name) for name in ("margin", "confidence")}
-            store.save_look(space.name, number, seen | {"declared": levels})
+            store.save_look(space.name, earlier.last + 1, seen | {"declared": levels})
 
     with _report_folder(space.name, store, out) as (folder, address):
         verdict = reports.write(
@@ -88,9 +87,10 @@ def report_sweep(
             missing_runs=len(run_ids) - len(there),
             repeated_runs=found.repeated,
             disagreeing_runs=found.disagreeing,
-            looks_taken=number,
-            looks_declared_before=min((look["looks"]["declared"] for look in earlier.values()), default=None),
-            declared_before=earlier[min(earlier)].get("declared", {}) if earlier else {},
+            looks_taken=earlier.taken + bool(new),
+            looks_declared_before=earlier.declared,
+            declared_before=earlier.levels,
+            other_looks=earlier.elsewhere,
             store=cited(store),
             record=record,
         )

@@ -40,6 +40,7 @@ def test_a_verdict_holds_counts_cells_thresholds_and_what_the_reader_must_know(r
         "runs": 47,
         "missing_runs": 0,
         "repeated_runs": None,
+        "other_looks": None,
         "disagreeing_runs": None,
         "tuned_cells": None,
         "tuned_thresholds": None,
