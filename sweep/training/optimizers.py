@@ -1,7 +1,7 @@
 """The optimizers, as `torch.optim` defines them, with a learning rate, momentum and weight decay of each run's own."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -15,20 +15,21 @@ EPSILON: Final = 1e-8
 class Optimizer:
     """Updates parameters `[runs, …]` in place; a step's numbers are read on the device, from its count of batches.
 
-    Weight decay touches the weights of convolutions and linear layers, never a bias or a norm. `state` holds what a
-    checkpoint has to keep.
+    Weight decay touches the parameters in `decayed` alone. `state` holds what a checkpoint has to keep.
     """
 
     def __init__(
         self,
         runs: Sequence[Run],
         parameters: Mapping[str, torch.Tensor],
+        decayed: Collection[str],
         frozen: Mapping[str, torch.Tensor] | None = None,
         kernels: Any = None,
     ) -> None:
-        """`frozen` names parameters that some runs leave as they are, with a mask `[runs]` of these.
+        """`decayed` names the parameters that weight decay touches in runs that have one.
 
-        `kernels` is the module `sweep.networks.conv.kernels` where it is to do the work.
+        `frozen` names parameters that some runs leave as they are, with a mask `[runs]` of these. `kernels` is the
+        module `sweep.networks.conv.kernels` where it is to do the work.
         """
         self.frozen, self.kernels = frozen or {}, kernels
         some = next(iter(parameters.values()))
@@ -39,11 +40,7 @@ class Optimizer:
 
         self.rates, self.momentum, self.decay = map(numbers, ("learning_rate", "momentum", "weight_decay"))
         self.no_decay = torch.zeros_like(self.decay)
-        self.decayed = {
-            name
-            for name in parameters
-            if runs[0].weight_decay > 0 and name.endswith(".weight") and not name.startswith("norm")
-        }
+        self.decayed = frozenset(decayed if runs[0].weight_decay > 0 else ())
         kinds = ["first", "second"] if self.adamw else ["velocity"] if runs[0].momentum > 0 else []
         self.state = {
             f"{kind}/{name}": torch.zeros_like(parameter) for kind in kinds for name, parameter in parameters.items()
@@ -58,14 +55,13 @@ class Optimizer:
         factor = (1 + torch.cos(batches.double() * (math.pi / self.steps))) / 2
         return (self.rates * factor).to(self.rates.dtype)
 
-    def steps_in_backward(self, layers: Sequence[str], rates: torch.Tensor) -> dict[str, Any]:
-        """The steps of these layers' weights, by layer, that kernels take where they work out the gradient."""
+    def steps_in_backward(self, weights: Sequence[str], rates: torch.Tensor) -> dict[str, Any]:
+        """The steps of these weights, by name, that kernels take where they work out the gradient."""
         if self.adamw or not self.kernels:
             return {}
-        velocity = {layer: self.state.get(f"velocity/{layer}.weight") for layer in layers}
         return {
-            layer: self.kernels.SgdStep(velocity[layer], rates, self.momentum, self._decay(f"{layer}.weight"))
-            for layer in layers
+            name: self.kernels.SgdStep(self.state.get(f"velocity/{name}"), rates, self.momentum, self._decay(name))
+            for name in weights
         }
 
     @torch.no_grad()

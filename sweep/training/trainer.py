@@ -164,26 +164,23 @@ class Trainer:
         self.method = METHODS[method or _method(first, device)](first.precision, device)
         self.steps, self.batch_size = first.steps, first.batch_size
         self.networks, self.rows = _networks(runs)
-        layers = [name for name, *_ in self.shape.layers]
-        dropping = layers[:-1] if self.shape.dropout else []
         self.seeds = sorted({run.seed for run in self.networks})
         # Begun before the weights are drawn: a GPU would wait for its first batches else.
         places, drawers = data.split.train[: self.examples], _drawing_threads(device)
-        self.feed = BatchFeed(self.seeds, places, self.batch_size, self.steps, dropping, drawers)
+        self.feed = BatchFeed(self.seeds, places, self.batch_size, self.steps, self.shape.dropping, drawers)
         weakref.finalize(self, self.feed.close)
         threads = 1 if device == "cpu" else cores()
         parameters, statistics = model.initial(self.networks, self.shape, self.method, dtype, threads)
         self.parameters = {name: _moved(p, device).requires_grad_() for name, p in parameters.items()}
         self.statistics = {name: s.to(device) for name, s in statistics.items()}
-        treated = [f"{layer}.bias" for layer in layers if self.shape.treated(layer)]
         if len(self.rows) == 2:  # shared weights: the turn without bias computes, and leaves, these biases as zeros
-            self.absent = {name: torch.zeros_like(self.parameters[name]) for name in treated}
+            self.absent = {name: torch.zeros_like(self.parameters[name]) for name in self.shape.treated}
             frozen = {}
         else:
             self.absent = {}
             without = torch.tensor([not run.bias for run in self.networks], device=device)
-            frozen = dict.fromkeys(treated, without) if any(not run.bias for run in self.networks) else {}
-        self.optimizer = Optimizer(self.networks, self.parameters, frozen, self.method.kernels)
+            frozen = dict.fromkeys(self.shape.treated, without) if any(not run.bias for run in self.networks) else {}
+        self.optimizer = Optimizer(self.networks, self.parameters, self.shape.decayed, frozen, self.method.kernels)
         scalings = [self.data.scaling(run) for run in self.networks]
         self.factor, self.offset = (
             torch.tensor(np.stack(part), dtype=dtype, device=device) for part in zip(*scalings, strict=True)
@@ -192,8 +189,7 @@ class Trainer:
         self.scaled_alike = [torch.from_numpy(np.flatnonzero(scaled == each)) for each in np.unique(scaled)]
         seed_of = {seed: place for place, seed in enumerate(self.seeds)}
         self.seed_of_network = torch.tensor([seed_of[run.seed] for run in self.networks], device=device)
-        self.linear_layers = layers[self.shape.depth :]
-        self._prepare_dropout(dropping)
+        self._prepare_dropout(self.shape.dropping)
 
         count = len(self.networks)
         self.order = torch.zeros(ORDER_BLOCK, self.batch_size, len(self.seeds), dtype=torch.int64, device=device)
@@ -396,12 +392,12 @@ class Trainer:
         dropouts = self._dropouts(place)
         own = self.at + 1  # updates of what one of two turns leaves as it is
         rates = self.optimizer.rates_after(self.at)
-        steps = self.optimizer.steps_in_backward(self.linear_layers, rates)
+        steps = self.optimizer.steps_in_backward([layer.weight for layer in self.shape.linears], rates)
         for turn in range(len(self.rows)):
             logits = self._forward(turn, pictures, training=True, dropouts=dropouts, steps=steps)
             losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
             losses = losses.view(len(self.networks), -1).mean(1)
-            left = {f"{layer}.weight" for layer in steps} | (self.absent.keys() if turn == 1 else set())
+            left = steps.keys() | (self.absent.keys() if turn == 1 else set())
             learning = {name: p for name, p in self.parameters.items() if name not in left}
             gradients = dict(zip(learning, torch.autograd.grad(losses.sum(), list(learning.values())), strict=True))
             with torch.no_grad():

@@ -79,6 +79,50 @@ def test_the_default_network_on_mnist_has_this_size() -> None:
     assert shape.forward_flops() == 2 * (400 * 196 + 6400 * 49 + 50176 + 640)
 
 
+# The layers
+
+
+def test_parameters_have_the_names_that_checkpoints_know_and_the_sizes_of_the_plain_network_s() -> None:
+    for run in NETWORKS:
+        shape = shape_of(run, COLOUR)
+        named = {name: size for layer in shape.layers for name, size in layer.parameters.items()}
+        plain = oracle.network(run, COLOUR).named_parameters()
+        assert named == {name: tuple(parameter.shape) for name, parameter in plain}, run
+        assert named.keys() == start(run, data=COLOUR).keys()
+
+
+@pytest.mark.parametrize(
+    ("bias_layers", "treated"),
+    [
+        ("conv", ["conv0.bias", "conv1.bias", "conv2.bias"]),
+        ("first_conv", ["conv0.bias"]),
+        ("later_conv", ["conv1.bias", "conv2.bias"]),
+        ("all", ["conv0.bias", "conv1.bias", "conv2.bias", "hidden.bias", "logits.bias"]),
+    ],
+)
+def test_the_arm_without_bias_goes_without_those_of_the_layers_that_bias_layers_names(
+    bias_layers: str, treated: list[str]
+) -> None:
+    shape = shape_of(Run(depth=3, batch_norm=True, bias_layers=bias_layers), GREY)
+    assert list(shape.treated) == treated
+
+
+def test_weights_of_convolutions_and_linear_layers_decay_and_nothing_else() -> None:
+    assert shape_of(Run(batch_norm=True), GREY).decayed == (
+        "conv0.weight",
+        "conv1.weight",
+        "hidden.weight",
+        "logits.weight",
+    )
+    assert shape_of(Run(depth=1, hidden=0), GREY).decayed == ("conv0.weight", "logits.weight")
+
+
+def test_every_activation_drops_out_but_the_logits() -> None:
+    assert shape_of(Run(dropout=0.1), GREY).dropping == ("conv0", "conv1", "hidden")
+    assert shape_of(Run(dropout=0.1, hidden=0), GREY).dropping == ("conv0", "conv1")
+    assert shape_of(Run(), GREY).dropping == ()
+
+
 # The start
 
 

@@ -227,9 +227,10 @@ def fused(trainer: Trainer, slot: int) -> State:
 def unfused(trainer: Trainer, tensors: State, slot: int) -> State:
     """One network's parameters, or gradients, without padding; what was padded must still be zero."""
     shape, state = trainer.shape, {}
-    for name, (outputs, *rest), _ in shape.layers:
+    for layer in (*shape.convolutions, *shape.linears):
+        name, (outputs, *rest) = layer.name, layer.shape
         weight, bias = tensors[f"{name}.weight"][slot], tensors[f"{name}.bias"][slot]
-        if name.startswith("conv"):
+        if layer.kind == "convolution":
             weight = weight.permute(3, 2, 0, 1)
         else:
             assert not weight[rest[0] :].any() and not weight[:, outputs:].any() and not bias[outputs:].any()

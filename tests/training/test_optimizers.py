@@ -39,7 +39,7 @@ def test_parameters_with_another_count_of_updates_have_corrections_of_their_own(
     counts = {"a": often, "b": often, "c": seldom, "d": seldom}
     parameters = {name: torch.zeros(1, 2) for name in names}
     gradients = {name: torch.ones(1, 2) for name in names}
-    optimizer = Optimizer([ADAMW], parameters)
+    optimizer = Optimizer([ADAMW], parameters, decayed=())
     with Counted() as counted:
         optimizer.update(parameters, gradients, optimizer.rates_after(torch.tensor([4])), counts)
     assert counted.operations["pow"] == 2 * len(BETAS)

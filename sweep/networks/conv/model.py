@@ -5,6 +5,7 @@ depend on its neighbours.
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from sweep.common import random_streams
 from sweep.networks.conv.backends import ALIGNMENT, BatchNorm, Dropout, Grouped, Method, Pictures
-from sweep.networks.conv.shape import Shape
+from sweep.networks.conv.shape import Layer, Shape
 from sweep.space.runs import Run
 
 Tensors = dict[str, torch.Tensor]
@@ -40,47 +41,41 @@ def initial(
     slots: dict[tuple[int, str], list[int]] = {}
     for slot, run in enumerate(runs):
         slots.setdefault((run.seed, run.weight_init), []).append(slot)
-    for name, weight_shape, fan_in in shape.layers:
-        weight = torch.empty(len(runs), *weight_shape, dtype=dtype)
-        draw = functools.partial(_draw, weight, runs, name, weight_shape, fan_in)
+    for layer in (*shape.convolutions, *shape.linears):
+        weight = torch.empty(len(runs), *layer.shape, dtype=dtype)
+        draw = functools.partial(_draw, weight, runs, layer)
         if threads == 1:
             for chosen in slots.values():
                 draw(chosen)
         else:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(draw, slots.values()))
-        parameters[f"{name}.weight"] = arrange(name, weight, shape, method)
-        biases = np.stack([_biases(run, shape, name, weight_shape[0], fan_in) for run in runs])
-        bias = torch.from_numpy(biases).to(dtype)
-        parameters[f"{name}.bias"] = bias if name.startswith("conv") else F.pad(bias, (0, -bias.shape[1] % ALIGNMENT))
+        parameters[layer.weight] = _arranged(layer, weight, shape, method)
+        bias = torch.from_numpy(np.stack([_biases(run, shape, layer) for run in runs])).to(dtype)
+        parameters[layer.bias] = F.pad(bias, (0, -bias.shape[1] % ALIGNMENT)) if layer.kind == "linear" else bias
     statistics: Tensors = {}
-    for layer in range(shape.depth if shape.batch_norm else 0):
-        size = (len(runs), shape.filters)
-        parameters[f"norm{layer}.weight"] = torch.ones(size, dtype=dtype)
-        parameters[f"norm{layer}.bias"] = torch.zeros(size, dtype=dtype)
-        statistics[f"norm{layer}.mean"] = torch.zeros(size, dtype=dtype)
-        statistics[f"norm{layer}.variance"] = torch.ones(size, dtype=dtype)
+    for layer in shape.norms:
+        size = (len(runs), *layer.shape)
+        parameters[layer.weight] = torch.ones(size, dtype=dtype)
+        parameters[layer.bias] = torch.zeros(size, dtype=dtype)
+        statistics[f"{layer.name}.mean"] = torch.zeros(size, dtype=dtype)
+        statistics[f"{layer.name}.variance"] = torch.ones(size, dtype=dtype)
     return parameters, statistics
 
 
-def arrange(layer: str, weight: torch.Tensor, shape: Shape, method: Method) -> torch.Tensor:
+def _arranged(layer: Layer, weight: torch.Tensor, shape: Shape, method: Method) -> torch.Tensor:
     """A layer's weights `[runs, outputs, …]`, drawn in PyTorch's order, as `forward` wants them.
 
     Convolutions become `[runs, side, side, inputs, outputs]`, linear layers `[runs, inputs, outputs]`, those behind the
     convolutions with inputs in the order of `features`, both axes padded.
     """
-    if layer.startswith("conv"):
-        number = int(layer.removeprefix("conv"))
+    if layer.kind == "convolution":
+        number = shape.convolutions.index(layer)
         return method.arrange(weight, shape.stride(number), shape.given(number))
-    if layer == shape.layers[shape.depth][0]:
+    if layer == shape.linears[0]:
         weight = weight.view(*weight.shape[:2], shape.filters, -1).transpose(2, 3).flatten(2)
     missing = 0, -weight.shape[1] % ALIGNMENT, 0, -weight.shape[2] % ALIGNMENT
     return F.pad(weight.transpose(1, 2), missing).contiguous()  # without padding it would stay transposed
-
-
-def has_bias(run: Run, shape: Shape, layer: str) -> bool:
-    """Whether the run's `layer` has a bias that trains."""
-    return run.bias or not shape.treated(layer)
 
 
 def forward(
@@ -96,40 +91,41 @@ def forward(
     """Logits `[runs, pictures, classes]` of a batch of every run.
 
     In training, `statistics` are updated in place; `dropouts` holds the masks of each layer, by its name, and
-    `steps` the steps that linear layers take in the backward pass.
+    `steps` the steps that weights of linear layers take in the backward pass, by the weight's name.
     """
     x = method.read(pictures, shape.kernel_size // 2)
-    runs = len(parameters["logits.bias"])
+    runs = len(parameters[shape.convolutions[0].bias])
     relu, last = shape.activation == "relu", shape.depth - 1
     # Features that are a copy in another order are rectified there, since their gradient comes in that order, too; but
     # behind batch norm, whose own gradient is computed another way in that order.
     late = relu and not (method.runs_first or shape.batch_norm or shape.pools(last) or dropouts)
     rectified = False  # whether x is what the ReLU of the layer before left, and nothing came between
-    for number in range(shape.depth):
-        weight, bias = parameters[f"conv{number}.weight"], parameters[f"conv{number}.bias"]
+    for number, layer in enumerate(shape.convolutions):
+        weight, bias = parameters[layer.weight], parameters[layer.bias]
         here = relu and not shape.batch_norm and not (late and number == last)
         masked = here and not shape.pools(number) and not dropouts
         x = method.convolution(x, weight, bias, shape.stride(number), here, rectified=rectified, masked=masked)
         rectified = masked
         if shape.batch_norm:
-            x = method.batch_norm(x, _norm(parameters, statistics, number), training, relu)
+            x = method.batch_norm(x, _norm(parameters, statistics, shape.norms[number]), training, relu)
         x = activation(x, shape.activation)
         if shape.pools(number):
             x = F.max_pool2d(x, 2) if shape.pooling == "max" else F.avg_pool2d(x, 2)
         if dropouts:
-            x = method.dropout(x, dropouts[f"conv{number}"])
+            x = method.dropout(x, dropouts[layer.name])
     x = features(method.split(x, runs))
     x = torch.relu_(x) if late else x
-    for layer, *_ in shape.layers[shape.depth :]:
-        weight, bias = parameters[f"{layer}.weight"], parameters[f"{layer}.bias"]
-        here = relu and layer == "hidden"
+    for layer in shape.linears:
+        weight, bias = parameters[layer.weight], parameters[layer.bias]
+        hidden = layer is not shape.linears[-1]
+        here = relu and hidden
         masked = here and not dropouts
-        step = steps.get(layer) if steps else None
+        step = steps.get(layer.weight) if steps else None
         x = method.linear(x, weight, bias, here, rectified=rectified, masked=masked, step=step)
         rectified = masked
-        if layer == "hidden":
+        if hidden:
             x = activation(x, shape.activation)
-            x = method.dropout(x, dropouts["hidden"]) if dropouts else x
+            x = method.dropout(x, dropouts[layer.name]) if dropouts else x
     return x[..., : shape.classes]
 
 
@@ -165,41 +161,41 @@ def features(x: torch.Tensor) -> torch.Tensor:
     return F.pad(flat, (0, missing)) if missing else flat
 
 
-def _norm(parameters: Tensors, statistics: Tensors, layer: int) -> BatchNorm:
+def _norm(parameters: Tensors, statistics: Tensors, layer: Layer) -> BatchNorm:
     return BatchNorm(
-        parameters[f"norm{layer}.weight"],
-        parameters[f"norm{layer}.bias"],
-        statistics[f"norm{layer}.mean"],
-        statistics[f"norm{layer}.variance"],
+        parameters[layer.weight],
+        parameters[layer.bias],
+        statistics[f"{layer.name}.mean"],
+        statistics[f"{layer.name}.variance"],
     )
 
 
-def _draw(
-    weight: torch.Tensor, runs: Sequence[Run], layer: str, size: tuple[int, ...], fan_in: int, slots: list[int]
-) -> None:
+def _draw(weight: torch.Tensor, runs: Sequence[Run], layer: Layer, slots: list[int]) -> None:
     """Fills the slots, all of one seed and kind of draw, of a layer's weights."""
-    weight[slots] = torch.from_numpy(_weights(runs[slots[0]], layer, size, fan_in)).to(weight.dtype)
+    weight[slots] = torch.from_numpy(_weights(runs[slots[0]], layer)).to(weight.dtype)
 
 
-def _weights(run: Run, layer: str, size: tuple[int, ...], fan_in: int) -> NDArray[np.float64]:
-    purpose, count = f"init/{layer}/{run.weight_init}", int(np.prod(size))
+def _weights(run: Run, layer: Layer) -> NDArray[np.float64]:
+    purpose, count = f"init/{layer.name}/{run.weight_init}", math.prod(layer.shape)
     match run.weight_init:
         case "he":  # arXiv 1502.01852, equation 10
-            flat = np.sqrt(2 / fan_in) * random_streams.normal(run.seed, purpose, count)
+            flat = np.sqrt(2 / layer.fan_in) * random_streams.normal(run.seed, purpose, count)
         case "truncated_normal":
             flat = 0.1 * random_streams.truncated_normal(run.seed, purpose, count)
         case "uniform":  # torch.nn.Linear.reset_parameters
-            flat = (2 * random_streams.uniform(run.seed, purpose, count) - 1) / np.sqrt(fan_in)
-    return np.asarray(flat).reshape(size)
+            flat = (2 * random_streams.uniform(run.seed, purpose, count) - 1) / np.sqrt(layer.fan_in)
+    return np.asarray(flat).reshape(layer.shape)
 
 
-def _biases(run: Run, shape: Shape, layer: str, count: int, fan_in: int) -> NDArray[np.float64]:
-    if not has_bias(run, shape, layer):
+def _biases(run: Run, shape: Shape, layer: Layer) -> NDArray[np.float64]:
+    count = layer.shape[0]
+    if not run.bias and layer.bias in layer.treated:
         return np.zeros(count)
     match run.bias_init:
         case "zeros":
             return np.zeros(count)
         case "uniform":
-            return np.asarray((2 * random_streams.uniform(run.seed, f"init/{layer}/bias", count) - 1) / np.sqrt(fan_in))
+            draws = random_streams.uniform(run.seed, f"init/{layer.name}/bias", count)
+            return np.asarray((2 * draws - 1) / np.sqrt(layer.fan_in))
         case "original":
-            return np.zeros(count) if layer == "conv0" else np.ones(count)
+            return np.zeros(count) if layer == shape.convolutions[0] else np.ones(count)

@@ -16,8 +16,43 @@ NORM_EPSILON: Final = 1e-5
 NORM_MOMENTUM: Final = 0.1
 """Share of the new batch in batch norm's running statistics: PyTorch's default."""
 
-Layer = tuple[str, tuple[int, ...], int]
-"""Name, weight shape (PyTorch's order: outputs first) and fan-in."""
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer with a weight and a bias. `shape` is that of its weight in PyTorch's order: outputs first.
+
+    `treated` names those of its parameters that one arm trains and the other goes without.
+    """
+
+    name: str
+    kind: Literal["convolution", "linear", "norm"]
+    shape: tuple[int, ...]
+    treated: tuple[str, ...] = ()
+
+    @property
+    def weight(self) -> str:
+        """The name of its weight among all parameters."""
+        return f"{self.name}.weight"
+
+    @property
+    def bias(self) -> str:
+        """The name of its bias, which has one number per output."""
+        return f"{self.name}.bias"
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        """Its parameters' names and shapes."""
+        return {self.weight: self.shape, self.bias: self.shape[:1]}
+
+    @property
+    def decays(self) -> bool:
+        """Whether weight decay touches its weight; it never touches a bias."""
+        return self.kind != "norm"
+
+    @property
+    def fan_in(self) -> int:
+        """Inputs of one unit."""
+        return math.prod(self.shape[1:])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,80 +89,104 @@ class Shape:
             run.bias_layers,
         )
 
-    def halves(self, layer: int) -> bool:
-        """Whether block `layer` halves the picture: the first two do, by a stride or by pooling."""
-        return self.pooling != "none" and layer < 2
+    def halves(self, number: int) -> bool:
+        """Whether block `number` halves the picture: the first two do, by a stride or by pooling."""
+        return self.pooling != "none" and number < 2
 
-    def stride(self, layer: int) -> int:
-        """Stride of convolution `layer`."""
-        return 2 if self.pooling == "stride" and self.halves(layer) else 1
+    def stride(self, number: int) -> int:
+        """Stride of convolution `number`."""
+        return 2 if self.pooling == "stride" and self.halves(number) else 1
 
-    def pools(self, layer: int) -> bool:
-        """Whether a 2 x 2 pooling follows convolution `layer`."""
-        return self.pooling != "stride" and self.halves(layer)
+    def pools(self, number: int) -> bool:
+        """Whether a 2 x 2 pooling follows convolution `number`."""
+        return self.pooling != "stride" and self.halves(number)
 
     @functools.cached_property
     def sizes(self) -> tuple[tuple[int, int], ...]:
         """Height and width that convolution i puts out, for every i; last, what the linear layers see."""
         size, sizes = (self.height, self.width), []
-        for layer in range(self.depth):
-            size = (-(-size[0] // self.stride(layer)), -(-size[1] // self.stride(layer)))
+        for number in range(self.depth):
+            size = (-(-size[0] // self.stride(number)), -(-size[1] // self.stride(number)))
             sizes.append(size)
-            if self.pools(layer):  # like PyTorch's pooling, an odd row or column at the end is left out
+            if self.pools(number):  # like PyTorch's pooling, an odd row or column at the end is left out
                 size = (size[0] // 2, size[1] // 2)
         return (*sizes, size)
 
-    def given(self, layer: int) -> tuple[int, int]:
-        """Height and width that convolution `layer` is given."""
-        if layer == 0:
+    def given(self, number: int) -> tuple[int, int]:
+        """Height and width that convolution `number` is given."""
+        if number == 0:
             return self.height, self.width
-        height, width = self.sizes[layer - 1]
-        return (height // 2, width // 2) if self.pools(layer - 1) else (height, width)
+        height, width = self.sizes[number - 1]
+        return (height // 2, width // 2) if self.pools(number - 1) else (height, width)
 
-    def pixels(self, layer: int) -> int:
-        """Pixels of one channel that convolution `layer` puts out; for `depth`, of what the linear layers see."""
-        return math.prod(self.sizes[layer])
-
-    def fan_in(self, layer: int) -> int:
-        """Inputs of one unit of convolution `layer`."""
-        return (self.channels if layer == 0 else self.filters) * self.kernel_size**2
+    def pixels(self, number: int) -> int:
+        """Pixels of one channel that convolution `number` puts out; for `depth`, of what the linear layers see."""
+        return math.prod(self.sizes[number])
 
     @functools.cached_property
-    def layers(self) -> tuple[Layer, ...]:
-        """Every layer with weights, in the order of the forward pass."""
+    def convolutions(self) -> tuple[Layer, ...]:
+        """The convolutions, in the order of the forward pass."""
         side = self.kernel_size
-        convs: list[Layer] = [
-            (f"conv{i}", (self.filters, self.fan_in(i) // side**2, side, side), self.fan_in(i))
-            for i in range(self.depth)
-        ]
-        hidden = [self.hidden] if self.hidden else []
-        sizes = [self.filters * self.pixels(self.depth), *hidden, self.classes]
-        names = ["hidden", "logits"] if self.hidden else ["logits"]
-        linears = [(name, (sizes[i + 1], sizes[i]), sizes[i]) for i, name in enumerate(names)]
-        return (*convs, *linears)
+        inputs = [self.channels, *[self.filters] * (self.depth - 1)]
+        return tuple(
+            self._layer(f"conv{number}", "convolution", number, (self.filters, inputs[number], side, side))
+            for number in range(self.depth)
+        )
 
-    def treated(self, layer: str) -> bool:
-        """Whether `bias` decides over the biases of this layer; others have a bias in both arms."""
-        match self.bias_layers:
-            case "conv":
-                return layer.startswith("conv")
-            case "first_conv":
-                return layer == "conv0"
-            case "later_conv":
-                return layer.startswith("conv") and layer != "conv0"
-        return True
+    @functools.cached_property
+    def linears(self) -> tuple[Layer, ...]:
+        """The linear layers, in the order of the forward pass."""
+        names = ["hidden", "logits"] if self.hidden else ["logits"]
+        sizes = [self.filters * self.pixels(self.depth), *[self.hidden] * (len(names) - 1), self.classes]
+        return tuple(
+            self._layer(name, "linear", number, (sizes[number + 1], sizes[number])) for number, name in enumerate(names)
+        )
+
+    @functools.cached_property
+    def norms(self) -> tuple[Layer, ...]:
+        """The batch norm behind each convolution, if any."""
+        count = self.depth if self.batch_norm else 0
+        return tuple(Layer(f"norm{number}", "norm", (self.filters,)) for number in range(count))
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer with parameters."""
+        return (*self.convolutions, *self.linears, *self.norms)
+
+    @property
+    def decayed(self) -> tuple[str, ...]:
+        """The parameters that weight decay touches."""
+        return tuple(layer.weight for layer in self.layers if layer.decays)
+
+    @property
+    def treated(self) -> tuple[str, ...]:
+        """The parameters that one arm trains and the other goes without."""
+        return tuple(name for layer in self.layers for name in layer.treated)
+
+    @property
+    def dropping(self) -> tuple[str, ...]:
+        """The layers whose activations drop out."""
+        return tuple(layer.name for layer in (*self.convolutions, *self.linears[:-1]) if self.dropout)
+
+    def _layer(self, name: str, kind: Literal["convolution", "linear"], number: int, shape: tuple[int, ...]) -> Layer:
+        """A layer, the one of this `number` in its kind; its bias is treated where `bias_layers` says so."""
+        layer, conv = Layer(name, kind, shape), kind == "convolution"
+        treats = {"conv": conv, "first_conv": conv and number == 0, "later_conv": conv and number > 0, "all": True}
+        return dataclasses.replace(layer, treated=(layer.bias,)) if treats[self.bias_layers] else layer
 
     def parameter_count(self, bias: bool) -> int:
-        """Trainable numbers of one run: weights, the biases that are not fixed at zero, and batch norm's."""
-        weights = sum(math.prod(shape) for _, shape, _ in self.layers)
-        biases = sum(shape[0] for name, shape, _ in self.layers if bias or not self.treated(name))
-        return weights + biases + (2 * self.filters * self.depth if self.batch_norm else 0)
+        """Trainable numbers of one run; of the arm without bias, those that are not fixed at zero."""
+        return sum(
+            math.prod(shape)
+            for layer in self.layers
+            for name, shape in layer.parameters.items()
+            if bias or name not in layer.treated
+        )
 
     def forward_flops(self) -> int:
         """Floating-point operations of one picture's forward pass: two for each multiply-add of a weight."""
-        convs = sum(self.pixels(i) * self.filters * self.fan_in(i) for i in range(self.depth))
-        linears = sum(math.prod(shape) for name, shape, _ in self.layers if not name.startswith("conv"))
-        return 2 * (convs + linears)
+        convolutions = sum(self.pixels(i) * math.prod(layer.shape) for i, layer in enumerate(self.convolutions))
+        return 2 * (convolutions + sum(math.prod(layer.shape) for layer in self.linears))
 
     def activations(self) -> int:
         """Numbers that one picture's forward pass leaves behind in all its layers together."""
