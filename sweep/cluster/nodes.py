@@ -130,7 +130,7 @@ def _hush() -> None:
 
 
 def _crew_here(where: Where) -> Crew:
-    from sweep.training.trainer import local_device
+    from sweep.training.device import local_device
 
     device, gpus = local_device(), where.gpus_per_array
     if gpus and device == "cpu":

@@ -134,7 +134,8 @@ def _train_array(
 ) -> int:
     import torch
 
-    from sweep.training.trainer import curve_examples, device_name, train
+    from sweep.training.device import device_name
+    from sweep.training.trainer import curve_examples, train
 
     torch.set_num_threads(crew.cpus)
     last = time.monotonic()

@@ -63,7 +63,7 @@ def plan(spaces: Sequence[SearchSpace], store: Store, library: Library) -> Plan:
     Runs, cells and arrays that search spaces share count once. Downloads nothing; what cannot be known without
     pictures that are not here is None.
     """
-    from sweep.training.trainer import device_name, local_device
+    from sweep.training.device import device_name, local_device
 
     device = local_device()
     here = all(library.here(dataset) for space in spaces for dataset in space.datasets)

@@ -11,7 +11,8 @@ import torch
 from sweep.common.host import cores
 from sweep.data.library import Library
 from sweep.plan import Array
-from sweep.training.trainer import Trainer, exact_arithmetic
+from sweep.training.device import exact_arithmetic
+from sweep.training.trainer import Trainer
 
 SHAPES: Final = 3
 """At most this many shapes are measured; the others are read off them by their arithmetic."""

@@ -1,14 +1,12 @@
 """Trains one array: all its runs at once, fused, on one device. Knows nothing of clusters and keeps no rows."""
 
-import contextlib
 import dataclasses
 import functools
 import gc
 import hashlib
-import platform
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +25,7 @@ from sweep.space.runs import TRAINER_VERSION, Run, program
 from sweep.store.outcomes import Outcome, Point
 from sweep.training.batch_feed import ORDER_BLOCK, BatchFeed
 from sweep.training.checkpoint import Checkpoint, State
+from sweep.training.device import exact_arithmetic, out_of_memory
 from sweep.training.device_data import device_data
 from sweep.training.optimizers import Optimizer
 
@@ -88,15 +87,6 @@ def train(
         for run, outcome in zip(half, part, strict=True)
     }
     return [by_run[run] for run in runs]
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; on a CPU, and in libraries of a GPU, only the words of a RuntimeError say so.
-
-    Libraries of a GPU that find no memory to begin with call themselves not initialized.
-    """
-    words = ("can't allocate memory", "ALLOC_FAILED", "STATUS_NOT_INITIALIZED", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 
 def _of_part(tick: Callable[[int], None] | None, part: int, parts: int, steps: int) -> Callable[[int], None] | None:
@@ -506,41 +496,3 @@ def curve_examples(run: Run, available: int) -> int:
 
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-@contextlib.contextmanager
-def exact_arithmetic(precision: str = "float32") -> Iterator[None]:
-    """Float32 means float32 unless `precision` says otherwise, and the same program gives the same bits."""
-    matmul: Any = torch.backends.cuda.matmul
-    cudnn: Any = torch.backends.cudnn
-    tensor_cores = precision != "float32"  # what has been rounded to bfloat16 passes through those of tf32 unchanged
-    flags = [(matmul, "allow_tf32", tensor_cores), (cudnn, "allow_tf32", tensor_cores)]
-    flags += [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
-    before = [getattr(backend, name) for backend, name, _ in flags]
-    for backend, name, wanted in flags:
-        setattr(backend, name, wanted)
-    # Confident runs have gradients below the normal range, which CPUs compute many times slower.
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-        for (backend, name, _), value in zip(flags, before, strict=True):
-            setattr(backend, name, value)
-
-
-def local_device() -> DeviceKind:
-    """The kind of device that this machine trains on."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def device_name(device: str) -> str:
-    """What the store calls the device: "cpu (…)" with its model, or the GPU's name."""
-    if device != "cpu":
-        return torch.cuda.get_device_name(device)
-    try:
-        with open("/proc/cpuinfo") as lines:
-            names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        names = []
-    return f"cpu ({names[0] if names else platform.processor() or platform.machine()})"

@@ -18,7 +18,7 @@ from trainer import print_row, together
 from sweep.common.host import cores
 from sweep.networks.conv import winograd
 from sweep.networks.conv.backends import Grouped
-from sweep.training.trainer import device_name
+from sweep.training.device import device_name
 
 PICTURES, SIDE = 16, 14
 

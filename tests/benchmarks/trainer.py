@@ -35,7 +35,8 @@ from sweep.networks.conv.backends import has_triton
 from sweep.networks.conv.shape import Shape, training_flops
 from sweep.space.runs import Run
 from sweep.training.batch_feed import ORDER_BLOCK
-from sweep.training.trainer import Trainer, device_name, exact_arithmetic, local_device, out_of_memory
+from sweep.training.device import device_name, exact_arithmetic, local_device, out_of_memory
+from sweep.training.trainer import Trainer
 
 Way = tuple[int, plan.MethodName]
 """Size of an array and method."""

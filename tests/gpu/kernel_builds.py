@@ -27,7 +27,8 @@ from triton.runtime.jit import JITFunction
 
 from sweep.data import splits as data_sets
 from sweep.space.runs import Run
-from sweep.training.trainer import Trainer, exact_arithmetic
+from sweep.training.device import exact_arithmetic
+from sweep.training.trainer import Trainer
 
 TARGET = GPUTarget("cuda", 90, 32)
 

@@ -20,7 +20,8 @@ from sweep.space.runs import Run
 from sweep.store.outcomes import Outcome
 from sweep.store.storage import Place
 from sweep.training.checkpoint import Checkpoint, Stopped
-from sweep.training.trainer import Trainer, exact_arithmetic, train
+from sweep.training.device import exact_arithmetic
+from sweep.training.trainer import Trainer, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -19,7 +19,8 @@ pytest.importorskip("triton")
 from sweep.networks.conv import kernels
 from sweep.networks.conv.kernels import convolutions, dropouts, gathering, linears, norms, updates
 from sweep.space.runs import Run
-from sweep.training.trainer import Trainer, exact_arithmetic
+from sweep.training.device import exact_arithmetic
+from sweep.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,7 +21,8 @@ from sweep.data import splits
 from sweep.networks.conv.shape import MethodName
 from sweep.plan import DeviceKind
 from sweep.space.runs import Run
-from sweep.training.trainer import ORDER_BLOCK, Trainer, device_name
+from sweep.training.device import device_name
+from sweep.training.trainer import ORDER_BLOCK, Trainer
 
 WARM_UP: Final = 3
 """Steps before the first that is timed: the first of them captures the graph."""

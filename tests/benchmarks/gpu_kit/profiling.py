@@ -18,7 +18,8 @@ from trainer import RECIPE, usual
 from gpu_kit import device
 from gpu_kit.recorder import Recorder
 from gpu_kit.scale import Scale
-from sweep.training.trainer import Trainer, exact_arithmetic
+from sweep.training.device import exact_arithmetic
+from sweep.training.trainer import Trainer
 
 LONGEST_MEASUREMENT = 4.0
 """Seconds that one width takes on a GPU, about: what is asked for before it is begun."""

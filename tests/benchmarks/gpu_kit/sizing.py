@@ -11,7 +11,7 @@ from sweep import plan
 from sweep.networks.conv.backends import has_triton
 from sweep.networks.conv.shape import Shape, training_flops
 from sweep.space.runs import Run
-from sweep.training.trainer import exact_arithmetic
+from sweep.training.device import exact_arithmetic
 
 DROPPED = 3.0
 """A way this many times slower than the best one is followed no further."""

@@ -12,7 +12,7 @@ from gpu_kit.scale import Scale
 from sweep.networks.conv.shape import MethodName
 from sweep.plan import DeviceKind
 from sweep.space.runs import Run
-from sweep.training.trainer import exact_arithmetic
+from sweep.training.device import exact_arithmetic
 
 BOUNDS: Final[dict[str, dict[int, float]]] = {
     "alone": {4: 700, 16: 400, 64: 50},
