@@ -2,6 +2,8 @@
 
 import functools
 import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +26,13 @@ def on_device(pool: Pool, device: str) -> tuple[torch.Tensor, torch.Tensor]:
         arrays = (torch.from_numpy(np.ascontiguousarray(array)) for array in (pool.pictures, pool.labels))
         pictures, labels = (array.to(device) for array in arrays)
     return pictures, labels
+
+
+class Scaling(NamedTuple):
+    """Factor and offset `[networks, channels]` that turn a byte into each network's input."""
+
+    factor: torch.Tensor
+    offset: torch.Tensor
 
 
 class DeviceData:
@@ -73,6 +82,11 @@ class DeviceData:
             case "standardized":
                 mean, deviation = self.moments(run.train_examples or len(self.split.train))
                 return 1 / (255 * deviation), -mean / deviation
+
+    def scalings(self, networks: Sequence[Run], dtype: torch.dtype) -> Scaling:
+        """Those of all networks, on the device."""
+        factors, offsets = zip(*map(self.scaling, networks), strict=True)
+        return Scaling(*(torch.tensor(np.stack(part), dtype=dtype, device=self.device) for part in (factors, offsets)))
 
 
 @functools.lru_cache(maxsize=4)

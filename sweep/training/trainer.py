@@ -5,7 +5,6 @@ import functools
 import gc
 import hashlib
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -23,9 +22,11 @@ from sweep.networks.conv.shape import MethodName, Shape
 from sweep.plan import DeviceKind
 from sweep.space.runs import TRAINER_VERSION, Run, program
 from sweep.store.outcomes import Outcome, Point
-from sweep.training.batch_feed import ORDER_BLOCK, BatchFeed
+from sweep.training.assignment import Assignment
+from sweep.training.batch_feed import ORDER_BLOCK
 from sweep.training.checkpoint import Checkpoint, State
 from sweep.training.device import exact_arithmetic, out_of_memory
+from sweep.training.device_batches import DeviceBatches
 from sweep.training.device_data import device_data
 from sweep.training.optimizers import Optimizer
 
@@ -147,23 +148,21 @@ class Trainer:
         first = runs[0]
         self.runs, self.device, self.dtype = tuple(runs), device, dtype
         self.data = device_data(data, device)
-        # Training pictures come shuffled by the split's rule, so that the first of them stand for all.
-        self.examples = first.train_examples or len(data.split.train)
-        assert self.examples <= len(data.split.train), "more training pictures than there are"
         self.shape = Shape.of(first, self.data.shape, self.data.classes)
         self.method = METHODS[method or _method(first, device)](first.precision, device)
-        self.steps, self.batch_size = first.steps, first.batch_size
-        self.networks, self.rows = _networks(runs)
-        self.seeds = sorted({run.seed for run in self.networks})
-        # Begun before the weights are drawn: a GPU would wait for its first batches else.
-        places, drawers = data.split.train[: self.examples], _drawing_threads(device)
-        self.feed = BatchFeed(self.seeds, places, self.batch_size, self.steps, self.shape.dropping, drawers)
-        weakref.finalize(self, self.feed.close)
+        self.steps = first.steps
+        self.assignment = Assignment.of(runs)
+        self.networks = self.assignment.networks
+        self.scaling = self.data.scalings(self.networks, dtype)
+        # Before the weights are drawn: a GPU would wait for its first batches else.
+        self.batches = DeviceBatches(self.networks, self.data, self.scaling, self.shape.dropping)
         threads = 1 if device == "cpu" else cores()
         parameters, statistics = model.initial(self.networks, self.shape, self.method, dtype, threads)
         self.parameters = {name: _moved(p, device).requires_grad_() for name, p in parameters.items()}
         self.statistics = {name: s.to(device) for name, s in statistics.items()}
-        if len(self.rows) == 2:  # shared weights: the turn without bias computes, and leaves, these biases as zeros
+        if (
+            len(self.assignment.turns) == 2
+        ):  # shared weights: the turn without bias computes, and leaves, these biases as zeros
             self.absent = {name: torch.zeros_like(self.parameters[name]) for name in self.shape.treated}
             frozen = {}
         else:
@@ -171,22 +170,14 @@ class Trainer:
             without = torch.tensor([not run.bias for run in self.networks], device=device)
             frozen = dict.fromkeys(self.shape.treated, without) if any(not run.bias for run in self.networks) else {}
         self.optimizer = Optimizer(self.networks, self.parameters, self.shape.decayed, frozen, self.method.kernels)
-        scalings = [self.data.scaling(run) for run in self.networks]
-        self.factor, self.offset = (
-            torch.tensor(np.stack(part), dtype=dtype, device=device) for part in zip(*scalings, strict=True)
-        )
         scaled = np.array([run.input_scaling for run in self.networks])
         self.scaled_alike = [torch.from_numpy(np.flatnonzero(scaled == each)) for each in np.unique(scaled)]
-        seed_of = {seed: place for place, seed in enumerate(self.seeds)}
-        self.seed_of_network = torch.tensor([seed_of[run.seed] for run in self.networks], device=device)
-        self._prepare_dropout(self.shape.dropping)
 
-        count = len(self.networks)
-        self.order = torch.zeros(ORDER_BLOCK, self.batch_size, len(self.seeds), dtype=torch.int64, device=device)
+        turns, count = len(self.assignment.turns), len(self.networks)
         self.at = torch.zeros(1, dtype=torch.int64, device=device)  # batches done, as the device counts them
         self.done = 0
-        self.loss_sum = torch.zeros(len(self.rows), count, dtype=torch.float64, device=device)
-        self.finite = torch.ones(len(self.rows), count, dtype=torch.bool, device=device)
+        self.loss_sum = torch.zeros(turns, count, dtype=torch.float64, device=device)
+        self.finite = torch.ones(turns, count, dtype=torch.bool, device=device)
         self.since_point = 0
         self.seconds_before = 0.0  # of training that a checkpoint kept
         # A row's training loss does not depend on how often the curve is drawn: it is that of the last of ten points.
@@ -199,7 +190,7 @@ class Trainer:
     def step(self) -> None:
         """Trains every run on its next batch; on a GPU, as one graph of the whole step."""
         if self.done % ORDER_BLOCK == 0:
-            self._draw_block()
+            self.batches.send(self.done)
         if self.device == "cpu":
             self._advance()
         else:
@@ -214,7 +205,7 @@ class Trainer:
     def loss_since_last_point(self) -> NDArray[np.float64]:
         """Mean minibatch loss `[runs]` of the steps since the last call."""
         self.finite &= self.loss_sum.isfinite()
-        mean = self._by_run(self.loss_sum) / self.since_point
+        mean = self.assignment.by_run(self.loss_sum) / self.since_point
         self.loss_sum.zero_()
         self.since_point = 0
         return mean
@@ -244,26 +235,26 @@ class Trainer:
         for start in range(0, len(labels), size):
             wanted = labels[start : start + size].expand(networks, -1)
             right = []
-            for turn in range(len(self.rows)):
+            for turn in range(len(self.assignment.turns)):
                 logits = self._logits(turn, pictures[start : start + size])
                 right.append(logits.argmax(2) == wanted)
                 losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
                 loss[turn] += losses.view(networks, -1).double().sum(1)
             correct.append(torch.stack(right))
-        return self._by_run(torch.cat(correct, dim=2)), self._by_run(loss / len(labels))
+        return self.assignment.by_run(torch.cat(correct, dim=2)), self.assignment.by_run(loss / len(labels))
 
     def _logits(self, turn: int, pictures: torch.Tensor) -> torch.Tensor:
         """What every network makes of the same pictures: `[networks, pictures, classes]`."""
         places = torch.arange(len(pictures), device=self.device)
         if self.device != "cpu" or self.method.runs_first:
             each = places.expand(len(self.networks), -1)
-            return self._forward(turn, Pictures(pictures, each, self.factor, self.offset), training=False)
+            return self._forward(turn, Pictures(pictures, each, *self.scaling), training=False)
         # One input does for all channels of networks that scale alike. Where some scale otherwise, all are computed
         # with that input, too: by another shape of convolution, its numbers would tell who the neighbours are.
         logits = torch.empty(0)
         for slots in self.scaled_alike:
             first = slots[:1]
-            seen = Pictures(pictures, places[None], self.factor[first], self.offset[first])
+            seen = Pictures(pictures, places[None], *(part[first] for part in self.scaling))
             found = self._forward(turn, seen, training=False)
             logits = found if len(logits) == 0 else logits.index_copy(0, slots, found[slots])
         return logits
@@ -276,8 +267,8 @@ class Trainer:
         seconds: float,
     ) -> list[Outcome]:
         """The outcome of every run; a run whose loss was ever not finite has diverged."""
-        finite = self._by_run(self.finite) & np.isfinite(loss)
-        train_loss = self._by_run(self.last_loss_sum / (self.steps - self.last_tenth))
+        finite = self.assignment.by_run(self.finite) & np.isfinite(loss)
+        train_loss = self.assignment.by_run(self.last_loss_sum / (self.steps - self.last_tenth))
         return [
             Outcome(
                 status="ok" if finite[slot] else "diverged",
@@ -329,7 +320,7 @@ class Trainer:
         points = [each.index_select(1, runs).numpy() for each in curve] if steps else curve
         self.points = [(step, losses, accuracies) for step, losses, accuracies in zip(steps, *points, strict=True)]
         if self.done % ORDER_BLOCK:
-            self._draw_block()
+            self.batches.send(self.done)
 
     def _names(self, runs: Sequence[Run]) -> list[str]:
         """What each run is called in a checkpoint: all that its training goes by."""
@@ -340,14 +331,6 @@ class Trainer:
         """All that training changes, by name."""
         sums = {"loss_sum": self.loss_sum, "last_loss_sum": self.last_loss_sum, "finite": self.finite}
         return {**self.parameters, **self.statistics, **self.optimizer.state, **sums}
-
-    def _by_run(self, numbers: torch.Tensor) -> NDArray[Any]:
-        """What is `[turns, networks, …]` on the device as `[runs, …]`."""
-        found = numbers.cpu().numpy()
-        by_run = np.empty((len(self.runs), *found.shape[2:]), found.dtype)
-        for turn, rows in enumerate(self.rows):
-            by_run[rows] = found[turn]
-        return by_run
 
     def _replay(self) -> None:
         if self.graph is None:
@@ -378,12 +361,12 @@ class Trainer:
         The loss is the sum over networks of each one's mean: none scales another's learning rate.
         """
         place = self.at.remainder(ORDER_BLOCK)
-        pictures, labels = self._batch(place)
-        dropouts = self._dropouts(place)
+        pictures, labels = self.batches.batch(place)
+        dropouts = self.batches.masks.at(place)
         own = self.at + 1  # updates of what one of two turns leaves as it is
         rates = self.optimizer.rates_after(self.at)
         steps = self.optimizer.steps_in_backward([layer.weight for layer in self.shape.linears], rates)
-        for turn in range(len(self.rows)):
+        for turn in range(len(self.assignment.turns)):
             logits = self._forward(turn, pictures, training=True, dropouts=dropouts, steps=steps)
             losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
             losses = losses.view(len(self.networks), -1).mean(1)
@@ -391,7 +374,7 @@ class Trainer:
             learning = {name: p for name, p in self.parameters.items() if name not in left}
             gradients = dict(zip(learning, torch.autograd.grad(losses.sum(), list(learning.values())), strict=True))
             with torch.no_grad():
-                count = self.at * len(self.rows) + turn + 1
+                count = self.at * len(self.assignment.turns) + turn + 1
                 counts = {name: own if name in self.absent else count for name in gradients}
                 self.optimizer.update(self.parameters, gradients, rates, counts)
                 self.loss_sum[turn] += losses
@@ -408,59 +391,6 @@ class Trainer:
     ) -> torch.Tensor:
         parameters = self.parameters if turn == 0 else {**self.parameters, **self.absent}
         return model.forward(self.shape, self.method, parameters, self.statistics, pictures, training, dropouts, steps)
-
-    def _batch(self, place: torch.Tensor) -> tuple[Pictures, torch.Tensor]:
-        """The batch at this place of the block: every network's pictures, and labels `[networks, batch]`."""
-        places = self.order.index_select(0, place).squeeze(0).index_select(1, self.seed_of_network).T.contiguous()
-        labels = self.data.labels.index_select(0, places.flatten()).view(places.shape)
-        return Pictures(self.data.pictures, places, self.factor, self.offset), labels
-
-    def _draw_block(self) -> None:
-        """Puts the batches and the masks' states of the block of steps that contains the next one on the device."""
-        block = self.feed.block(self.done // ORDER_BLOCK * ORDER_BLOCK)
-        self._send(block.order, self.order)
-        for layer, states in block.states.items():
-            self._send(states, self.states[layer])
-
-    def _send(self, block: NDArray[Any], to: torch.Tensor) -> None:
-        source = torch.from_numpy(np.ascontiguousarray(block))
-        if self.device != "cpu":
-            source = source.pin_memory()  # the copy waits for the steps before it, the host does not
-        to[: len(source)].copy_(source, non_blocking=True)
-
-    def _prepare_dropout(self, layers: Sequence[str]) -> None:
-        """States of the masks `[block, seeds]` by layer, and the numbers of each network's own."""
-        self.states = {
-            layer: torch.zeros(ORDER_BLOCK, len(self.seeds), dtype=torch.int32, device=self.device) for layer in layers
-        }
-        rates = np.array([run.dropout for run in self.networks])
-        thresholds = (np.round(rates * 2**32) - 2**31).astype(np.int64).clip(max=2**31 - 1)
-        self.threshold = torch.tensor(thresholds, dtype=torch.int32, device=self.device)
-        distinct = [run.seed for run in self.networks] == self.seeds
-        self.dropout_seeds = None if distinct else self.seed_of_network
-        self.keep_scale = torch.tensor(1 / (1 - rates), dtype=self.dtype, device=self.device)
-
-    def _dropouts(self, place: torch.Tensor) -> dict[str, Dropout]:
-        return {
-            layer: Dropout(states.index_select(0, place)[0], self.dropout_seeds, self.threshold, self.keep_scale)
-            for layer, states in self.states.items()
-        }
-
-
-def _drawing_threads(device: str) -> int:
-    """Threads that draw batches while the device trains; on a CPU, which does both, none."""
-    return 0 if device == "cpu" else cores()
-
-
-def _networks(runs: Sequence[Run]) -> tuple[tuple[Run, ...], list[list[int]]]:
-    """The sets of weights, each as one of its runs, and for every turn on a batch the row that each network trains."""
-    if runs[0].protocol == "paired":
-        return tuple(runs), [list(range(len(runs)))]
-    rows = {run: row for row, run in enumerate(runs)}
-    networks = tuple(run for run in runs if run.bias)
-    partners = [dataclasses.replace(run, bias=False) for run in networks]
-    assert {*networks, *partners} == rows.keys(), "shared weights are trained by both arms together"
-    return networks, [[rows[run] for run in networks], [rows[run] for run in partners]]
 
 
 def _places(wanted: Sequence[str], there: Sequence[str]) -> torch.Tensor:

@@ -110,7 +110,7 @@ def test_the_drawing_is_timed_over_whole_epochs(monkeypatch: pytest.MonkeyPatch)
         clock += 2.0
         starts.append(start // ORDER_BLOCK)
 
-    monkeypatch.setattr(trainer.feed, "block", block)
+    monkeypatch.setattr(trainer.batches.feed, "block", block)
     monkeypatch.setattr("time.perf_counter", lambda: clock)
     assert benchmark.drawn_steps_a_second(trainer) == ORDER_BLOCK / 2
     assert starts == list(range(9))

@@ -278,7 +278,8 @@ def steps_a_second(
 
 def epoch_steps(trainer: Trainer) -> int:
     """Steps of so many whole blocks that an epoch's order is drawn in them, wherever they begin."""
-    return -(-trainer.examples // (trainer.batch_size * ORDER_BLOCK)) * ORDER_BLOCK
+    feed = trainer.batches.feed
+    return -(-len(feed.places) // (feed.batch_size * ORDER_BLOCK)) * ORDER_BLOCK
 
 
 def fused_trainer(kind: plan.DeviceKind, run: Run, size: int, method: plan.MethodName) -> Trainer:
@@ -309,10 +310,10 @@ def drawn_steps_a_second(trainer: Trainer) -> float:
     """Steps that are drawn in a second where nothing else is done, over several epochs."""
     first = trainer.done // ORDER_BLOCK + 1
     blocks = range(first, first + 4 * epoch_steps(trainer) // ORDER_BLOCK)
-    trainer.feed.block(first * ORDER_BLOCK - ORDER_BLOCK)
+    trainer.batches.feed.block(first * ORDER_BLOCK - ORDER_BLOCK)
     started = time.perf_counter()
     for block in blocks:
-        trainer.feed.block(block * ORDER_BLOCK)
+        trainer.batches.feed.block(block * ORDER_BLOCK)
     return len(blocks) * ORDER_BLOCK / (time.perf_counter() - started)
 
 

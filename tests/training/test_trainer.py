@@ -291,9 +291,8 @@ def test_masks_are_those_of_the_reference_whoever_shares_the_array(method: Metho
     runs = [dataclasses.replace(run, seed=9, dropout=0.1), dataclasses.replace(run, bias=False), run]
     trainer = Trainer(runs, COLOUR, method=method)
     for step in (0, 1, ORDER_BLOCK + 2):
-        trainer.done = step
-        trainer._draw_block()
-        dropouts = trainer._dropouts(torch.tensor([step % ORDER_BLOCK]))
+        trainer.batches.send(step)
+        dropouts = trainer.batches.masks.at(torch.tensor([step % ORDER_BLOCK]))
         assert dropouts.keys() == {"conv0", "conv1", "hidden"}
         for layer, (height, width) in {"conv0": (6, 5), "conv1": (3, 3)}.items():
             ones = trainer.method.join(torch.ones(3, 5, height, width, 3))
@@ -392,9 +391,10 @@ def test_what_a_step_changes_is_what_a_checkpoint_keeps_and_a_graph_undoes() -> 
     programs: list[dict[str, Any]] = [{"momentum": 0.9, "batch_norm": True}, {"optimizer": "adamw", "dropout": 0.5}]
     for program in programs:
         trainer = Trainer(vary(dataclasses.replace(SMALL, **program), bias=[True, False]), GREY)
-        trainer._draw_block()
+        trainer.batches.send(0)
         kept = {id(tensor) for tensor in trainer._tensors().values()} | {id(trainer.at)}
-        holders = [vars(trainer), vars(trainer.optimizer), vars(trainer.data), trainer.states]
+        holders = [vars(trainer), vars(trainer.optimizer), vars(trainer.data), vars(trainer.batches)]
+        holders += [trainer.scaling._asdict(), vars(trainer.batches.masks), trainer.batches.masks.states]
         holders += [trainer.parameters, trainer.statistics, trainer.optimizer.state, trainer.absent]
         tensors = [value for holder in holders for value in holder.values() if isinstance(value, torch.Tensor)]
         before = [tensor.detach().clone() for tensor in tensors]
@@ -463,7 +463,7 @@ def test_an_array_that_ran_out_of_memory_is_gone_while_its_batches_are_still_bei
 
     monkeypatch.setattr(Trainer, "step", short)
     monkeypatch.setattr(random_streams, "permutations", slow)
-    monkeypatch.setattr("sweep.training.trainer._drawing_threads", lambda device: 1)
+    monkeypatch.setattr("sweep.training.device_batches._drawing_threads", lambda device: 1)
     monkeypatch.setattr("sweep.training.batch_feed.SEEDS_PER_TASK", 1)
     train(vary(dataclasses.replace(SMALL, steps=2 * ORDER_BLOCK), bias=[True, False] * 2, seed=[0, 0, 1, 1]), GREY)
     assert gone and all(gone)
@@ -478,7 +478,7 @@ def test_drawing_ahead_in_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch
     run = dataclasses.replace(SMALL, width=1, depth=1, dropout=0.1, steps=2 * ORDER_BLOCK + 3)
     runs = vary(run, seed=[3, 0, 0], bias=[True, True, False])
     wanted = results(runs, GREY)
-    monkeypatch.setattr("sweep.training.trainer._drawing_threads", lambda device: 2)
+    monkeypatch.setattr("sweep.training.device_batches._drawing_threads", lambda device: 2)
     assert results(runs, GREY) == wanted
 
 
@@ -574,9 +574,9 @@ def test_without_bias_a_convolution_s_bias_stays_exactly_zero(bias_init: str, ba
 
 def test_a_pair_sees_the_same_batches_and_another_seed_sees_others() -> None:
     trainer = Trainer(vary(SMALL, bias=[True, False, True], seed=[3, 3, 4]), GREY)
-    trainer._draw_block()
-    order = trainer.order[: trainer.steps].index_select(2, trainer.seed_of_network)
-    assert order.shape == (trainer.steps, trainer.batch_size, 3)
+    trainer.batches.send(0)
+    order = trainer.batches.order[: trainer.steps].index_select(2, trainer.batches.seed_of_network)
+    assert order.shape == (trainer.steps, SMALL.batch_size, 3)
     assert torch.equal(order[..., 0], order[..., 1])
     assert not torch.equal(order[..., 0], order[..., 2])
 
