@@ -15,6 +15,11 @@ def local_device() -> DeviceKind:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def kind_of(device: str) -> DeviceKind:
+    """The kind of a device that PyTorch calls so: "cpu", or "cuda" with a number or without."""
+    return "cpu" if device == "cpu" else "cuda"
+
+
 def device_name(device: str) -> str:
     """What the store calls the device: "cpu (…)" with its model, or the GPU's name."""
     if device != "cpu":

@@ -1,7 +1,6 @@
 """Trains one array: all its runs at once, fused, on one device. Knows nothing of clusters and keeps no rows."""
 
 import dataclasses
-import functools
 import gc
 import hashlib
 import time
@@ -10,24 +9,23 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from sweep import plan
-from sweep.common.host import cores
 from sweep.data.splits import Data
-from sweep.networks.conv import model
-from sweep.networks.conv.backends import METHODS, Dropout, Pictures, has_triton
+from sweep.networks.conv.backends import Pictures
 from sweep.networks.conv.shape import MethodName, Shape
 from sweep.plan import DeviceKind
 from sweep.space.runs import TRAINER_VERSION, Run, program
 from sweep.store.outcomes import Outcome, Point
+from sweep.training.array_step import ArrayStep, Losses
 from sweep.training.assignment import Assignment
 from sweep.training.batch_feed import ORDER_BLOCK
 from sweep.training.checkpoint import Checkpoint, State
-from sweep.training.device import exact_arithmetic, out_of_memory
+from sweep.training.device import exact_arithmetic, kind_of, out_of_memory
 from sweep.training.device_batches import DeviceBatches
 from sweep.training.device_data import device_data
+from sweep.training.fused_model import FusedModel, cross_entropies
+from sweep.training.graph_step import GraphStep
 from sweep.training.optimizers import Optimizer
 
 CURVE_COST: Final = 0.015
@@ -146,55 +144,35 @@ class Trainer:
     ) -> None:
         assert len({program(run) for run in runs}) == 1, "runs of one array share their program"
         first = runs[0]
-        self.runs, self.device, self.dtype = tuple(runs), device, dtype
+        self.runs, self.device = tuple(runs), device
         self.data = device_data(data, device)
-        self.shape = Shape.of(first, self.data.shape, self.data.classes)
-        self.method = METHODS[method or _method(first, device)](first.precision, device)
         self.steps = first.steps
         self.assignment = Assignment.of(runs)
-        self.networks = self.assignment.networks
-        self.scaling = self.data.scalings(self.networks, dtype)
+        shape = Shape.of(first, self.data.shape, self.data.classes)
+        networks = self.assignment.networks
+        self.scaling = self.data.scalings(networks, dtype)
         # Before the weights are drawn: a GPU would wait for its first batches else.
-        self.batches = DeviceBatches(self.networks, self.data, self.scaling, self.shape.dropping)
-        threads = 1 if device == "cpu" else cores()
-        parameters, statistics = model.initial(self.networks, self.shape, self.method, dtype, threads)
-        self.parameters = {name: _moved(p, device).requires_grad_() for name, p in parameters.items()}
-        self.statistics = {name: s.to(device) for name, s in statistics.items()}
-        if (
-            len(self.assignment.turns) == 2
-        ):  # shared weights: the turn without bias computes, and leaves, these biases as zeros
-            self.absent = {name: torch.zeros_like(self.parameters[name]) for name in self.shape.treated}
-            frozen = {}
-        else:
-            self.absent = {}
-            without = torch.tensor([not run.bias for run in self.networks], device=device)
-            frozen = dict.fromkeys(self.shape.treated, without) if any(not run.bias for run in self.networks) else {}
-        self.optimizer = Optimizer(self.networks, self.parameters, self.shape.decayed, frozen, self.method.kernels)
-        scaled = np.array([run.input_scaling for run in self.networks])
+        self.batches = DeviceBatches(networks, self.data, self.scaling, shape.dropping)
+        self.model = FusedModel(self.assignment, shape, method, dtype, device)
+        self.optimizer = Optimizer(
+            networks, self.model.parameters, shape.decayed, self.model.frozen, self.model.method.kernels
+        )
+        self.losses = Losses(self.model.turns, len(networks), self.steps, device)
+        self.array_step = ArrayStep(self.model, self.batches, self.optimizer, self.losses)
+        changing = [*self._tensors().values(), self.array_step.at]
+        self.graph_step = None if device == "cpu" else GraphStep(self.array_step, changing)
+        scaled = np.array([run.input_scaling for run in networks])
         self.scaled_alike = [torch.from_numpy(np.flatnonzero(scaled == each)) for each in np.unique(scaled)]
-
-        turns, count = len(self.assignment.turns), len(self.networks)
-        self.at = torch.zeros(1, dtype=torch.int64, device=device)  # batches done, as the device counts them
         self.done = 0
-        self.loss_sum = torch.zeros(turns, count, dtype=torch.float64, device=device)
-        self.finite = torch.ones(turns, count, dtype=torch.bool, device=device)
         self.since_point = 0
         self.seconds_before = 0.0  # of training that a checkpoint kept
-        # A row's training loss does not depend on how often the curve is drawn: it is that of the last of ten points.
-        tenth = -(-self.steps // 10)
-        self.last_tenth = (self.steps - 1) // tenth * tenth
-        self.last_loss_sum = torch.zeros_like(self.loss_sum)
         self.points: list[tuple[int, NDArray[np.float64], NDArray[np.float64]]] = []
-        self.graph: torch.cuda.CUDAGraph | None = None
 
     def step(self) -> None:
         """Trains every run on its next batch; on a GPU, as one graph of the whole step."""
         if self.done % ORDER_BLOCK == 0:
             self.batches.send(self.done)
-        if self.device == "cpu":
-            self._advance()
-        else:
-            self._replay()
+        (self.graph_step or self.array_step).take()
         self.done += 1
         self.since_point += 1
 
@@ -204,9 +182,8 @@ class Trainer:
 
     def loss_since_last_point(self) -> NDArray[np.float64]:
         """Mean minibatch loss `[runs]` of the steps since the last call."""
-        self.finite &= self.loss_sum.isfinite()
-        mean = self.assignment.by_run(self.loss_sum) / self.since_point
-        self.loss_sum.zero_()
+        # Divided here: a GPU would multiply by the reciprocal.
+        mean = self.assignment.by_run(self.losses.flush()) / self.since_point
         self.since_point = 0
         return mean
 
@@ -219,43 +196,43 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self, pictures: torch.Tensor, labels: torch.Tensor) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
         """Which pictures each run gets right `[runs, n]`, and each run's mean loss `[runs]`."""
-        networks = len(self.networks)
-        patches = self.shape.kernel_size**2 if self.method.name == "im2col" else 1
+        shape, networks = self.model.shape, len(self.assignment.networks)
+        patches = shape.kernel_size**2 if self.model.method.name == "im2col" else 1
         largest = (
             patches
             * networks
             * max(
-                self.shape.channels * self.shape.height * self.shape.width,
-                self.shape.filters * max(map(self.shape.pixels, range(self.shape.depth))),
-                self.shape.hidden,
+                shape.channels * shape.height * shape.width,
+                shape.filters * max(map(shape.pixels, range(shape.depth))),
+                shape.hidden,
             )
         )
-        size = max(1, min(len(labels), EVALUATION_NUMBERS["cpu" if self.device == "cpu" else "cuda"] // largest))
-        correct, loss = [], torch.zeros_like(self.loss_sum)
+        size = max(1, min(len(labels), EVALUATION_NUMBERS[kind_of(self.device)] // largest))
+        correct, loss = [], torch.zeros_like(self.losses.loss_sum)
         for start in range(0, len(labels), size):
             wanted = labels[start : start + size].expand(networks, -1)
             right = []
-            for turn in range(len(self.assignment.turns)):
+            for turn in range(self.model.turns):
                 logits = self._logits(turn, pictures[start : start + size])
                 right.append(logits.argmax(2) == wanted)
-                losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
-                loss[turn] += losses.view(networks, -1).double().sum(1)
+                losses = cross_entropies(logits, wanted)
+                loss[turn] += losses.double().sum(1)
             correct.append(torch.stack(right))
         return self.assignment.by_run(torch.cat(correct, dim=2)), self.assignment.by_run(loss / len(labels))
 
     def _logits(self, turn: int, pictures: torch.Tensor) -> torch.Tensor:
         """What every network makes of the same pictures: `[networks, pictures, classes]`."""
         places = torch.arange(len(pictures), device=self.device)
-        if self.device != "cpu" or self.method.runs_first:
-            each = places.expand(len(self.networks), -1)
-            return self._forward(turn, Pictures(pictures, each, *self.scaling), training=False)
+        if self.device != "cpu" or self.model.method.runs_first:
+            each = places.expand(len(self.assignment.networks), -1)
+            return self.model.logits(turn, Pictures(pictures, each, *self.scaling), training=False)
         # One input does for all channels of networks that scale alike. Where some scale otherwise, all are computed
         # with that input, too: by another shape of convolution, its numbers would tell who the neighbours are.
         logits = torch.empty(0)
         for slots in self.scaled_alike:
             first = slots[:1]
             seen = Pictures(pictures, places[None], *(part[first] for part in self.scaling))
-            found = self._forward(turn, seen, training=False)
+            found = self.model.logits(turn, seen, training=False)
             logits = found if len(logits) == 0 else logits.index_copy(0, slots, found[slots])
         return logits
 
@@ -267,8 +244,8 @@ class Trainer:
         seconds: float,
     ) -> list[Outcome]:
         """The outcome of every run; a run whose loss was ever not finite has diverged."""
-        finite = self.assignment.by_run(self.finite) & np.isfinite(loss)
-        train_loss = self.assignment.by_run(self.last_loss_sum / (self.steps - self.last_tenth))
+        finite = self.assignment.by_run(self.losses.finite) & np.isfinite(loss)
+        train_loss = self.assignment.by_run(self.losses.last_mean())
         return [
             Outcome(
                 status="ok" if finite[slot] else "diverged",
@@ -277,7 +254,7 @@ class Trainer:
                 train_loss=float(train_loss[slot]) if finite[slot] else None,
                 validation_accuracy=float(validation_correct[slot].mean()),
                 test_correct=np.packbits(correct[slot]).tobytes(),
-                parameters=self.shape.parameter_count(run.bias),
+                parameters=self.model.shape.parameter_count(run.bias),
                 train_seconds=seconds / len(self.runs),
                 array_size=len(self.runs),
                 curve=tuple(Point(step, _number(losses[slot]), float(acc[slot])) for step, losses, acc in self.points),
@@ -293,13 +270,13 @@ class Trainer:
             "curve/accuracies": torch.tensor(np.array([accuracies for *_, accuracies in self.points])),
         }
         numbers = {"done": self.done, "since_point": self.since_point, "seconds": seconds}
-        whose = {"runs": self._names(self.runs), "networks": self._names(self.networks)}
+        whose = {"runs": self._names(self.runs), "networks": self._names(self.assignment.networks)}
         tensors = {name: tensor.detach().cpu() for name, tensor in self._tensors().items()}
         return State({**tensors, **curve}, numbers | whose)
 
     def takes(self, state: State) -> bool:
         """Whether `state` holds these runs, be it among others."""
-        wanted = {"runs": self.runs, "networks": self.networks}
+        wanted = {"runs": self.runs, "networks": self.assignment.networks}
         return all(set(state.numbers.get(part, ())).issuperset(self._names(own)) for part, own in wanted.items())
 
     @torch.no_grad()
@@ -307,14 +284,14 @@ class Trainer:
         """Goes on from a `state` that it `takes`, with these runs' part of it."""
         networks, runs = (
             _places(self._names(own), state.numbers[part])
-            for part, own in (("networks", self.networks), ("runs", self.runs))
+            for part, own in (("networks", self.assignment.networks), ("runs", self.runs))
         )
         for name, tensor in self._tensors().items():
             tensor.copy_(state.tensors[name].index_select(1 if name in SUMS else 0, networks))
         # These runs' share of the time that all of them took.
         self.seconds_before = state.numbers["seconds"] * len(self.runs) / len(state.numbers["runs"])
         self.done, self.since_point = state.numbers["done"], state.numbers["since_point"]
-        self.at.fill_(self.done)
+        self.array_step.at.fill_(self.done)
         steps = state.tensors["curve/steps"].tolist()
         curve = [state.tensors[f"curve/{part}"] for part in ("losses", "accuracies")]
         points = [each.index_select(1, runs).numpy() for each in curve] if steps else curve
@@ -329,89 +306,12 @@ class Trainer:
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         """All that training changes, by name."""
-        sums = {"loss_sum": self.loss_sum, "last_loss_sum": self.last_loss_sum, "finite": self.finite}
-        return {**self.parameters, **self.statistics, **self.optimizer.state, **sums}
-
-    def _replay(self) -> None:
-        if self.graph is None:
-            self.graph = self._capture()
-        self.graph.replay()
-
-    def _capture(self) -> torch.cuda.CUDAGraph:
-        """The whole step as a CUDA graph. Libraries set themselves up in the first steps, which are then undone."""
-        changing = [*self._tensors().values(), self.at]
-        before = [tensor.detach().clone() for tensor in changing]
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                self._advance()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._advance()
-        with torch.no_grad():
-            for tensor, value in zip(changing, before, strict=True):
-                tensor.copy_(value)
-        return graph
-
-    def _advance(self) -> None:
-        """One batch of every run, as the device does it: everything that changes between steps is a tensor's content.
-
-        The loss is the sum over networks of each one's mean: none scales another's learning rate.
-        """
-        place = self.at.remainder(ORDER_BLOCK)
-        pictures, labels = self.batches.batch(place)
-        dropouts = self.batches.masks.at(place)
-        own = self.at + 1  # updates of what one of two turns leaves as it is
-        rates = self.optimizer.rates_after(self.at)
-        steps = self.optimizer.steps_in_backward([layer.weight for layer in self.shape.linears], rates)
-        for turn in range(len(self.assignment.turns)):
-            logits = self._forward(turn, pictures, training=True, dropouts=dropouts, steps=steps)
-            losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
-            losses = losses.view(len(self.networks), -1).mean(1)
-            left = steps.keys() | (self.absent.keys() if turn == 1 else set())
-            learning = {name: p for name, p in self.parameters.items() if name not in left}
-            gradients = dict(zip(learning, torch.autograd.grad(losses.sum(), list(learning.values())), strict=True))
-            with torch.no_grad():
-                count = self.at * len(self.assignment.turns) + turn + 1
-                counts = {name: own if name in self.absent else count for name in gradients}
-                self.optimizer.update(self.parameters, gradients, rates, counts)
-                self.loss_sum[turn] += losses
-                self.last_loss_sum[turn] += torch.where(self.at >= self.last_tenth, losses, 0)
-        self.at += 1
-
-    def _forward(
-        self,
-        turn: int,
-        pictures: Pictures,
-        training: bool,
-        dropouts: dict[str, Dropout] | None = None,
-        steps: dict[str, Any] | None = None,
-    ) -> torch.Tensor:
-        parameters = self.parameters if turn == 0 else {**self.parameters, **self.absent}
-        return model.forward(self.shape, self.method, parameters, self.statistics, pictures, training, dropouts, steps)
+        return {**self.model.parameters, **self.model.statistics, **self.optimizer.state, **self.losses.tensors}
 
 
 def _places(wanted: Sequence[str], there: Sequence[str]) -> torch.Tensor:
     place = {name: number for number, name in enumerate(there)}
     return torch.tensor([place[name] for name in wanted], dtype=torch.int64)
-
-
-def _moved(parameter: torch.Tensor, device: str) -> torch.Tensor:
-    return parameter.to(device, memory_format=torch.preserve_format)
-
-
-def _method(run: Run, device: str) -> MethodName:
-    """The method that the table names for this device; without Triton, the one that comes next."""
-    wanted = plan.method(run.width, "cpu" if device == "cpu" else "cuda")
-    return "im2col" if wanted == "triton" and not _runs_triton(device) else wanted
-
-
-@functools.cache
-def _runs_triton(device: str) -> bool:
-    """Whether our kernels run there: their tiles want the shared memory of compute capability 8.0."""
-    return has_triton() and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def curve_examples(run: Run, available: int) -> int:

@@ -137,7 +137,7 @@ def _compiled(run: Run, done: set[str]) -> list[dict[str, Any]]:
         with exact_arithmetic(run.precision):
             pair = [dataclasses.replace(run, bias=bias) for bias in (True, False)]
             trainer = Trainer(pair, data_sets.load(run.dataset), device=device, method="triton")
-            trainer._advance()
+            trainer.array_step.take()
             trainer.evaluate(*(part[:16] for part in trainer.data.test))
     finally:
         JITFunction.run = launch

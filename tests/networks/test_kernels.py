@@ -654,7 +654,7 @@ def test_a_network_trained_by_the_kernels_is_the_plain_one(settings: dict[str, A
     with exact_arithmetic():
         for _ in range(common.steps):
             trainer.step()
-    for slot, run in enumerate(trainer.networks):
+    for slot, run in enumerate(trainer.assignment.networks):
         found, before = oracle.fused(trainer, slot), oracle.fused(start, slot)
         shared = common.protocol == "shared_weights"
         alone = oracle.train_shared(run, data)[0] if shared else oracle.train(run, data)

@@ -216,17 +216,17 @@ def evaluate(run: Run, data: Data, net: nn.Sequential, part: tuple[np.ndarray, n
 def fused(trainer: Trainer, slot: int) -> State:
     """One run of the trainer's array under the oracle's names and in PyTorch's order of axes."""
     return {
-        **unfused(trainer, {name: value.detach() for name, value in trainer.parameters.items()}, slot),
+        **unfused(trainer, {name: value.detach() for name, value in trainer.model.parameters.items()}, slot),
         **{
             name.replace("mean", "running_mean").replace("variance", "running_var"): value[slot]
-            for name, value in trainer.statistics.items()
+            for name, value in trainer.model.statistics.items()
         },
     }
 
 
 def unfused(trainer: Trainer, tensors: State, slot: int) -> State:
     """One network's parameters, or gradients, without padding; what was padded must still be zero."""
-    shape, state = trainer.shape, {}
+    shape, state = trainer.model.shape, {}
     for layer in (*shape.convolutions, *shape.linears):
         name, (outputs, *rest) = layer.name, layer.shape
         weight, bias = tensors[f"{name}.weight"][slot], tensors[f"{name}.bias"][slot]

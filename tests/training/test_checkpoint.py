@@ -238,7 +238,7 @@ def test_a_checkpoint_says_what_it_is_and_holds_no_code(tmp_path: Path) -> None:
     assert header["conv0.weight"]["shape"] == [4, 3, 3, 1, 3]
     kept = kept_at(path).load()
     assert kept is not None
-    torch.testing.assert_close(kept.tensors["conv0.weight"], trainer.parameters["conv0.weight"].detach())
+    torch.testing.assert_close(kept.tensors["conv0.weight"], trainer.model.parameters["conv0.weight"].detach())
     assert list(tmp_path.iterdir()) == [path], "a temporary file was left"
     kept_at(path).remove()
     assert not path.exists()

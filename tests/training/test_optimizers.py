@@ -31,7 +31,7 @@ def test_adamw_works_out_its_corrections_once_per_step_and_not_once_per_paramete
     trainer = Trainer([ADAMW], oracle.synthetic())
     with Counted() as counted:
         trainer.step()
-    assert len(trainer.parameters) > 2 and counted.operations["pow"] == len(BETAS)
+    assert len(trainer.model.parameters) > 2 and counted.operations["pow"] == len(BETAS)
 
 
 def test_parameters_with_another_count_of_updates_have_corrections_of_their_own() -> None:

@@ -265,7 +265,7 @@ def test_two_arms_that_take_turns_on_shared_weights_train_as_two_plain_networks_
     close: Any = {"rtol": 1e-9, "atol": 1e-9}
     for seed, rows in {0: (1, 3), 1: (2, 0)}.items():
         arms = oracle.train_shared(dataclasses.replace(common, seed=seed), data)
-        network = next(n for n, run in enumerate(trainer.networks) if run.seed == seed)
+        network = next(n for n, run in enumerate(trainer.assignment.networks) if run.seed == seed)
         torch.testing.assert_close(oracle.fused(trainer, network), arms[0].state(), **close)
         for row, arm in zip(rows, arms, strict=True):
             np.testing.assert_allclose([each[row] for each in losses], arm.losses, **close)
@@ -295,12 +295,12 @@ def test_masks_are_those_of_the_reference_whoever_shares_the_array(method: Metho
         dropouts = trainer.batches.masks.at(torch.tensor([step % ORDER_BLOCK]))
         assert dropouts.keys() == {"conv0", "conv1", "hidden"}
         for layer, (height, width) in {"conv0": (6, 5), "conv1": (3, 3)}.items():
-            ones = trainer.method.join(torch.ones(3, 5, height, width, 3))
-            found = trainer.method.split(trainer.method.dropout(ones, dropouts[layer]), 3)
+            ones = trainer.model.method.join(torch.ones(3, 5, height, width, 3))
+            found = trainer.model.method.split(trainer.model.method.dropout(ones, dropouts[layer]), 3)
             wanted = oracle.HashedDropout(run, layer).mask((5, 3, height, width), step)
             for slot in (1, 2):
                 np.testing.assert_allclose(found[slot].permute(0, 3, 1, 2), wanted / 0.6, rtol=1e-6)
-        hidden = trainer.method.dropout(torch.ones(3, 5, 16), dropouts["hidden"])
+        hidden = trainer.model.method.dropout(torch.ones(3, 5, 16), dropouts["hidden"])
         np.testing.assert_allclose(
             hidden[1, :, :5], oracle.HashedDropout(run, "hidden").mask((5, 5), step) / 0.6, rtol=1e-6
         )
@@ -392,13 +392,19 @@ def test_what_a_step_changes_is_what_a_checkpoint_keeps_and_a_graph_undoes() -> 
     for program in programs:
         trainer = Trainer(vary(dataclasses.replace(SMALL, **program), bias=[True, False]), GREY)
         trainer.batches.send(0)
-        kept = {id(tensor) for tensor in trainer._tensors().values()} | {id(trainer.at)}
-        holders = [vars(trainer), vars(trainer.optimizer), vars(trainer.data), vars(trainer.batches)]
+        kept = {id(tensor) for tensor in trainer._tensors().values()} | {id(trainer.array_step.at)}
+        holders = [
+            vars(trainer.array_step),
+            vars(trainer.losses),
+            vars(trainer.optimizer),
+            vars(trainer.data),
+            vars(trainer.batches),
+        ]
         holders += [trainer.scaling._asdict(), vars(trainer.batches.masks), trainer.batches.masks.states]
-        holders += [trainer.parameters, trainer.statistics, trainer.optimizer.state, trainer.absent]
+        holders += [trainer.model.parameters, trainer.model.statistics, trainer.optimizer.state, trainer.model.absent]
         tensors = [value for holder in holders for value in holder.values() if isinstance(value, torch.Tensor)]
         before = [tensor.detach().clone() for tensor in tensors]
-        trainer._advance()
+        trainer.array_step.take()
         changed = [t for t, old in zip(tensors, before, strict=True) if not torch.equal(t, old)]
         assert changed and {id(tensor) for tensor in changed} <= kept
 
@@ -567,9 +573,9 @@ def test_without_bias_a_convolution_s_bias_stays_exactly_zero(bias_init: str, ba
         trainer = trained([dataclasses.replace(common, bias=bias) for bias in biases], GREY)
         for slot, bias in enumerate(biases):
             for layer in range(3):
-                assert bool(trainer.parameters[f"conv{layer}.bias"][slot].any()) == bias
+                assert bool(trainer.model.parameters[f"conv{layer}.bias"][slot].any()) == bias
             for layer in ("hidden", "logits"):
-                assert trainer.parameters[f"{layer}.bias"][slot].any()
+                assert trainer.model.parameters[f"{layer}.bias"][slot].any()
 
 
 def test_a_pair_sees_the_same_batches_and_another_seed_sees_others() -> None:
@@ -624,7 +630,7 @@ def test_weights_that_are_not_finite_stay_with_their_run(
     healthy, poisoned = Trainer(runs, GREY), Trainer(runs, GREY)
     for name in ("conv0.weight", "conv1.weight", "hidden.weight"):
         with torch.no_grad():
-            poisoned.parameters[name][1].fill_(poison)
+            poisoned.model.parameters[name][1].fill_(poison)
     for _ in range(SMALL.steps):
         healthy.step()
         poisoned.step()
@@ -638,9 +644,9 @@ def test_weights_that_are_not_finite_stay_with_their_run(
 def test_a_run_that_was_once_not_finite_has_diverged_however_it_ends() -> None:
     trainer = Trainer([dataclasses.replace(SMALL, seed=seed) for seed in range(3)], GREY)
     for step, loss in enumerate((float("inf"), 0.5), start=1):
-        trainer.loss_sum[0], trainer.since_point = torch.tensor([loss, 0.25, 0.25]), 1
+        trainer.losses.loss_sum[0], trainer.since_point = torch.tensor([loss, 0.25, 0.25]), 1
         trainer.points.append((step, trainer.loss_since_last_point(), np.full(3, 0.5)))
-    trainer.last_loss_sum[:] = 0.25 * (trainer.steps - trainer.last_tenth)
+    trainer.losses.last_loss_sum[:] = 0.25 * (trainer.steps - trainer.losses.last_tenth)
     right, test_loss = np.ones((3, 8), dtype=bool), np.array([0.1, 0.1, np.nan])
     first, second, third = trainer.outcomes(right, right, test_loss, 1.0)
     assert (first.status, first.train_loss, first.test_loss) == ("diverged", None, None)

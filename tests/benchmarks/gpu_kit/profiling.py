@@ -70,7 +70,7 @@ def profiled(array: Trainer, steps: int) -> dict[str, Spent]:
     """
     found = _profiled(array, array.step, steps)
     if not found and array.device != "cpu":
-        found = _profiled(array, array._advance, steps)
+        found = _profiled(array, array.array_step.take, steps)
     if not found:
         raise RuntimeError("the profiler saw nothing of the device")
     return found
@@ -95,9 +95,9 @@ def _profiled(array: Trainer, step: Callable[[], None], steps: int) -> dict[str,
 
 def nodes(array: Trainer, spent: dict[str, Spent]) -> tuple[float, str]:
     """Nodes of a step's graph, from the graph itself or else from what the profiler saw; and which of the two."""
-    if array.graph is not None:
+    if array.graph_step and array.graph_step.graph:
         try:
-            return nodes_of(array.graph), "graph"
+            return nodes_of(array.graph_step.graph), "graph"
         except (OSError, AttributeError, RuntimeError, TypeError) as error:
             if not spent:
                 raise
