@@ -135,7 +135,8 @@ def _train_array(
     import torch
 
     from sweep.training.device import device_name
-    from sweep.training.trainer import curve_examples, train
+    from sweep.training.evaluation import curve_examples
+    from sweep.training.trainer import train
 
     torch.set_num_threads(crew.cpus)
     last = time.monotonic()

@@ -138,7 +138,7 @@ def _compiled(run: Run, done: set[str]) -> list[dict[str, Any]]:
             pair = [dataclasses.replace(run, bias=bias) for bias in (True, False)]
             trainer = Trainer(pair, data_sets.load(run.dataset), device=device, method="triton")
             trainer.array_step.take()
-            trainer.evaluate(*(part[:16] for part in trainer.data.test))
+            trainer.evaluator.evaluate(*(part[:16] for part in trainer.data.test))
     finally:
         JITFunction.run = launch
     return found

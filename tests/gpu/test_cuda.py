@@ -100,8 +100,8 @@ def test_a_graph_replays_the_very_steps_that_it_was_made_of(program: str, method
         for _ in range(runs[0].steps):
             graph.step()
             eager.step()
-        for name, tensor in graph._tensors().items():
-            assert torch.equal(tensor, eager._tensors()[name]), name
+        for name, tensor in graph.array_state.tensors.items():
+            assert torch.equal(tensor, eager.array_state.tensors[name]), name
 
 
 @pytest.mark.parametrize(("device", "method"), [("cpu", "grouped"), ("cpu", "im2col"), INTERPRETED, *ON_GPU])

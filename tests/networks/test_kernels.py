@@ -663,7 +663,7 @@ def test_a_network_trained_by_the_kernels_is_the_plain_one(settings: dict[str, A
                 continue  # batch norm takes a bias away: its gradient is rounding alone, which AdamW blows up
             moved = wanted - before[name].detach().cpu()
             assert_close(found[name].cpu() - before[name].detach().cpu(), moved, 1e-3)
-    right, loss = trainer.evaluate(*trainer.data.test)
+    right, loss = trainer.evaluator.evaluate(*trainer.data.test)
     assert right.shape == (4, len(data.test[1])) and np.isfinite(loss).all()
 
 

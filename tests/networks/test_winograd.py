@@ -154,7 +154,7 @@ def test_a_network_computes_these_layers_of_its_own_this_way(
     trainer = Trainer([run, dataclasses.replace(run, bias=False)], data)
     trainer.step()
     assert calls == [(2, 5, 5, 64, 64)] * layers
-    trainer.evaluate(*trainer.data.test)
+    trainer.evaluator.evaluate(*trainer.data.test)
     assert len(calls) == 2 * layers
 
 

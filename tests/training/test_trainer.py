@@ -22,14 +22,9 @@ from sweep.space.runs import Run
 from sweep.store.outcomes import Outcome
 from sweep.training.batch_feed import ORDER_BLOCK
 from sweep.training.device_data import DeviceData
-from sweep.training.trainer import (
-    CURVE_COST,
-    EVALUATION_NUMBERS,
-    Trainer,
-    _halves,
-    curve_examples,
-    train,
-)
+from sweep.training.evaluation import CURVE_COST, EVALUATION_NUMBERS, curve_examples
+from sweep.training.state import CurvePoint
+from sweep.training.trainer import Trainer, _halves, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 bounded = settings(deadline=None, derandomize=True)
@@ -75,7 +70,7 @@ def assert_fused_is_unfused(runs: Sequence[Run], data: Data, method: MethodName 
     """Trains in float64 both ways and compares every step's loss, all that was learnt, and the evaluation."""
     trainer = Trainer(runs, data, dtype=torch.float64, method=method)
     losses = every_loss(trainer)
-    correct, test_loss = trainer.evaluate(*trainer.data.test)
+    correct, test_loss = trainer.evaluator.evaluate(*trainer.data.test)
     close: Any = {"rtol": 1e-9, "atol": 1e-9}
     for slot, run in enumerate(runs):
         alone = oracle.train(run, data)
@@ -261,7 +256,7 @@ def test_two_arms_that_take_turns_on_shared_weights_train_as_two_plain_networks_
     runs = vary(common, bias=[False, True, True, False], seed=[1, 0, 1, 0])
     trainer = Trainer(runs, data, dtype=torch.float64)
     losses = every_loss(trainer)
-    correct, test_loss = trainer.evaluate(*trainer.data.test)
+    correct, test_loss = trainer.evaluator.evaluate(*trainer.data.test)
     close: Any = {"rtol": 1e-9, "atol": 1e-9}
     for seed, rows in {0: (1, 3), 1: (2, 0)}.items():
         arms = oracle.train_shared(dataclasses.replace(common, seed=seed), data)
@@ -392,7 +387,7 @@ def test_what_a_step_changes_is_what_a_checkpoint_keeps_and_a_graph_undoes() -> 
     for program in programs:
         trainer = Trainer(vary(dataclasses.replace(SMALL, **program), bias=[True, False]), GREY)
         trainer.batches.send(0)
-        kept = {id(tensor) for tensor in trainer._tensors().values()} | {id(trainer.array_step.at)}
+        kept = {id(tensor) for tensor in trainer.array_state.tensors.values()} | {id(trainer.array_step.at)}
         holders = [
             vars(trainer.array_step),
             vars(trainer.losses),
@@ -400,7 +395,7 @@ def test_what_a_step_changes_is_what_a_checkpoint_keeps_and_a_graph_undoes() -> 
             vars(trainer.data),
             vars(trainer.batches),
         ]
-        holders += [trainer.scaling._asdict(), vars(trainer.batches.masks), trainer.batches.masks.states]
+        holders += [trainer.batches.scaling._asdict(), vars(trainer.batches.masks), trainer.batches.masks.states]
         holders += [trainer.model.parameters, trainer.model.statistics, trainer.optimizer.state, trainer.model.absent]
         tensors = [value for holder in holders for value in holder.values() if isinstance(value, torch.Tensor)]
         before = [tensor.detach().clone() for tensor in tensors]
@@ -635,7 +630,7 @@ def test_weights_that_are_not_finite_stay_with_their_run(
         healthy.step()
         poisoned.step()
     assert [bool(np.isfinite(loss)) for loss in poisoned.loss_since_last_point()] == [True, False, True, True]
-    (right, loss), (expected_right, expected_loss) = (t.evaluate(*t.data.test) for t in (poisoned, healthy))
+    (right, loss), (expected_right, expected_loss) = (t.evaluator.evaluate(*t.data.test) for t in (poisoned, healthy))
     for slot in (0, 2, 3):
         assert_same_bits(oracle.fused(poisoned, slot), oracle.fused(healthy, slot))
         assert loss[slot] == expected_loss[slot] and (right[slot] == expected_right[slot]).all()
@@ -644,8 +639,8 @@ def test_weights_that_are_not_finite_stay_with_their_run(
 def test_a_run_that_was_once_not_finite_has_diverged_however_it_ends() -> None:
     trainer = Trainer([dataclasses.replace(SMALL, seed=seed) for seed in range(3)], GREY)
     for step, loss in enumerate((float("inf"), 0.5), start=1):
-        trainer.losses.loss_sum[0], trainer.since_point = torch.tensor([loss, 0.25, 0.25]), 1
-        trainer.points.append((step, trainer.loss_since_last_point(), np.full(3, 0.5)))
+        trainer.losses.loss_sum[0], trainer.progress.since_point = torch.tensor([loss, 0.25, 0.25]), 1
+        trainer.progress.points.append(CurvePoint(step, trainer.loss_since_last_point(), np.full(3, 0.5)))
     trainer.losses.last_loss_sum[:] = 0.25 * (trainer.steps - trainer.losses.last_tenth)
     right, test_loss = np.ones((3, 8), dtype=bool), np.array([0.1, 0.1, np.nan])
     first, second, third = trainer.outcomes(right, right, test_loss, 1.0)
@@ -720,17 +715,17 @@ def test_a_point_of_the_curve_is_the_accuracy_on_the_first_validation_pictures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     trainer = trained([SMALL, dataclasses.replace(SMALL, seed=1)], GREY)
-    right, _ = trainer.evaluate(*trainer.data.validation)
-    monkeypatch.setattr("sweep.training.trainer.curve_examples", lambda run, available: 11)
-    assert trainer.curve_accuracy().tolist() == right[:, :11].mean(axis=1).tolist()
+    right, _ = trainer.evaluator.evaluate(*trainer.data.validation)
+    monkeypatch.setattr("sweep.training.evaluation.curve_examples", lambda run, available: 11)
+    assert trainer.evaluator.curve_accuracy().tolist() == right[:, :11].mean(axis=1).tolist()
 
 
 def test_evaluation_in_pieces_is_evaluation_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = trained(vary(SMALL, input_scaling=["unit", "centered"]), COLOUR)
-    right, loss = trainer.evaluate(*trainer.data.test)
+    right, loss = trainer.evaluator.evaluate(*trainer.data.test)
     for numbers in (1, 1000):
         monkeypatch.setitem(EVALUATION_NUMBERS, "cpu", numbers)
-        in_pieces, pieces_loss = trainer.evaluate(*trainer.data.test)
+        in_pieces, pieces_loss = trainer.evaluator.evaluate(*trainer.data.test)
         assert (in_pieces == right).all()
         np.testing.assert_allclose(pieces_loss, loss, rtol=1e-5)
 

@@ -193,6 +193,11 @@ class Shape:
         convs = sum(self.pixels(i) * self.filters for i in range(self.depth))
         return self.channels * self.height * self.width + convs + self.filters * self.pixels(self.depth) + self.hidden
 
+    def largest_activation(self) -> int:
+        """Numbers of the largest of these, for one picture."""
+        convs = self.filters * max(map(self.pixels, range(self.depth)))
+        return max(self.channels * self.height * self.width, convs, self.hidden)
+
 
 def training_flops(run: Run, shape: Shape) -> int:
     """Floating-point operations of training `run`: forward, and twice that backward, for every picture it sees.
