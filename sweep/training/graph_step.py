@@ -8,10 +8,10 @@ from sweep.training.array_step import ArrayStep
 
 
 class GraphStep:
-    """Takes the steps of an `ArrayStep`, whose tensors stay where they are; `changing` are those that steps change."""
+    """Takes the steps of an `ArrayStep`, whose tensors stay where they are; `trained` are those that steps change."""
 
-    def __init__(self, step: ArrayStep, changing: Iterable[torch.Tensor]) -> None:
-        self.step, self.changing = step, tuple(changing)
+    def __init__(self, step: ArrayStep, trained: Iterable[torch.Tensor]) -> None:
+        self.step, self.changing = step, (*trained, step.at)
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def take(self) -> None:

@@ -143,8 +143,7 @@ class Trainer:
         tensors = {**parameters, **statistics, **self.optimizer.state, **self.losses.tensors}
         self.array_state = ArrayState(self.runs, networks, self.data.fingerprint, tensors)
         self.array_step = ArrayStep(self.model, self.batches, self.optimizer, self.losses)
-        changing = [*tensors.values(), self.array_step.at]
-        self.graph_step = None if device == "cpu" else GraphStep(self.array_step, changing)
+        self.graph_step = None if device == "cpu" else GraphStep(self.array_step, tensors.values())
         self.evaluator = Evaluator(self.assignment, self.model, self.data, scaling)
         self.progress = Progress()
 

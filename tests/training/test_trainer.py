@@ -1,6 +1,7 @@
 """Fused equals unfused, and nothing that shares an array with a run can be seen in its result."""
 
 import dataclasses
+import gc
 import threading
 import weakref
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from sweep.store.outcomes import Outcome
 from sweep.training.batch_feed import ORDER_BLOCK
 from sweep.training.device_data import DeviceData
 from sweep.training.evaluation import CURVE_COST, EVALUATION_NUMBERS, curve_examples
+from sweep.training.graph_step import GraphStep
 from sweep.training.state import CurvePoint
 from sweep.training.trainer import Trainer, _halves, train
 
@@ -402,6 +404,18 @@ def test_what_a_step_changes_is_what_a_checkpoint_keeps_and_a_graph_undoes() -> 
         trainer.array_step.take()
         changed = [t for t, old in zip(tensors, before, strict=True) if not torch.equal(t, old)]
         assert changed and {id(tensor) for tensor in changed} <= kept
+
+
+def test_what_an_array_holds_is_free_as_soon_as_nothing_refers_to_its_trainer() -> None:
+    trainer = trained([SMALL], GREY)
+    trainer.graph_step = GraphStep(trainer.array_step, trainer.array_state.tensors.values())  # as a GPU's holds them
+    held = [weakref.ref(part) for part in (trainer, trainer.model.parameters["conv0.weight"], trainer.batches)]
+    gc.disable()
+    try:
+        del trainer
+        assert [part() for part in held] == [None] * 3
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
