@@ -80,7 +80,7 @@ def follow(watch: Watch, every: float, as_json: bool, console: Console) -> None:
     if as_json:
         for found in looks:
             print(json.dumps([vars(each) for each in found]), flush=True)
-    elif console.is_terminal:
+    elif console.is_interactive:
         speeds = Speeds()
         with Live(console=console, auto_refresh=False) as live:
             for found in looks:

@@ -1,8 +1,11 @@
-"""What a launch shows while it trains: a live bar on a terminal, a plain line now and then elsewhere."""
+"""Consoles, and what a launch shows while it trains: a live bar on a terminal, a plain line now and then elsewhere."""
 
+import io
+import os
+import sys
 import time
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
@@ -13,6 +16,29 @@ from sweep.common.addresses import without_secrets
 
 LINE_EVERY: Final = 10.0
 """Seconds between plain lines."""
+
+
+_NO_SCREEN: Final[dict[str, Any]] = {"force_interactive": False, "width": 100_000, "height": 25}
+"""Where there is no screen, nothing is drawn over, and tables take the columns that they need: nothing is cut."""
+
+
+def console(stderr: bool = False) -> Console:
+    """A console on standard output, or on standard error.
+
+    Whether it is a terminal is asked of the stream itself: FORCE_COLOR and TTY_COMPATIBLE would put bars into logs. A
+    dumb terminal, which cannot move its cursor, is treated as a file.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    screen = stream is not None and stream.isatty() and not dumb
+    return Console(stderr=stderr, force_terminal=screen, **({} if screen else _NO_SCREEN))
+
+
+def accept_any_text() -> None:
+    """Standard output shows what its encoding lacks as `?`: PYTHONIOENCODING=ascii ends no command."""
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and (out.errors == "strict" or not out.encoding.lower().startswith("utf")):
+        out.reconfigure(errors="replace")
 
 
 def say(console: Console, text: str) -> None:
@@ -40,7 +66,7 @@ class Meter:
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             columns = (TextColumn("training"), BarColumn(bar_width=None), _Counts(), TimeElapsedColumn())
             self._bar = Progress(*columns, console=self.console, transient=True, expand=True)
             self._task = self._bar.add_task("", total=1.0, words=self.words())
