@@ -22,7 +22,7 @@ LARGEST: Final = 20_000_000
 
 
 def seconds(arrays: Sequence[Array], library: Library, device: str, budget: float = 5.0) -> float | None:
-    """Seconds that training `arrays` takes with all of this machine, measured for about `budget` seconds.
+    """Seconds that training `arrays` takes with all of this machine to itself, measured for about `budget` seconds.
 
     Shapes share the budget; setting them up, and a GPU's compiling for them, comes on top and counts for nothing.
     Time a step is interpolated over a run's forward operations; evaluations count by theirs. That cores share memory
@@ -43,8 +43,12 @@ def seconds(arrays: Sequence[Array], library: Library, device: str, budget: floa
         step = float(np.interp(wanted, flops, times)) * max(1.0, wanted / flops[-1])
         evaluated = _evaluated(library, array.cell.dataset, array.cell.image_size)
         each.append(len(array) * step * (array.cell.steps + evaluated / (3 * array.cell.batch_size)))
-    workers = cores() if device == "cpu" else torch.cuda.device_count()
-    return float(max(sum(each) / workers, *each))
+    return float(max(sum(each) / devices(device), *each))
+
+
+def devices(device: str) -> int:
+    """How many arrays this machine trains at once: one per core, or per GPU."""
+    return cores() if device == "cpu" else torch.cuda.device_count()
 
 
 def _parameters(array: Array) -> int:
@@ -69,12 +73,14 @@ def _step_seconds(array: Array, library: Library, device: str, budget: float) ->
         if cell.steps > 1:
             trainer.step()  # the first step also sets up memory, and compiles
             _finish(device)
-        begun, done, passed = time.perf_counter(), trainer.done, 0.0
+        # On a CPU, what other programs take of the core is no part of the training.
+        clock = time.process_time if device == "cpu" else time.perf_counter
+        begun, done, passed, worked = time.perf_counter(), trainer.done, 0.0, clock()
         while trainer.done < cell.steps and (trainer.done == done or passed < budget):
             trainer.step()
             _finish(device)  # a GPU would take orders for far more steps than the budget has time for
             passed = time.perf_counter() - begun
-    return passed / ((trainer.done - done) * len(array))
+    return (clock() - worked) / ((trainer.done - done) * len(array))
 
 
 def _finish(device: str) -> None:
