@@ -67,12 +67,12 @@ def show(library: Library, name: str, image_size: int | None, to: Path | None) -
 def _check_size(name: str, image_size: int | None) -> None:
     if image_size is not None and catalogue.kind(name) != "folder":
         raise InputError(
-            f"--image-size {image_size}: resizes the pictures of folder:PATH; those of {name} stay as they are"
+            f"--image-size {image_size}: only the pictures of folder:PATH can be resized, not those of {name}"
         )
 
 
 def _check_name(name: str) -> None:
     if not re.fullmatch(catalogue.PATTERN, name):
         near = difflib.get_close_matches(name[:64], catalogue.CHOICES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(catalogue.CHOICES)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(catalogue.CHOICES)}"
         raise InputError(f"no data set {name!r}; {hint}")

@@ -62,7 +62,7 @@ def report_sweep(
     run_ids = plans.run_ids(space)
     found = store.read(run_ids, READ)
     if not len(found.rows):
-        raise InputError(f"sweep {space.name!r} has no row in {store.address} yet: sweep launch trains it")
+        raise InputError(f"sweep {space.name!r} has no rows in {store.address} yet; sweep launch trains it")
     there = found.rows["run_id"].to_pylist()
     earlier = looks(space, run_ids, store)
     new = set(there) - earlier.seen
@@ -119,7 +119,7 @@ def _report_folder(name: str, store: Store, out: Path | None) -> Iterator[tuple[
 
 
 def _curves(space: SearchSpace, store: Store, array_ids: dict[str, str]) -> pd.DataFrame | None:
-    """The learning curves of the runs that have a row; where they are too many to draw, of every so manieth cell."""
+    """The learning curves of the runs that have a row; where they are too many to draw, of every nth cell."""
     stride = -(-space.run_count() // MOST_CURVES)
     wanted = [run_id for run_id in plans.run_ids(space, every=stride) if run_id in array_ids]
     curves = store.curves(wanted, [array_ids[run_id] for run_id in wanted]).to_pandas()

@@ -83,8 +83,8 @@ def track(space: SearchSpace, store: Store) -> list[str]:
         except Exception as error:  # whatever a tracker's library raises, the rows are in the store
             words = (str(error).strip() or type(error).__name__).splitlines()[0]
             problems.append(
-                f"{space.name} could not be told to {tracker} at {where} ({words}); all rows are kept, "
-                "and the same command tells them again"
+                f"{space.name} could not be sent to {tracker} at {where} ({words}); all rows are kept, "
+                "and the same command sends them again"
             )
     return problems
 

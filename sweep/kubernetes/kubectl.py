@@ -119,7 +119,7 @@ def _kubectl() -> str:
     found = shutil.which("kubectl")
     if found is None:
         raise InputError(
-            "sweep kubernetes needs kubectl (1.27 or newer), which builds the manifests: there is none on the PATH; "
-            "https://kubernetes.io/docs/tasks/tools says how to get it"
+            "sweep kubernetes needs kubectl 1.27 or newer to build the manifests, and finds none on the PATH; "
+            "see https://kubernetes.io/docs/tasks/tools"
         )
     return found

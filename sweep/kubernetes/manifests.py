@@ -89,22 +89,22 @@ class Wish:
 
     def __post_init__(self) -> None:
         if self.overlay not in OVERLAYS:
-            raise InputError(f"--overlay {self.overlay}: there are {', '.join(OVERLAYS)}")
+            raise InputError(f"--overlay {self.overlay}: choose from {', '.join(OVERLAYS)}")
         if not _LABEL.fullmatch(self.namespace):
-            raise InputError(f"--namespace {self.namespace}: lower-case letters, digits and -, at most 63")
+            raise InputError(f"--namespace {self.namespace}: must be at most 63 lower-case letters, digits and hyphens")
         if self.image is not None and not _IMAGE.fullmatch(self.image):
-            raise InputError(f"--image {self.image}: wanted is NAME:TAG or NAME@sha256:…, as a registry knows it")
+            raise InputError(f"--image {self.image}: expected NAME:TAG or NAME@sha256:DIGEST")
         for flag, number in {"--max-gpus": self.max_gpus, "--max-workers": self.max_workers}.items():
             if number is not None and number < 1:
-                raise InputError(f"{flag} {number}: 1 or more")
+                raise InputError(f"{flag} {number}: must be at least 1")
         if self.max_gpus is not None and self.device == "cpu":
-            raise InputError(f"--max-gpus {self.max_gpus}: the overlay cpu has none; --max-workers bounds its workers")
+            raise InputError(f"--max-gpus {self.max_gpus}: the overlay cpu uses none; limit it with --max-workers")
         if self.max_workers is not None and self.device == "cuda":
-            raise InputError(f"--max-workers {self.max_workers}: belongs to --overlay cpu; others have --max-gpus")
+            raise InputError(f"--max-workers {self.max_workers}: requires --overlay cpu; limit others with --max-gpus")
         if self.queue is not None and self.overlay != "kueue":
-            raise InputError(f"--queue {self.queue}: belongs to --overlay kueue")
+            raise InputError(f"--queue {self.queue}: requires --overlay kueue")
         if self.queue is not None and (len(self.queue) > 63 or not _SUBDOMAIN.fullmatch(self.queue)):
-            raise InputError(f"--queue {self.queue}: lower-case letters, digits, - and ., at most 63")
+            raise InputError(f"--queue {self.queue}: must be at most 63 lower-case letters, digits, hyphens and dots")
         _ = self.mounts
 
     @property
@@ -175,8 +175,8 @@ def read(path: Path) -> Source:
     content, room = yaml_lines.read(path), LARGEST_CONFIG_MAP - 128  # for its key
     if len(content) > room:
         raise InputError(
-            f"{path}: more than the {room:,} bytes that a ConfigMap holds. Leave comments out, give seeds as a count "
-            "(seed: 500), or split the search space: two sweeps with one store share its rows"
+            f"{path}: more than the {room:,} bytes that a ConfigMap holds. Remove comments, give seeds as a count "
+            "(seed: 500), or split the search space: sweeps with the same store share their rows"
         )
     return Source(parse(content, path), content)
 
@@ -188,7 +188,7 @@ def manifests(source: Source, wish: Wish, library: Library, output: Path | None 
     """
     output = None if output is None else addresses.local(output, "--output")
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"--output {output}: is there already; name a folder that is new, or empty")
+        raise InputError(f"--output {output}: already exists; name a new folder, or an empty one")
     with tempfile.TemporaryDirectory(prefix="sweep-") as scratch:
         folder = Path(scratch) / "kustomization"
         found = _written(folder, source, wish, library)
@@ -216,7 +216,7 @@ def sizes(space: SearchSpace, wish: Wish, library: Library, cluster: Document) -
     most = wish.max_gpus or wish.max_workers or group["maxReplicas"]
     arrays = _arrays(space, wish.device, library)
     if arrays is None:
-        return Sizes(space.run_count(), None, most, None, None, None, None, "not known: neither are the pictures")
+        return Sizes(space.run_count(), None, most, None, None, None, None, "unknown, as the shape of the pictures is")
     needed = max(1, -(-len(arrays) // slots))
     workers = most if wish.shared else min(most, needed)
     seconds = _seconds(arrays, wish.device, workers * slots)
@@ -230,7 +230,7 @@ def sizes(space: SearchSpace, wish: Wish, library: Library, cluster: Document) -
         gpu_memory=_gib(max(map(_bytes, arrays)) + 2**30) if wish.device == "cuda" else None,
         estimated_seconds=seconds,
         deadline_seconds=max(3600, -(-(STARTUP + MARGIN * math.ceil(seconds)) // 600) * 600),
-        estimate=f"on {workers * slots} {kind} at {rate:.0e} operations a second each; not measured on this cluster",
+        estimate=f"on {workers * slots} {kind} at {rate:.0e} operations per second each; not measured on this cluster",
     )
 
 
@@ -370,16 +370,16 @@ def _downloaded(space: SearchSpace) -> list[str]:
 def _notes(space: SearchSpace, wish: Wish, size: Sizes) -> Iterator[str]:
     """What the user has to see to, or may want to know."""
     if wish.image is None:
-        yield "Image: that of the overlay, without a registry; --image names yours (k8s/Dockerfile builds it)."
+        yield "Image: the overlay's, without a registry; --image names yours (k8s/Dockerfile builds it)."
     if wish.store is None:
-        yield "Store: the ReadWriteMany claim sweep-results; --store names another, or s3://bucket/prefix."
+        yield "Store: the ReadWriteMany claim sweep-results; --store names another one, or s3://BUCKET/PREFIX."
     if wish.overlay == "kueue" and wish.queue is None:
         yield "Queue: the LocalQueue sweep; --queue names yours."
     for name in space.datasets:
         if not catalogue.embedded(name) and not catalogue.has_constant(name):
-            yield f"The data set {name} has to be where the head sees it: in the image, or on the claim of the store."
+            yield f"The data set {name} must be where the head can read it: in the image, or on the store's claim."
     if size.arrays is None:
-        yield "Sizes and deadline are the overlay's: the shape of the pictures is not known here."
+        yield "Sizes and deadline are the overlay's, as the shape of the pictures is unknown here."
 
 
 def _arrays(space: SearchSpace, device: DeviceKind, library: Library) -> list[Array] | None:

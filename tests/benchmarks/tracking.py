@@ -28,7 +28,7 @@ def launch(folder: Path, number: int, steps: int, tracked: bool) -> tuple[float,
     command = ["-m", "sweep", "launch", f"{name}.yaml", "--store", name, "--json"]
     started = time.perf_counter()
     done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, check=True)
-    assert "could not be told" not in done.stderr, done.stderr
+    assert "could not be sent" not in done.stderr, done.stderr
     return json.loads(done.stdout)["seconds"], time.perf_counter() - started
 
 

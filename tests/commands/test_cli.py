@@ -68,14 +68,17 @@ BAD_CALLS = {
 
 BAD_LOOKS = {
     "an unknown set": (["--show", "mnist5"], "did you mean 'mnist5k'"),
-    "a download of an unknown set": (["--download", "imagenet"], "known are mnist5k"),
+    "a download of an unknown set": (["--download", "imagenet"], "choose from mnist5k"),
     "a download of a folder": (["--download", "folder:x"], "only named data sets"),
     "a sheet that is no PNG": (["--show", "digits", "--out", "x.jpg"], "must end in .png"),
     "a sheet in no folder": (["--show", "digits", "--out", "none/x.png"], "there is no folder none"),
     "pictures that are not here": (["--show", "folder:none"], "there is no folder"),
     "a home that is nobody's": (["--show", "folder:~nobody-here/x"], "there is no folder"),
     "fonts that are nowhere": (["--fonts", "none"], "--fonts none: there is no such folder"),
-    "a size of pictures that are no folder's": (["--show", "digits", "--image-size", "9"], "--image-size 9: resizes"),
+    "a size of pictures that are no folder's": (
+        ["--show", "digits", "--image-size", "9"],
+        "--image-size 9: only the pictures of folder:PATH",
+    ),
     "a sheet of nothing": (["--out", "x.png"], "--out: belongs to --show NAME"),
     "a check of an unknown set": (["--verify", "mnist5"], "did you mean 'mnist5k'"),
     "a check of what is not here": (["--verify", "mnist"], "is not here"),

@@ -246,7 +246,7 @@ def test_a_tracker_that_cannot_be_reached_is_said_once_and_the_others_are_told(
         asked = f"{{mlflow: 'http://127.0.0.1:{server.server_port}', tensorboard: {tmp_path}/logs}}"
         [problem] = track(space(asked), store)
         server.shutdown()
-    assert problem.startswith("tracked could not be told to mlflow at http://127.0.0.1")
+    assert problem.startswith("tracked could not be sent to mlflow at http://127.0.0.1")
     assert "all rows are kept" in problem and "\n" not in problem
     assert len(list((tmp_path / "logs" / "tracked").iterdir())) == 4
 

@@ -437,7 +437,7 @@ def test_pictures_of_unknown_shape_leave_the_sizes_to_the_overlay_and_say_so() -
     assert group(ray(found.documents))["maxReplicas"] == 8
     assert ray(found.documents)["spec"]["activeDeadlineSeconds"] == 86400
     assert any("npz:/nowhere/a.npz" in note for note in found.notes)
-    assert any("not known here" in note for note in found.notes)
+    assert any("unknown here" in note for note in found.notes)
 
 
 @settings(max_examples=50, deadline=None)
@@ -468,7 +468,7 @@ def test_a_search_space_that_a_config_map_cannot_hold_is_refused_with_the_way_ou
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"overlay": "tpu"}, "there are cpu, gpu"),
+        ({"overlay": "tpu"}, "choose from cpu, gpu"),
         ({"namespace": "Team"}, "--namespace Team"),
         ({"image": "a b"}, "--image a b"),
         ({"image": "a:b:c"}, "--image a:b:c"),
@@ -484,7 +484,7 @@ def test_a_search_space_that_a_config_map_cannot_hold_is_refused_with_the_way_ou
         ({"max_gpus": 0}, "--max-gpus 0"),
         ({"overlay": "cpu", "max_gpus": 4}, "--max-workers"),
         ({"max_workers": 4}, "--max-gpus"),
-        ({"queue": "team"}, "belongs to --overlay kueue"),
+        ({"queue": "team"}, "requires --overlay kueue"),
         ({"overlay": "kueue", "queue": "Team!"}, "--queue Team!"),
     ],
 )
@@ -549,7 +549,7 @@ def test_the_command_prints_manifests_or_writes_their_kustomization(tmp_path: Pa
     assert kubectl.build(folder).rstrip() == printed.stdout.rstrip()
     assert sorted(path.name for path in folder.parent.iterdir()) == ["width"]
     again = run(*wanted, "--output", str(folder))
-    assert again.returncode == 2 and "is there already" in again.stderr
+    assert again.returncode == 2 and "already exists" in again.stderr
     as_json = json.loads(run(*wanted, "--json").stdout)
     assert as_json["name"] == made("cpu", "s3://bucket/sweeps").name
     assert as_json["manifests"] == made("cpu", "s3://bucket/sweeps").documents
