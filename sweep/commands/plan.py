@@ -1,6 +1,7 @@
 """What a launch would train: counts, arithmetic and time."""
 
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 
@@ -48,7 +49,7 @@ def located(space: SearchSpace, library: Library) -> SearchSpace:
         wanted = space.data.get(dataset)
         if wanted and wanted.fingerprint != facts.identity:
             raise InputError(
-                f"data set {dataset!r}: its pictures have fingerprint {facts.identity}, "
+                f"data set {dataset!r}: its pictures have the fingerprint {facts.identity}, "
                 f"but {space.name} names {wanted.fingerprint} under data"
             )
         other = names.setdefault((catalogue.kind(dataset), facts.identity), dataset)
@@ -89,6 +90,21 @@ def plan(spaces: Sequence[SearchSpace], store: Store, library: Library) -> Plan:
         estimated_seconds=_seconds(todo, library, device) if here and todo is not None else None,
         device=device_name(device),
     )
+
+
+def devices(planned: Plan) -> int:
+    """The cores, or GPUs, that the estimate of a plan counts with."""
+    from sweep.training.estimate import devices as at_hand
+
+    return at_hand("cpu" if planned.device.startswith("cpu ") else "cuda")
+
+
+def load() -> float:
+    """Programs per core that have been running over the last minute; 0 where the system does not tell."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        return 0.0
 
 
 def pictured(space: SearchSpace, library: Library) -> SearchSpace:
