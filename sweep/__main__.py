@@ -1,5 +1,18 @@
-"""`python -m sweep` is the console script."""
+"""The program `sweep`, which `python -m sweep` is too."""
 
-from sweep.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Runs the command line; Ctrl-C while it is still being imported is one line, too."""
+    try:
+        from sweep.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,9 @@ import pytest
 import typer
 from support import settings_tables
 
-from sweep import cli
+from sweep import cli, plan
+from sweep.commands import plan_text
+from sweep.networks.conv.shape import training_flops
 from sweep.space import search_space
 from sweep.space.runs import SETTINGS
 
@@ -71,11 +73,13 @@ def test_the_plan_shown_is_that_of_the_search_space_shown() -> None:
     [text] = blocks("yaml", "README.md")
     space = search_space.parse(text.encode(), Path("mine.yaml"))
     [output] = [block for block in blocks("console", "README.md") if f"sweep plan {space.name}.yaml" in block]
-    said = dict(re.findall(r"^ (\w[\w ]*?) {2,}(\S.*)$", output, re.MULTILINE))
-    assert said["name"] == space.name
-    assert said["runs"] == said["to train"] == str(space.run_count())
-    assert f"{space.run_count()} of {space.run_count()} runs to train, in {said['arrays']} arrays" in output
-    assert said["cells"] == str(len(space.levels["width"]))
+    assert "\n".join([*plan_text.grid(space), "", f"In the store: none of {space.run_count()} runs."]) in output
+    arrays = plan.arrays_of_all([space], "cpu")
+    size = plan_text.flops(sum(len(array) * training_flops(array.cell, array.shape) for array in arrays))
+    parameters = plan_text.number(sum(array.parameter_count() for array in arrays))
+    runs, count = f"{space.run_count()} runs", f"{len(arrays)} arrays"
+    assert f"To train: {runs} in {count}, {size}, {parameters} parameters in all.\n" in output
+    assert f"{space.run_count()} of {runs} to train, in {count}\n" in output
 
 
 @pytest.mark.parametrize("name", ["settings", "data_sets"])

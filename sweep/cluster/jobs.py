@@ -121,13 +121,13 @@ class Cluster:
         console: Console,
     ) -> tuple[int, dict[str, Any] | None]:
         """Sends a launch as a job, or finds the same one running, and follows it; the job's exit status, and what it
-        printed for `--json`.
+        printed for `--json`. `options` are those of the launch, `--store` among them.
 
         KeyboardInterrupt detaches: the job goes on.
         """
         check_travels(spaces, store)
         names = _names(files)
-        arguments = ["launch", *names, "--address", "auto", "--store", store, *options]
+        arguments = ["launch", *names, "--address", "auto", *options]
         content = b"\0".join(file.read_bytes() for file in files)
         same = hashlib.sha256(shlex.join(arguments).encode() + b"\0" + content).hexdigest()[:16]
         job_id = self._running(same)

@@ -1,1 +1,6 @@
 """Manifests for KubeRay, and kubectl."""
+
+from typing import Final
+
+OVERLAYS: Final = ("cpu", "gpu", "gpu-spot", "kueue", "shared-cluster")
+"""The folders of `k8s/overlays/`: how a sweep may run."""

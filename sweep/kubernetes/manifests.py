@@ -23,12 +23,10 @@ from sweep.commands.plan import pictured
 from sweep.common import addresses
 from sweep.common.errors import InputError
 from sweep.data.library import Library
-from sweep.kubernetes import kubectl
+from sweep.kubernetes import OVERLAYS, kubectl
 from sweep.plan import Array, DeviceKind
 from sweep.space import catalogue, yaml_lines
 from sweep.space.search_space import SearchSpace, parse
-
-OVERLAYS: Final = ("cpu", "gpu", "gpu-spot", "kueue", "shared-cluster")
 
 LONGEST_NAME: Final = 44
 """Characters of a RayJob's name. The operator's `validation.go` allows 47; six fewer than 50 leave the name that it

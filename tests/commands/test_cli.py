@@ -1,4 +1,7 @@
+import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +12,7 @@ from PIL import Image
 from support.real_formats import letter_files, png, trust, write_cifar, write_folder, write_tar
 
 from sweep import cli
+from sweep.commands import printing
 from sweep.data import library
 
 
@@ -79,10 +83,13 @@ BAD_LOOKS = {
         ["--show", "digits", "--image-size", "9"],
         "--image-size 9: only the pictures of folder:PATH",
     ),
-    "a sheet of nothing": (["--out", "x.png"], "--out: belongs to --show NAME"),
+    "a sheet of nothing": (["--out", "x.png"], "--out: requires --show NAME"),
     "a check of an unknown set": (["--verify", "mnist5"], "did you mean 'mnist5k'"),
     "a check of what is not here": (["--verify", "mnist"], "is not here"),
-    "a check and a look": (["--verify", "digits", "--show", "digits"], "--verify digits: cannot be given with --show"),
+    "a check and a look": (
+        ["--verify", "digits", "--show", "digits"],
+        "--verify digits: cannot be combined with --show",
+    ),
 }
 BAD_CALLS |= {
     name: (["datasets", *arguments, "--data-dir", "data"], said) for name, (arguments, said) in BAD_LOOKS.items()
@@ -185,7 +192,7 @@ def test_a_plan_of_a_folder_that_is_not_there_knows_its_runs_alone(
     unknown = {name for name, value in planned.items() if value is None}
     assert unknown == {"arrays", "in_store", "parameters", "flops", "estimated_seconds"}
     assert run(monkeypatch, "plan", space, "--store", tmp_path / "results", "--data-dir", tmp_path / "data") == 0
-    assert "not known" in capsys.readouterr().out
+    assert "Time: unknown." in capsys.readouterr().out
 
 
 def test_a_plan_of_pictures_that_are_here_knows_everything(
@@ -500,3 +507,33 @@ def test_a_launch_that_cannot_write_leaves_the_cluster_and_nothing_beside_the_st
     assert run(monkeypatch, "launch", path, "--store", tmp_path / "results") == 2
     assert "No space left" in capsys.readouterr().err
     assert not witness.exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_no_encoding_of_the_output_ends_a_command(encoding: str, tmp_path: Path) -> None:
+    table, space = tmp_path / "größe-尺寸.csv", tmp_path / "axis.yaml"
+    lines = [
+        f"{bias},{seed},{0.8 + 0.02 * (bias == 'true') + 0.0001 * seed}"
+        for seed in range(4)
+        for bias in ("true", "false")
+    ]
+    table.write_text("\n".join(["bias,seed,test_accuracy", *lines]))
+    space.write_text("{settings: {dataset: 'folder:尺寸'}, axes: {width: [1, 2, 4, 8, 16, 32, 64, 128, 256], seed: 3}}")
+    for status, call in ((0, ["report", table]), (0, ["plan", space]), (2, ["report", tmp_path / "尺寸.csv"])):
+        done = subprocess.run(
+            [sys.executable, "-m", "sweep", *call, "--store", tmp_path / "none"],
+            capture_output=True,
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+        )
+        assert done.returncode == status and b"Error" not in done.stderr, done.stderr
+        assert call[0] != "plan" or done.stdout.startswith(b"axis: 9 cells of 3 pairs, 54 runs\n")
+    assert (tmp_path / "größe-尺寸-report" / "report.md").exists()
+
+
+def test_manifests_are_utf_8_whatever_the_terminal_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "ascii"))
+    print("# first")
+    printing.utf8("# größe\n")
+    print("# last", flush=True)
+    assert written.getvalue().decode() == "# first\n# größe\n# last\n"

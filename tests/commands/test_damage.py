@@ -154,7 +154,7 @@ def test_rows_that_were_asked_for_and_lost_are_exit_status_1(
         assert run(monkeypatch, store, *command) == 1
         out, err = capsys.readouterr()
         assert json.loads(out)[key] == 40 and err.count(str(path)) == 1
-        assert err.endswith("8 runs of mine are missing for that: a launch trains them again.\n")
+        assert err.endswith("8 runs of mine are missing because of that; a launch trains them again.\n")
     assert run(monkeypatch, store, "report", "other", "--json") == 0
 
 

@@ -153,7 +153,7 @@ def test_whoever_reads_the_lines_may_stop_and_wrong_options_are_refused(store: S
     done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, timeout=60)
     assert len(done.stdout.splitlines()) == 1 and done.returncode == 0 and done.stderr == ""
     for options, said in (
-        ("", "goes with --watch"),
+        ("", "requires --watch"),
         ("--watch --every 0", "0.1 to 86400"),
         ("--watch --address x", "-"),
     ):

@@ -234,7 +234,7 @@ def test_a_stopped_sweep_goes_on_without_training_a_run_twice_and_to_the_same_ro
     _, said = process.communicate(timeout=60)
     wait_for(lambda: not any(map(alive, workers)))  # a killed driver's workers end by themselves
     assert process.returncode == (130 if sign == signal.SIGINT else -sign)
-    assert ("To go on: the same command" in said) == (sign == signal.SIGINT)
+    assert ("To continue, run the same command again" in said) == (sign == signal.SIGINT)
 
     early = files(store)
     kept = sum(pq.read_metadata(store / "runs" / name).num_rows for name in early)

@@ -572,7 +572,7 @@ def test_a_failed_output_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyte
 def test_bad_input_is_one_message_and_status_2(tmp_path: Path) -> None:
     for arguments, words in [
         (("--store", "results"), "--store results"),
-        (("--overlay", "cpu", "--yes"), "--yes: belongs to --apply"),
+        (("--overlay", "cpu", "--yes"), "--yes: requires --apply"),
         (("--follow", "--json"), "--follow"),
     ]:
         done = run(*arguments)
