@@ -37,6 +37,14 @@ def curves(points: pd.DataFrame, rows: pd.DataFrame, names: list[str], confidenc
     return _summed(table, [*names, "arm", "step"], confidence)
 
 
+def band_table(points: pd.DataFrame | None, rows: pd.DataFrame, verdict: Mapping[str, Any]) -> pd.DataFrame | None:
+    """The learning curves summed over seeds, as figures and page take them; None where the rows have none."""
+    if points is None or "run_id" not in rows:
+        return None
+    table = curves(points, rows, verdict["factors"], verdict["looks"]["confidence_each"])
+    return None if table.empty else table
+
+
 def by_arm(table: pd.DataFrame, names: list[str]) -> dict[tuple[str, ...], pd.DataFrame]:
     """The rows of every cell and arm, by `key` of the cell's settings and the arm."""
     parts = table.groupby([*names, "arm"], dropna=False, sort=False)

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import arm_means
+from analysis.arm_means import band_table
 from analysis.effects import Record
-from analysis.figures import arms, dots, effect, heat_map, margins, variance
+from analysis.figures.environment import load_matplotlib
 from analysis.wording.captions import CAPTIONS
+
+load_matplotlib()  # before the modules of figures import it, with whatever settings they would find
+
+from analysis.figures import arms, dots, effect, heat_map, margins, variance  # noqa: E402
+
+__all__ = ["CAPTIONS", "axis_of", "band_table", "draw"]
 
 
 def draw(
@@ -39,14 +45,6 @@ def draw(
 def axis_of(verdict: Record) -> str | None:
     """The axis that figures stand against: width where it varies, else depth, else none."""
     return next((axis for axis in ("width", "depth") if axis in verdict["factors"]), None)
-
-
-def band_table(points: pd.DataFrame | None, rows: pd.DataFrame, verdict: Record) -> pd.DataFrame | None:
-    """The learning curves summed over seeds, as `draw` takes them; None where the rows have none."""
-    if points is None or "run_id" not in rows:
-        return None
-    table = arm_means.curves(points, rows, verdict["factors"], verdict["looks"]["confidence_each"])
-    return None if table.empty else table
 
 
 def _figures(verdict: Record, pairs: pd.DataFrame, curves: pd.DataFrame | None) -> dict[str, Callable[[Path], None]]:

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.effects import Record, settings
+from analysis.figures.environment import default_style
 from analysis.threshold import along
 from analysis.wording import captions
 from analysis.wording.phrases import describe
@@ -46,7 +46,7 @@ _Item = TypeVar("_Item")
 @contextmanager
 def drawing(stem: str) -> Iterator[None]:
     """Settings of matplotlib for one figure: names hold dollar signs, and ids in the SVG are the same each time."""
-    with matplotlib.rc_context({"text.parse_math": False, "svg.hashsalt": stem}):
+    with default_style({"text.parse_math": False, "svg.hashsalt": stem}):
         yield
 
 
