@@ -1,6 +1,6 @@
 """What the rows of one study say, as one record ready for JSON: the contents of `verdict.json`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -35,7 +35,6 @@ def analyse(
     declared_before: Mapping[str, Any] = MappingProxyType({}),
     other_looks: Record | None = None,
     store: str | None = None,
-    record: Callable[[Record], None] | None = None,
 ) -> Record:
     """What `verdict.json` holds: counts, one record a cell, one a threshold, and what the reader must know.
 
@@ -47,7 +46,7 @@ def analyse(
     `looks_declared_before` is how many the earlier ones declared: more, declared after looking, are not planned.
     `declared_before` are the margin and the confidence that the first look was taken at. `other_looks` says how many
     `looks` under this name were at another search space, and what is `changed` since, by setting.
-    `record` is called with the answer before anybody can see it. Raises InputError where the rows cannot be analysed.
+    Raises InputError where the rows cannot be analysed.
     """
     rows = checked(rows)
     given = {"margin": margin, "confidence": confidence}
@@ -61,7 +60,7 @@ def analyse(
     pairs, by_seed = sum(cell["pairs"] for cell in cells), seed_effects(table, names)
     origin = provenance(rows, store)
     tuned_cells = _tuned(rows, list(declared.get("tune") or []), each)
-    verdict = {
+    return {
         "name": name,
         **levels,
         **{f"{level}_declared": declared.get(level) for level in given},
@@ -94,9 +93,6 @@ def analyse(
         "provenance": origin,
         "aggregated": None,
     }
-    if record is not None:
-        record(verdict)
-    return verdict
 
 
 def spent(confidence: float, looks: int) -> float:

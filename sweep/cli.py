@@ -137,20 +137,21 @@ def launch(
         say(err, f"{launched.total.failed:,} runs failed; {where} has the details. To try again, run the same command.")
     if not as_json:
         printing.summary(launched.total)
-    answers = []
+    answers, whole = [], True
     for space, summary in zip(wanted, launched.sweeps, strict=True):
-        folder, verdict = (None, None) if no_report else launching.report(space, kept, err)
-        answers.append(dataclasses.asdict(summary) | {"report": folder})
-        if verdict and not as_json:
+        made, complete = (None, True) if no_report else launching.report(space, kept, err)
+        whole &= complete
+        answers.append(dataclasses.asdict(summary) | {"report": made and made.folder})
+        if made and not as_json:
             if len(wanted) > 1:
                 print(f"\n{space.name}")
-            printing.verdict(verdict, folder)
+            printing.verdict(made.verdict, made.folder)
     if not no_report:  # what a tracker shows is seen, too
-        launching.track(wanted, kept, err)
+        whole &= launching.track(wanted, kept, err)
     if as_json:
         several = {"report": None, "sweeps": answers}
         printing.as_json(answers[0] if len(answers) == 1 else dataclasses.asdict(launched.total) | several)
-    if launched.total.failed:
+    if launched.total.failed or not whole:
         raise typer.Exit(1)
 
 
@@ -267,12 +268,16 @@ def report(
     from sweep.store.rows import Store
 
     kept = Store(store)
-    folder, verdict = reporting.report(what, kept, out, margin, confidence)
+    made = reporting.report(what, kept, out, margin, confidence)
+    for line in [*made.problems, *made.notes]:
+        say(console(stderr=True), line)
     if as_json:
-        printing.as_json(verdict)
+        printing.as_json(made.verdict)
     else:
-        printing.verdict(verdict, folder)
+        printing.verdict(made.verdict, made.folder)
     _end_if_lost(kept, what)
+    if made.problems:
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=_RESULTS)

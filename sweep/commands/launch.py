@@ -1,16 +1,16 @@
 """A launch: what is missing of search spaces is trained, then each is reported on and shown to its trackers."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from sweep.cluster.address import Where, authenticate
 from sweep.commands import changes, trackers
 from sweep.commands.plan import located
-from sweep.commands.report import report_sweep
+from sweep.commands.report import Reported, report_sweep
 from sweep.commands.status import progress
-from sweep.common.errors import InputError, Terminated
+from sweep.common.errors import Terminated
 from sweep.common.fault_options import Care
 from sweep.common.progress import say
 from sweep.data.library import Library
@@ -57,17 +57,24 @@ def train(
         raise Interrupted(*kept, 143 if isinstance(interruption, Terminated) else 130) from None
 
 
-def report(space: SearchSpace, store: Store, console: Console) -> tuple[str, dict[str, Any]] | tuple[None, None]:
-    """Folder and verdict of a sweep's report; where it cannot be made, which is said, neither."""
+def report(space: SearchSpace, store: Store, console: Console) -> tuple[Reported | None, bool]:
+    """A sweep's report, and whether all of it was made; whatever went wrong is said, and costs no row."""
+    if len(space.levels["bias"]) < 2:
+        say(console, f"No report of {space.name}: it has runs of one arm alone, and nothing to compare them with.")
+        return None, True
     try:
-        return report_sweep(space, store)
-    except (InputError, OSError) as error:
-        say(console, f"No report: {error}")
-        return None, None
+        made = report_sweep(space, store)
+    except Exception as error:  # whatever a report fails of, training is over
+        say(console, f"No report of {space.name}: {error}. All rows are kept; sweep report {space.name} tries again.")
+        return None, False
+    for line in [*made.problems, *made.notes]:
+        say(console, line)
+    return made, not made.problems
 
 
-def track(spaces: Sequence[SearchSpace], store: Store, console: Console) -> None:
-    """Shows sweeps to the trackers that they name; says what went wrong, which costs no result."""
-    for space in spaces:
-        for problem in trackers.track(space, store):
-            say(console, problem)
+def track(spaces: Sequence[SearchSpace], store: Store, console: Console) -> bool:
+    """Shows sweeps to the trackers that they name; says what went wrong, which costs no result. Whether all did."""
+    problems = [problem for space in spaces for problem in trackers.track(space, store)]
+    for problem in problems:
+        say(console, problem)
+    return not problems

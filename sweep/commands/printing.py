@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -69,12 +70,10 @@ def summary(done: "Summary") -> None:
         print(f"{done.already:,} already there, {done.failed:,} failed, {done.diverged:,} diverged.")
 
 
-def verdict(found: dict[str, Any], folder: str | None) -> None:
+def verdict(found: dict[str, Any], folder: str) -> None:
     """The verdicts of a report, what speaks against them, and where the report is."""
     from analysis.wording import sentences
 
-    if not found:
-        return
     if found["missing_runs"]:
         print(f"Incomplete: {found['missing_runs']:,} runs of this sweep are not in the store yet.")
     if found["unplanned_look"]:
@@ -88,9 +87,9 @@ def verdict(found: dict[str, Any], folder: str | None) -> None:
         print(line)
     drawn = {"width": "effect_by_width", "depth": "effect_by_depth"}
     picture = next((name for axis, name in drawn.items() if axis in found["factors"]), "effects")
-    print(f"picture: {folder}/{picture}.png")
-    print(f"page:    {folder}/report.html")
-    print(f"report:  {folder}/report.md")
+    for what, file in {"picture": f"{picture}.png", "page": "report.html", "report": "report.md"}.items():
+        if "://" in folder or Path(folder, file).exists():  # what could not be made has been said
+            print(f"{what + ':':8} {folder}/{file}")
 
 
 def listing(found: Sequence["Listing"]) -> None:

@@ -5,7 +5,7 @@ import datetime
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ from sweep.commands.status import launched
 from sweep.common import addresses
 from sweep.common.errors import InputError
 from sweep.space.search_space import SearchSpace
-from sweep.store.rows import COMPARED, Store
+from sweep.store.rows import COMPARED, Found, Store
 
 READ: Final = (
     *("run_id", *COMPARED, "device", "dataset_fingerprint", "trainer_version", "torch_version", "finished_at"),
@@ -26,10 +26,17 @@ MOST_CURVES: Final = 20_000
 """Runs whose learning curves are read for a report."""
 
 
-def report(
-    what: str, store: Store, out: Path | str | None, margin: float | None, confidence: float | None
-) -> tuple[str, dict[str, Any]]:
-    """Analyses a sweep of the store by name, or a table by its path; returns the folder and `verdict.json`."""
+class Reported(NamedTuple):
+    """Where a report is, what its `verdict.json` holds, what of it failed, and what else is to be said of it."""
+
+    folder: str
+    verdict: dict[str, Any]
+    problems: list[str]
+    notes: list[str]
+
+
+def report(what: str, store: Store, out: Path | str | None, margin: float | None, confidence: float | None) -> Reported:
+    """Analyses a sweep of the store by name, or a table by its path."""
     from analysis import report as reports
 
     out = None if out is None else addresses.local(out, "--out")
@@ -41,9 +48,10 @@ def report(
     folder = out or file.with_name(f"{file.stem}-report")
     rows, name = reports.load_table(file), file.stem.encode("utf-8", "replace").decode()
     try:
-        return str(folder), reports.write(rows, folder, name=name, margin=margin, confidence=confidence)
+        verdict, problems = _written(rows, folder, name=name, margin=margin, confidence=confidence)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
+    return Reported(str(folder), verdict, problems, [])
 
 
 def report_sweep(
@@ -52,34 +60,26 @@ def report_sweep(
     out: Path | None = None,
     margin: float | None = None,
     confidence: float | None = None,
-) -> tuple[str, dict[str, Any]]:
-    """Writes the report of a sweep's rows into `out` or the store; returns where, and what `verdict.json` holds.
+) -> Reported:
+    """Writes the report of a sweep's rows into `out` or the store.
 
-    Wherever the report goes, seeing rows that no earlier report of the sweep had is a look, and the store remembers it.
+    Wherever the report goes, seeing rows that no earlier report of the sweep had is a look, and the store remembers it
+    with the report: one that nobody can see, because nothing of it could be written, is none.
     """
-    from analysis import report as reports
-
     run_ids = plans.run_ids(space)
     found = store.read(run_ids, READ)
-    if not len(found.rows):
-        raise InputError(f"sweep {space.name!r} has no rows in {store.address} yet; sweep launch trains it")
     there = found.rows["run_id"].to_pylist()
+    if not there:
+        raise InputError(f"sweep {space.name!r} has no rows in {store.address} yet; sweep launch trains it")
     earlier = looks(space, run_ids, store)
     new = set(there) - earlier.seen
-    # A run's settings are its identity: taking them from the plan spares reading them from every file.
-    settings = plans.settings(space).iloc[found.places].reset_index(drop=True)
-
-    def record(verdict: dict[str, Any]) -> None:
-        if new:
-            seen = _look(verdict, [run_id for run_id in there if run_id in new])
-            levels = {name: getattr(space.analysis, name) for name in ("margin", "confidence")}
-            store.save_look(space.name, earlier.last + 1, seen | {"declared": levels})
-
+    notes: list[str] = []
+    curves, problems = _curves(space, store, dict(zip(there, found.array_ids, strict=True)))
     with _report_folder(space.name, store, out) as (folder, address):
-        verdict = reports.write(
-            pd.concat([found.rows.to_pandas(), settings], axis=1),
+        verdict, failed = _written(
+            _rows(space, found),
             folder,
-            curves=_curves(space, store, dict(zip(there, found.array_ids, strict=True))),
+            curves=curves,
             name=space.name,
             margin=margin,
             confidence=confidence,
@@ -92,9 +92,20 @@ def report_sweep(
             declared_before=earlier.levels,
             other_looks=earlier.elsewhere,
             store=cited(store),
-            record=record,
         )
-    return address, verdict
+        problems += failed
+        if out is None and store.place.local is None:
+            problems += _published(folder, store, space.name)
+    if new:
+        seen = _look(verdict, [run_id for run_id in there if run_id in new])
+        levels = {name: getattr(space.analysis, name) for name in ("margin", "confidence")}
+        try:
+            store.save_look(space.name, earlier.last + 1, seen | {"declared": levels})
+        except OSError as error:
+            said = f"{store.address} does not remember that these results were looked at: {error}"
+            # With --out it may well be that the store may only be read.
+            (problems if out is None else notes).append(said)
+    return Reported(address, verdict, problems, notes)
 
 
 def cited(store: Store) -> str:
@@ -105,25 +116,62 @@ def cited(store: Store) -> str:
     return store.address
 
 
+def _rows(space: SearchSpace, found: Found) -> pd.DataFrame:
+    """The rows that were found, with their settings: these are in the plan, which spares reading them from files."""
+    settings = plans.settings(space).iloc[found.places].reset_index(drop=True)
+    rows: pd.DataFrame = pd.concat([found.rows.to_pandas(), settings], axis=1)
+    return rows
+
+
+def _written(rows: pd.DataFrame, folder: Path, *, name: str, **options: Any) -> tuple[dict[str, Any], list[str]]:
+    """Writes a report as far as it can be; returns its verdict, and what failed. OSError where all of it did."""
+    from analysis import report as reports
+
+    try:
+        return reports.write(rows, folder, name=name, **options), []
+    except reports.PartlyWritten as partly:
+        if not partly.written:
+            reasons = "; ".join(dict.fromkeys(partly.failed.values()))
+            raise OSError(f"nothing could be written to {folder} ({reasons})") from partly
+        return partly.verdict, [f"The report of {name} in {folder} lacks what could not be made ({partly})"]
+
+
 @contextlib.contextmanager
 def _report_folder(name: str, store: Store, out: Path | None) -> Iterator[tuple[Path, str]]:
     """A local folder to write a report into, and the address that it will have."""
     inside = store.report_folder(name)
-    if out is not None or store.place.local is not None:
-        folder = out or store.root / inside
-        yield folder, str(folder)
+    if out is None and store.place.local is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch), store.place.path(inside)
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        yield Path(scratch), store.place.path(inside)
-        store.place.upload(Path(scratch), inside)
+    folder = out or store.root / inside
+    yield folder, str(folder)
 
 
-def _curves(space: SearchSpace, store: Store, array_ids: dict[str, str]) -> pd.DataFrame | None:
-    """The learning curves of the runs that have a row; where they are too many to draw, of every nth cell."""
+def _published(folder: Path, store: Store, name: str) -> list[str]:
+    """Puts a report into a store that is no folder; returns what failed. OSError where all of it did."""
+    there, inside = len(list(folder.iterdir())), store.report_folder(name)
+    failed = store.place.upload(folder, inside)
+    if not failed:
+        return []
+    where, reason = store.place.path(inside), next(iter(failed.values()))
+    if len(failed) == there:
+        raise OSError(f"nothing could be written to {where} ({reason})")
+    return [f"The report of {name} in {where} lacks what could not be written ({', '.join(failed)}: {reason})"]
+
+
+def _curves(space: SearchSpace, store: Store, array_ids: dict[str, str]) -> tuple[pd.DataFrame | None, list[str]]:
+    """The learning curves of the runs that have a row, and what is wrong with them.
+
+    Where they are too many to draw, those of every nth cell.
+    """
     stride = -(-space.run_count() // MOST_CURVES)
     wanted = [run_id for run_id in plans.run_ids(space, every=stride) if run_id in array_ids]
-    curves = store.curves(wanted, [array_ids[run_id] for run_id in wanted]).to_pandas()
-    return None if curves.empty else curves
+    try:
+        curves = store.curves(wanted, [array_ids[run_id] for run_id in wanted]).to_pandas()
+    except (InputError, OSError) as error:  # verdicts need none
+        return None, [f"The report of {space.name} has no learning curves: {error}"]
+    return (None if curves.empty else curves), []
 
 
 def _look(verdict: dict[str, Any], new_run_ids: list[str]) -> dict[str, Any]:

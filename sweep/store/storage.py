@@ -152,10 +152,16 @@ class Place:
                 if path.name.startswith(".") and owner_is_dead(path):
                     path.unlink(missing_ok=True)
 
-    def upload(self, folder: Path, name: str) -> None:
-        """Puts the files of a local folder below `name`."""
+    def upload(self, folder: Path, name: str) -> dict[str, OSError]:
+        """Puts the files of a local folder below `name`; returns those that failed: the store is waited for once."""
+        failed: dict[str, OSError] = {}
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            self.write(f"{name}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+            file = path.relative_to(folder).as_posix()
+            try:
+                self.write(f"{name}/{file}", path.read_bytes(), patience=0.0 if failed else None)
+            except OSError as error:
+                failed[file] = error
+        return failed
 
     def _listed(self, folder: str) -> list[str]:
         if self.local is not None:

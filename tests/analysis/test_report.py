@@ -61,6 +61,23 @@ def test_a_report_that_cannot_be_made_leaves_no_file(rows: pd.DataFrame, tmp_pat
         report.write(rows, tmp_path / "taken", **OPTIONS)
 
 
+def test_parts_that_fail_are_told_when_the_others_are_written(
+    rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("analysis.page.render", fails)
+    monkeypatch.setattr("analysis.figures.dots.draw", fails)
+    with pytest.raises(report.PartlyWritten, match=r"^pairs, report.html: MemoryError$") as caught:
+        report.write(rows, tmp_path, **OPTIONS)
+    assert caught.value.failed == {"pairs": "MemoryError", "report.html": "MemoryError"}
+    assert json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8")) == caught.value.verdict
+    assert {path.stem for path in tmp_path.iterdir()} == {*caught.value.written, "effects", "report", "verdict"} - {
+        *("effects.parquet", "report.md", "verdict.json")
+    }
+
+
 def test_the_report_answers_first_and_says_what_the_answer_rests_on(rows: pd.DataFrame) -> None:
     text = report.markdown(report.analyse(rows.iloc[1:], name="study", missing_runs=3))
     lines = text.splitlines()

@@ -79,11 +79,6 @@ def test_a_look_beyond_the_declared_ones_is_unplanned(rows: pd.DataFrame) -> Non
     assert [verdict["unplanned_look"] for verdict in taken] == [False, False, True]
 
 
-def test_the_record_is_kept_before_the_answer_is_given(rows: pd.DataFrame) -> None:
-    kept: list[dict[str, Any]] = []
-    assert analyse(rows, name="study", record=kept.append) == kept[0]
-
-
 def test_a_cell_is_claimed_for_the_whole_family_only_within_its_sequence() -> None:
     effects = {1: 9.0, 2: 0.55, 4: 9.0, 8: 0.0, 16: 0.0}
     rows = study(grid(width=effects, batch_norm=[False, True]), 12, lambda cell: effects[cell["width"]], seed=4)

@@ -62,7 +62,7 @@ def train(store: Store, wanted: SearchSpace, array: str) -> None:
 
 
 def look(store: Store, wanted: SearchSpace, folder: str = "report") -> tuple[int, bool, float]:
-    _, verdict = report.report_sweep(wanted, store, store.root.parent / folder)
+    _, verdict, *_ = report.report_sweep(wanted, store, store.root.parent / folder)
     looks = verdict["looks"]
     assert looks["declared"] == wanted.analysis.looks
     return looks["taken"], verdict["unplanned_look"], looks["confidence_each"]
@@ -92,7 +92,7 @@ def test_looks_that_are_declared_after_looking_are_not_planned(store: Store) -> 
 def test_a_report_elsewhere_is_a_look_too_and_other_levels_are_none(store: Store) -> None:
     train(store, space(6), "a")
     assert look(store, space(6), "elsewhere")[0] == 1
-    _, verdict = report.report_sweep(space(6), store, store.root.parent, margin=2, confidence=0.99)
+    _, verdict, *_ = report.report_sweep(space(6), store, store.root.parent, margin=2, confidence=0.99)
     assert (verdict["looks"]["taken"], verdict["unplanned_look"]) == (1, False)
 
 
@@ -129,7 +129,7 @@ def test_the_report_of_a_file_is_no_look(store: Store, tmp_path: Path) -> None:
     store.save_sweep("study", space(6).resolved())
     export.export("study", store, tmp_path / "rows.csv")
     look(store, space(6))
-    _, verdict = report.report(str(tmp_path / "rows.csv"), store, None, None, None)
+    _, verdict, *_ = report.report(str(tmp_path / "rows.csv"), store, None, None, None)
     assert verdict["looks"] == {"declared": 1, "taken": None, "confidence_each": 0.95}
     assert verdict["unplanned_look"] is None
     assert verdict["provenance"]["store"] is None
@@ -140,7 +140,7 @@ def test_a_verdict_of_the_store_says_where_its_rows_come_from_and_how_many_disag
     train(store, space(6), "a")
     train(Store(store.root.parent / "other"), space(6), "another")
     (store.root.parent / "other" / "runs" / "another.parquet").rename(store.root / "runs" / "another.parquet")
-    _, verdict = report.report_sweep(space(6), store, store.root.parent)
+    _, verdict, *_ = report.report_sweep(space(6), store, store.root.parent)
     assert (verdict["runs"], verdict["repeated_runs"]) == (24, 24)
     assert 20 <= verdict["disagreeing_runs"] <= 24
     assert f"{verdict['disagreeing_runs']} runs stand in the store twice" in verdict["alarms"][0]
@@ -213,7 +213,7 @@ def test_another_search_space_under_the_same_name_is_a_first_look_and_says_what_
     assert look(store, steps(300)) == (1, False, 0.9)
     train(store, steps(1001), "b")
     for _ in range(2):
-        _, verdict = report.report_sweep(steps(1001), store, store.root.parent / "report")
+        _, verdict, *_ = report.report_sweep(steps(1001), store, store.root.parent / "report")
         assert (verdict["looks"]["taken"], verdict["unplanned_look"]) == (1, False)
         assert verdict["other_looks"] == {"looks": 1, "changed": {"steps": {"before": "300", "now": "1001"}}}
         said = sentences.other_looks(verdict)
@@ -250,7 +250,7 @@ def test_a_look_at_a_cell_of_a_sweep_counts_whatever_seeds_or_levels_come(text: 
     look(store, space(6))
     other = parse(f"name: study\n{text}".encode(), Path("study.yaml"))
     train(store, other, "b")
-    _, verdict = report.report_sweep(other, store, store.root.parent / "report")
+    _, verdict, *_ = report.report_sweep(other, store, store.root.parent / "report")
     assert (verdict["looks"]["taken"], verdict["unplanned_look"], verdict["other_looks"]) == (2, True, None)
 
 
@@ -269,7 +269,7 @@ def test_another_search_space_has_its_own_declared_looks_and_margin(store: Store
     for number, seeds in enumerate(("6", "8"), 1):
         wanted = steps(1001, seeds).model_copy(update=declared)
         train(store, wanted, f"b{number}")
-        _, verdict = report.report_sweep(wanted, store, store.root.parent / "report")
+        _, verdict, *_ = report.report_sweep(wanted, store, store.root.parent / "report")
         assert (verdict["looks"]["taken"], verdict["unplanned_look"]) == (number, False)
         assert not any("declared after a look" in alarm for alarm in verdict["alarms"])
 
@@ -361,5 +361,5 @@ def test_a_margin_that_is_declared_after_a_look_is_said(store: Store) -> None:
     train(store, space(6), "a")
     look(store, space(6))
     later = space(6).model_copy(update={"analysis": Analysis(margin=3.0, confidence=0.9)})
-    _, verdict = report.report_sweep(later, store, store.root.parent / "report")
+    _, verdict, *_ = report.report_sweep(later, store, store.root.parent / "report")
     assert any("was declared after a look at" in alarm for alarm in verdict["alarms"])
