@@ -3,17 +3,18 @@
 Rows come from the store or from a Parquet or CSV file made elsewhere; after `checked` both look the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, get_args
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow as pa
 
+from analysis import table_files
 from sweep.common.errors import InputError
 from sweep.space.runs import CELL, SETTINGS, TYPES
-from sweep.store.rows import RUNS_SCHEMA, check_version
+from sweep.store.rows import RUNS_SCHEMA
 
 REQUIRED: Final = ("bias", "seed", "test_accuracy")
 RESULTS: Final = frozenset(RUNS_SCHEMA.names) - frozenset(SETTINGS) | {"array_id"}
@@ -22,46 +23,40 @@ RESULTS: Final = frozenset(RUNS_SCHEMA.names) - frozenset(SETTINGS) | {"array_id
 MADE_WITH: Final = ("dataset_fingerprint", "trainer_version", "image_size", "evaluate_every")
 """Columns of the store that may tell runs apart and divide no cells: a report says so where they vary."""
 
-_FLAGS: Final = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+_FLAGS: Final = {
+    "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False, "yes": True, "no": False,
+    "on": True, "off": False,
+}  # fmt: skip
+_NUMBERS: Final = tuple(
+    field.name
+    for field in RUNS_SCHEMA
+    if field.name in RESULTS and (pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
+)
+_COMMA: Final = r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"
+_DECIMAL_COMMA: Final = r"[+-]?(?:0?,\d+|\d+,(?!\d{3}$)\d+|\d*,\d+[eE][+-]?\d+)"
+"""A number whose comma can mark no thousands."""
 
 
 def load_table(path: Path | str) -> pd.DataFrame:
-    """The checked rows of a `.parquet` or `.csv` file, one row a run.
+    """The checked rows of a `.parquet`, `.csv` or `.tsv` file, or of a folder of Parquet files, one row a run.
 
     Raises InputError where the file cannot be read, a column is missing, a value is refused or a `run_id`
     stands twice.
     """
-    path = Path(path)
-    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".parquet": _read_parquet,
-        ".csv": lambda file: pd.read_csv(file, low_memory=False),
-    }
-    suffix = path.suffix.lower()
-    if suffix not in readers:
-        raise InputError(f"{path}: a table is a .parquet or a .csv file")
+    return load_files(path)
+
+
+def load_files(path: Path | str, files: Mapping[str, table_files.Source] | None = None) -> pd.DataFrame:
+    """As `load_table`, of files that were fetched from `path`, by their names there."""
+    read = table_files.read(path, table_files.found(Path(path)) if files is None else files)
     try:
-        rows = readers[suffix](path)
-    except InputError:
-        raise
-    except (OSError, ValueError, NotImplementedError) as error:  # what pandas and Arrow raise are such
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
-        raise InputError(f"{path}: cannot be read as a {suffix} table: {reason}") from error
-    try:
-        rows = checked(rows)
+        rows = checked(read)
         ids = rows["run_id"].dropna() if "run_id" in rows else pd.Series(dtype=object)
         if ids.duplicated().any():
             raise InputError(f"run_id {ids[ids.duplicated()].iloc[0]} stands twice; every run may stand once")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return rows
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    with pq.ParquetFile(path) as file:
-        check_version(path, file.schema_arrow)
-        # What pandas wrote as an index is a column like the others.
-        rows: pd.DataFrame = file.read().to_pandas(ignore_metadata=True)
-        return rows
 
 
 def checked(rows: pd.DataFrame) -> pd.DataFrame:
@@ -83,6 +78,9 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
     for name in SETTINGS:
         if name in rows:
             rows[name] = _setting(name, rows[name])
+    for name in _NUMBERS:
+        if name in rows and name != "test_accuracy":
+            rows[name] = _result(rows[name])
     rows["test_accuracy"] = _accuracy(rows["test_accuracy"])
     rows["status"] = _status(rows)
     return rows
@@ -109,8 +107,8 @@ def _setting(name: str, column: pd.Series) -> pd.Series:
         _refuse(name, column, column.isna(), "a value in every row is needed")
     if int not in kinds and float not in kinds:
         return column.astype(str)
-    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
-    _refuse(name, column, column.notna() & ~np.isfinite(numbers), "a number is needed")
+    numbers = _numbers(column)
+    _refuse(name, column, column.notna() & ~np.isfinite(numbers), _needed(column))
     if int not in kinds:
         return numbers
     least = 1 if name in ("width", "depth", "steps", "batch_size") else 0
@@ -121,16 +119,44 @@ def _setting(name: str, column: pd.Series) -> pd.Series:
     return numbers if numbers.isna().any() else numbers.astype("int64")
 
 
+def _result(column: pd.Series) -> pd.Series:
+    """As numbers, where all that is there is one."""
+    if not pd.api.types.is_string_dtype(column):
+        return column
+    numbers = _numbers(column)
+    return column if (numbers.isna() & column.notna()).any() else pd.to_numeric(numbers, downcast="integer")
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """As floating-point numbers, NaN for what is none.
+
+    Decimal commas are read where no number has a point and the comma of one at least can mark no thousands.
+    """
+    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    if not (numbers.isna() & column.notna()).any():
+        return numbers
+    text = column.dropna().astype(str).str.strip()
+    comma = text.str.fullmatch(_COMMA)
+    if text[comma].str.fullmatch(_DECIMAL_COMMA).any() and not text.str.contains(".", regex=False).any():
+        numbers.loc[text.index] = pd.to_numeric(text.str.replace(",", "."), errors="coerce").astype("float64")
+    return numbers
+
+
+def _needed(column: pd.Series) -> str:
+    commas = column.dropna().astype(str).str.contains(",", regex=False).any()
+    return "a number is needed" + ("; its comma may mark decimals or thousands, write it without" if commas else "")
+
+
 def _flags(name: str, column: pd.Series) -> pd.Series:
     if column.dtype == bool:
         return column
     flags = column.map(lambda value: _FLAGS.get(str(value).strip().lower()))
-    _refuse(name, column, flags.isna(), "allowed are true, false, 1 and 0")
+    _refuse(name, column, flags.isna(), "allowed are true, false, yes, no, on, off, 1 and 0")
     return flags.astype(bool)
 
 
 def _accuracy(column: pd.Series) -> pd.Series:
-    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    numbers = _numbers(column)
     _refuse("test_accuracy", column, numbers.isna(), "a share of right answers, 0 to 1, is needed in every row")
     percent = numbers.between(0, 100).all() and (numbers > 2).any()
     hint = "; the column looks as if given in 0-100 instead of 0-1: divide it by 100" if percent else ""
