@@ -8,9 +8,9 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import pandas as pd
 
-from analysis import bootstrap, pictures
+from analysis import bootstrap, pictures, unknown_columns
 from analysis.judging import Counts, decide, judge
-from analysis.run_table import checked, factors, ignored
+from analysis.run_table import checked, factors, ignored, unknown
 from sweep.common.errors import InputError
 from sweep.space.runs import CELL
 
@@ -35,7 +35,8 @@ def pairs(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a pair: factors, `seed`, `accuracy_bias`, `accuracy_no_bias`, `effect`, each arm's `status_*`.
 
     `effect` is 100 (accuracy with bias - accuracy without). Runs without a partner are in `unpaired`. Raises
-    InputError where a run stands twice or there is no pair.
+    InputError where a run stands twice, where there is no pair, and where pairs would be pooled over a column that is
+    no setting: whoever wants that drops the column.
     """
     table = _matched(rows)
     return table[table["effect"].notna()].reset_index(drop=True)
@@ -72,7 +73,8 @@ def matched(rows: pd.DataFrame) -> pd.DataFrame:
     Columns: the factors; those of `pairs`, null where an arm is missing; `cell`, counted from 0; and the places of both
     runs in `rows`, `row_bias` and `row_no_bias`, -1 where there is none. Raises InputError as `pairs` does.
     """
-    names = factors(rows)
+    names, others = factors(rows), unknown(rows)
+    unknown_columns.ask(rows, others)
     cell = _numbered(rows, names)
     bias, seed = rows["bias"].to_numpy(), rows["seed"].to_numpy()
     order = np.lexsort((bias, seed, cell))
@@ -91,6 +93,7 @@ def matched(rows: pd.DataFrame) -> pd.DataFrame:
     table = beside(rows, table, places["bias"], places["no_bias"])
     if table["effect"].isna().all():
         _refuse_no_pairs(rows)
+    unknown_columns.refuse_pooled(rows, table, others)
     return table
 
 

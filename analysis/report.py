@@ -50,7 +50,7 @@ def write(
     """
     out, rows = Path(out), checked(rows)
     verdict = analyse(rows, name=name, **options)
-    pairs = effects.pairs(rows)
+    pairs = effects.pairs(rows.drop(columns=list(options.get("ignore", ()))))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

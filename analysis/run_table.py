@@ -5,13 +5,13 @@ Rows come from the store or from a Parquet or CSV file made elsewhere; after `ch
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from analysis import table_files
+from analysis import table_files, unknown_columns
 from sweep.common.errors import InputError
 from sweep.space.runs import CELL, SETTINGS, TYPES
 from sweep.store.rows import RUNS_SCHEMA
@@ -66,13 +66,17 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
     """
     named = [name for name in rows.index.names if name is not None and name not in rows]
     rows = (rows.reset_index(level=named) if named else rows).reset_index(drop=True)
+    rows.columns = rows.columns.map(str)
     twice = rows.columns[rows.columns.duplicated()]
     if len(twice):
         raise InputError(f"column {twice[0]} stands twice; every column may stand once")
     missing = [name for name in REQUIRED if name not in rows]
     if missing:
         found = ", ".join(map(str, rows.columns)) or "none"
-        raise InputError(f"no column {', '.join(missing)}; a table needs {', '.join(REQUIRED)} (its columns: {found})")
+        near = unknown_columns.hint(rows.columns, missing)
+        raise InputError(
+            f"no column {', '.join(missing)}; a table needs {', '.join(REQUIRED)} (its columns: {found}){near}"
+        )
     if rows.empty:
         raise InputError("the table has no rows; both arms of at least one pair are needed")
     for name in SETTINGS:
@@ -93,8 +97,16 @@ def factors(rows: pd.DataFrame) -> list[str]:
 
 def ignored(rows: pd.DataFrame) -> list[str]:
     """Columns that vary but are neither a setting nor a result: the analysis does not look at them."""
-    others = [name for name in rows if (name not in SETTINGS and name not in RESULTS) or name in MADE_WITH]
-    return [str(name) for name in others if rows[name].astype(str).nunique() > 1]
+    return _varying(rows, [name for name in rows if name not in (*SETTINGS, *RESULTS) or name in MADE_WITH])
+
+
+def unknown(rows: pd.DataFrame) -> list[str]:
+    """Those of the ignored columns that the store does not know: what they mean, only who made the table can say."""
+    return _varying(rows, [name for name in rows if name not in (*SETTINGS, *RESULTS)])
+
+
+def _varying(rows: pd.DataFrame, names: list[Any]) -> list[str]:
+    return [str(name) for name in names if rows[name].astype(str).nunique(dropna=False) > 1]
 
 
 def _setting(name: str, column: pd.Series) -> pd.Series:
@@ -151,7 +163,7 @@ def _flags(name: str, column: pd.Series) -> pd.Series:
     if column.dtype == bool:
         return column
     flags = column.map(lambda value: _FLAGS.get(str(value).strip().lower()))
-    _refuse(name, column, flags.isna(), "allowed are true, false, yes, no, on, off, 1 and 0")
+    _refuse(name, column, flags.isna(), "allowed are true, false, 1 and 0 (or yes, no, on, off)")
     return flags.astype(bool)
 
 

@@ -1,6 +1,6 @@
 """What the rows of one study say, as one record ready for JSON: the contents of `verdict.json`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from analysis.judging import check_levels
 from analysis.provenance import provenance
 from analysis.run_table import checked, ignored
 from analysis.seed_effects import seed_effects
+from analysis.unknown_columns import check_ignored
 from analysis.wording import alarms as said
 from analysis.wording.cells import statement, with_reasons
 from analysis.wording.claims import claim
@@ -35,6 +36,7 @@ def analyse(
     declared_before: Mapping[str, Any] = MappingProxyType({}),
     other_looks: Record | None = None,
     store: str | None = None,
+    ignore: Collection[str] = (),
 ) -> Record:
     """What `verdict.json` holds: counts, one record a cell, one a threshold, and what the reader must know.
 
@@ -46,9 +48,11 @@ def analyse(
     `looks_declared_before` is how many the earlier ones declared: more, declared after looking, are not planned.
     `declared_before` are the margin and the confidence that the first look was taken at. `other_looks` says how many
     `looks` under this name were at another search space, and what is `changed` since, by setting.
-    Raises InputError where the rows cannot be analysed.
+    `ignore` are columns over which pairs may be pooled. Raises InputError where the rows cannot be analysed.
     """
     rows = checked(rows)
+    check_ignored(rows, ignore)
+    left_out, rows = ignored(rows), rows.drop(columns=list(ignore))
     given = {"margin": margin, "confidence": confidence}
     levels = {level: _chosen(level, value, declared) for level, value in given.items()}
     check_levels(**levels)
@@ -77,7 +81,7 @@ def analyse(
         "diverged_bias": sum(cell["diverged_bias"] for cell in cells),
         "diverged_no_bias": sum(cell["diverged_no_bias"] for cell in cells),
         "factors": names,
-        "ignored_columns": ignored(rows),
+        "ignored_columns": left_out,
         "cells": cells,
         "thresholds": _thresholds(cells, each),
         "hypotheses": [claim(one, **each) for one in hypotheses(by_seed, origin["settings"], **each)],

@@ -258,6 +258,7 @@ def report(
     store: options.Store = "results",
     margin: options.Margin = None,
     confidence: options.Confidence = None,
+    ignore: options.Ignore = None,
     out: options.ReportFolder = None,
     as_json: options.AsJson = False,
     debug: Debug = False,
@@ -268,7 +269,7 @@ def report(
     from sweep.store.rows import Store
 
     kept = Store(store)
-    made = reporting.report(what, kept, out, margin, confidence)
+    made = reporting.report(what, kept, out, margin, confidence, ignore or ())
     for line in [*made.problems, *made.notes]:
         say(console(stderr=True), line)
     if as_json:

@@ -174,6 +174,10 @@ MaxWorkers = Annotated[
 Queue = Annotated[str | None, _cluster("--queue", metavar="NAME", help="With --overlay kueue: the LocalQueue.")]
 
 NoReport = Annotated[bool, _flag("--no-report", help="Only train: nobody has looked at the results yet.")]
+Ignore = Annotated[
+    list[str] | None,
+    _judging("--ignore", metavar="COLUMN", help="In a table: pool runs that differ in this column; may be repeated."),
+]
 ReportFolder = Annotated[str | None, _output("--out", metavar="DIR", help="Folder to write the report to.")]
 Picture = Annotated[Path | None, _output("--out", metavar="FILE", help="With --show: the PNG to write.")]
 Table = Annotated[Path, _output("--to", metavar="FILE", help="A .parquet or .csv file.")]

@@ -98,10 +98,13 @@ def conditions(verdict: Record) -> list[str]:
         lines.append(f"Sensitive: in {sensitive} cells the bootstrap's interval would give another verdict.")
     if verdict["repeated_runs"]:
         lines.append(f"{verdict['repeated_runs']} runs stand in the store twice; the earliest row of each counts.")
-    if verdict["ignored_columns"]:
-        ignored_columns = ", ".join(verdict["ignored_columns"])
-        lines.append(f"Columns that vary but are no setting were ignored: {ignored_columns}.")
-    return [line for line in lines if line]
+    return [line for line in [*lines, *ignored(verdict)] if line]
+
+
+def ignored(verdict: Record) -> list[str]:
+    """Which columns were left out of account, where any were."""
+    names = ", ".join(verdict["ignored_columns"])
+    return [f"Columns that vary but are no setting were ignored: {names}."] if names else []
 
 
 def origin(verdict: Record) -> list[tuple[str, str]]:

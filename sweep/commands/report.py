@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -35,12 +35,22 @@ class Reported(NamedTuple):
     notes: list[str]
 
 
-def report(what: str, store: Store, out: Path | str | None, margin: float | None, confidence: float | None) -> Reported:
-    """Analyses a sweep of the store by name, or a table by its path."""
+def report(
+    what: str,
+    store: Store,
+    out: Path | str | None,
+    margin: float | None,
+    confidence: float | None,
+    ignore: Sequence[str] = (),
+) -> Reported:
+    """Analyses a sweep of the store by name, or a table by its path, whose columns `ignore` are left out of account."""
     from analysis import report as reports
+    from analysis.wording import sentences
 
     out = None if out is None else addresses.local(out, "--out")
     if what in store.sweeps():
+        if ignore:
+            raise InputError(f"--ignore: belongs to a table; the rows of the sweep {what} have no columns of others")
         return report_sweep(launched(store, what), store, out, margin, confidence)
     file = addresses.local(what, "report")
     if file.suffix.lower() not in (".parquet", ".csv"):
@@ -48,10 +58,10 @@ def report(what: str, store: Store, out: Path | str | None, margin: float | None
     folder = out or file.with_name(f"{file.stem}-report")
     rows, name = reports.load_table(file), file.stem.encode("utf-8", "replace").decode()
     try:
-        verdict, problems = _written(rows, folder, name=name, margin=margin, confidence=confidence)
+        verdict, problems = _written(rows, folder, name=name, margin=margin, confidence=confidence, ignore=ignore)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
-    return Reported(str(folder), verdict, problems, [])
+    return Reported(str(folder), verdict, problems, sentences.ignored(verdict))
 
 
 def report_sweep(
@@ -66,6 +76,8 @@ def report_sweep(
     Wherever the report goes, seeing rows that no earlier report of the sweep had is a look, and the store remembers it
     with the report: one that nobody can see, because nothing of it could be written, is none.
     """
+    from analysis.wording import sentences
+
     run_ids = plans.run_ids(space)
     found = store.read(run_ids, READ)
     there = found.rows["run_id"].to_pylist()
@@ -73,7 +85,6 @@ def report_sweep(
         raise InputError(f"sweep {space.name!r} has no rows in {store.address} yet; sweep launch trains it")
     earlier = looks(space, run_ids, store)
     new = set(there) - earlier.seen
-    notes: list[str] = []
     curves, problems = _curves(space, store, dict(zip(there, found.array_ids, strict=True)))
     with _report_folder(space.name, store, out) as (folder, address):
         verdict, failed = _written(
@@ -96,6 +107,7 @@ def report_sweep(
         problems += failed
         if out is None and store.place.local is None:
             problems += _published(folder, store, space.name)
+    notes = sentences.ignored(verdict)
     if new:
         seen = _look(verdict, [run_id for run_id in there if run_id in new])
         levels = {name: getattr(space.analysis, name) for name in ("margin", "confidence")}
