@@ -22,9 +22,15 @@ Record: TypeAlias = dict[str, Any]
 RESULTS: Final = tuple(
     "pairs effect low high equivalence_low equivalence_high detected verdict direction reason sensitive bootstrap_low "
     "bootstrap_high verdict_familywise pairs_needed accuracy_bias accuracy_no_bias rho gain only_bias only_no_bias "
-    "test_pictures seed_spread picture_spread diverged_bias diverged_no_bias".split()
+    "test_pictures seed_spread picture_spread diverged_bias diverged_no_bias limit".split()
 )
 """The keys of a cell's record, after the settings that vary."""
+
+SAME: Final = 1e-12
+"""Accuracies that differ by less are one: they are counts over counts."""
+
+GUESSED: Final = 0.5
+"""The most that guessing gets right, of classes of one size."""
 
 _COUNTS: Final = frozenset({"pairs", "pairs_needed", "test_pictures", "diverged_bias", "diverged_no_bias"})
 _ARMS: Final = ("bias", "no_bias")
@@ -56,7 +62,8 @@ def cells(rows: pd.DataFrame, margin: float, confidence: float) -> list[Record]:
     undecided cell; `gain` is 1 / (1 - rho), how many pairs of unrelated runs one pair is worth. `bootstrap_*` and
     `sensitive` stand from 20 pairs on. `verdict_familywise` and `reason` are null: the one is a matter of
     all axes (`threshold.familywise`), the other of words (`wording.cells`). What pictures tell is said in
-    `pictures.by_cell`.
+    `pictures.by_cell`. `limit` says where nothing can differ, because all runs of the pairs have one accuracy: at the
+    `ceiling` of 1 or, at 0.5 and below, by `chance`. No such cell is equivalent.
     """
     rows = checked(rows)
     return records(rows, matched(rows), factors(rows), margin, confidence)
@@ -119,8 +126,12 @@ def records(
         frame["pairs"].to_numpy(), frame["effect"].to_numpy(), frame["spread"].to_numpy(),
         margin=margin, confidence=confidence,
     )  # fmt: skip
+    limited = frame["limit"].notna()
+    judged.loc[limited & (judged["verdict"] == "equivalent"), "verdict"] = "undecided"
+    judged.loc[limited, "pairs_needed"] = np.nan
     paired = table[table["effect"].notna()]
     again = _second_opinion(paired, frame["pairs"].to_numpy(), judged, margin, confidence)
+    again.loc[limited, "sensitive"] = None
     frame = pd.concat([frame, judged, again, pictures.by_cell(rows, paired, len(frame))], axis=1)
     frame["gain"] = (1 / (1 - frame["rho"])).where(frame["rho"] < 1 - 1e-12)
     frame["verdict_familywise"] = frame["reason"] = None
@@ -192,9 +203,19 @@ def _summary(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     for arm in _ARMS:
         frame[f"accuracy_{arm}"] = groups[f"accuracy_{arm}"].mean()
         frame[f"diverged_{arm}"] = groups[f"diverged_{arm}"].sum()
+    frame["limit"] = _limit(groups)
     frame["rho"] = _correlation(groups, frame["pairs"])
     levels = table[names].loc[~table["cell"].duplicated()]
     return pd.concat([levels.reset_index(drop=True), frame.reset_index(drop=True)], axis=1)
+
+
+def _limit(groups: Any) -> pd.Series:
+    """`ceiling` or `chance` where all accuracies of both arms are one, and 1 or at most that of guessing; else null."""
+    lows = pd.concat([groups[f"accuracy_{arm}"].min() for arm in _ARMS], axis=1).min(axis=1)
+    highs = pd.concat([groups[f"accuracy_{arm}"].max() for arm in _ARMS], axis=1).max(axis=1)
+    kinds = np.select([lows > 1 - SAME, highs <= GUESSED + SAME], ["ceiling", "chance"], "")
+    limit = pd.Series(kinds, index=lows.index, dtype=object)
+    return limit.where((highs - lows < SAME) & (limit != ""), None)
 
 
 def _correlation(groups: Any, count: pd.Series) -> pd.Series:

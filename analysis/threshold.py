@@ -131,9 +131,11 @@ def _along(cells: list[Record], axis: str) -> list[_Line]:
 
 
 def _numbers(cells: list[Record]) -> tuple[Counts, Floats, Floats]:
+    """Pairs and interval; NaN where too few pairs, or accuracies that cannot differ, allow no verdict."""
     count = np.array([cell["pairs"] for cell in cells], dtype=np.int64)
     low, high = (np.array([cell[end] for cell in cells], dtype=np.float64) for end in ("low", "high"))
-    return count, np.where(count < FEWEST_PAIRS, np.nan, low), np.where(count < FEWEST_PAIRS, np.nan, high)
+    none = (count < FEWEST_PAIRS) | np.array([cell.get("limit") is not None for cell in cells], dtype=bool)
+    return count, np.where(none, np.nan, low), np.where(none, np.nan, high)
 
 
 def _intervals(cells: list[Record]) -> _Intervals:

@@ -38,6 +38,9 @@ def reason(cell: Record) -> str | None:
     """Why no verdict can be given, where more than the pairs' luck stands against it."""
     if cell["pairs"] < FEWEST_PAIRS:
         return f"fewer than {FEWEST_PAIRS} pairs ({cell['pairs']})"
+    if cell.get("limit"):
+        where = {"ceiling": "at the ceiling", "chance": "as by chance, where no network has learned anything"}
+        return f"all accuracies are {percent(cell['accuracy_bias'])}, {where[cell['limit']]}: none could differ"
     if cell["verdict"] == "undecided" and cell["pairs_needed"] is None:
         return "the estimate lies at the margin, where no number of pairs would settle it"
     return None
@@ -60,6 +63,10 @@ def statement(bracket: Record, line: list[Record], margin: float, confidence: fl
     unknown = [cell[axis] for cell in between if cell["verdict"] != "matters"]
     if unknown:
         sentence += f"; {levels(axis, unknown)} {'is' if len(unknown) == 1 else 'are'} undecided"
+    for limit, why in {"ceiling": "the ceiling", "chance": "chance"}.items():
+        same = [cell[axis] for cell in line if cell.get("limit") == limit]
+        if same:
+            sentence += f"; at {levels(axis, same)} every run is at {why}, where nothing can differ"
     if again:
         sentence += f"; the effect is not monotone: bias matters at {levels(axis, again)}"
     return sentence + "."

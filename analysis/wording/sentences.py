@@ -93,12 +93,23 @@ def conditions(verdict: Record) -> list[str]:
             "Equivalence from n pairs does not exclude a collapse in up to 3/n of runs: up to "
             f"{min(100, 300 / min(equivalent)):.2g} % in the equivalent cell with the fewest pairs."
         )
+    near = sum(cell["verdict"] == "equivalent" and _near_an_end(cell, margin) for cell in cells)
+    if near:
+        lines.append(
+            f"In {near} equivalent cells both arms come within the margin of 100 % or of 0 %, where no larger effect "
+            "could have shown."
+        )
     sensitive = sum(bool(cell["sensitive"]) for cell in cells)
     if sensitive:
         lines.append(f"Sensitive: in {sensitive} cells the bootstrap's interval would give another verdict.")
     if verdict["repeated_runs"]:
         lines.append(f"{verdict['repeated_runs']} runs stand in the store twice; the earliest row of each counts.")
     return [line for line in [*lines, *ignored(verdict)] if line]
+
+
+def _near_an_end(cell: Record, margin: float) -> bool:
+    accuracies = [100 * cell[f"accuracy_{arm}"] for arm in ("bias", "no_bias")]
+    return bool(min(accuracies) > 100 - margin or max(accuracies) < margin)
 
 
 def ignored(verdict: Record) -> list[str]:

@@ -17,7 +17,7 @@ KEYS = [
     *("pairs", "effect", "low", "high", "equivalence_low", "equivalence_high", "detected", "verdict"),
     *("direction", "reason", "sensitive", "bootstrap_low", "bootstrap_high", "verdict_familywise", "pairs_needed"),
     *("accuracy_bias", "accuracy_no_bias", "rho", "gain", "only_bias", "only_no_bias", "test_pictures"),
-    *("seed_spread", "picture_spread", "diverged_bias", "diverged_no_bias"),
+    *("seed_spread", "picture_spread", "diverged_bias", "diverged_no_bias", "limit"),
 ]
 
 
