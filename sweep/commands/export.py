@@ -8,6 +8,7 @@ from pyarrow import csv
 
 from sweep import plan as plans
 from sweep.commands.status import launched
+from sweep.commands.tables import refuse_store
 from sweep.common import addresses
 from sweep.common.atomic_files import replacing
 from sweep.common.errors import InputError
@@ -19,14 +20,18 @@ from sweep.store.rows import Store
 def export(name: str, store: Store, to: Path) -> int:
     """Writes the rows of a sweep as one `.parquet` or `.csv` file; returns their number."""
     to = addresses.local(to, "--to")
-    if to.suffix not in (".parquet", ".csv"):
+    kind = to.suffix.lower()
+    if kind not in (".parquet", ".csv"):
         raise InputError(f"--to {to}: the name must end in .parquet or .csv")
     if to.is_dir() or not to.parent.is_dir():
         raise InputError(f"--to {to}: {'is a folder' if to.is_dir() else f'there is no folder {to.parent}'}")
+    refuse_store(to, f"--to {to}")
     space = launched(store, name)
     rows = _rows(space, store, plans.run_ids(space))
+    if not len(rows):
+        raise InputError(f"sweep {name!r} has no row in {store.address} yet: sweep launch trains it")
     with replacing(to) as temporary:
-        if to.suffix == ".parquet":
+        if kind == ".parquet":
             pq.write_table(rows, temporary)
         else:
             bits = [value.hex() for value in rows["test_correct"].to_pylist()]  # CSV has no bytes

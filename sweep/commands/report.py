@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from sweep import plan as plans
+from sweep.commands import tables
 from sweep.commands.looks import looks
 from sweep.commands.status import launched
 from sweep.common import addresses
@@ -44,23 +45,23 @@ def report(
     ignore: Sequence[str] = (),
 ) -> Reported:
     """Analyses a sweep of the store by name, or a table by its path, whose columns `ignore` are left out of account."""
-    from analysis import report as reports
     from analysis.wording import sentences
 
     out = None if out is None else addresses.local(out, "--out")
+    if out is not None:
+        tables.refuse_store(out, f"--out {out}")
     if what in store.sweeps():
         if ignore:
             raise InputError(f"--ignore: belongs to a table; the rows of the sweep {what} have no columns of others")
         return report_sweep(launched(store, what), store, out, margin, confidence)
-    file = addresses.local(what, "report")
-    if file.suffix.lower() not in (".parquet", ".csv"):
+    if not tables.is_table(what):
         store.sweep(what)  # says which there are
-    folder = out or file.with_name(f"{file.stem}-report")
-    rows, name = reports.load_table(file), file.stem.encode("utf-8", "replace").decode()
+    rows, folder = tables.load(what), out or tables.report_folder(what)
+    levels = {"margin": margin, "confidence": confidence}
     try:
-        verdict, problems = _written(rows, folder, name=name, margin=margin, confidence=confidence, ignore=ignore)
+        verdict, problems = _written(rows, folder, name=tables.stem(what), ignore=ignore, **levels)
     except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+        raise InputError(f"{what}: {error}") from error
     return Reported(str(folder), verdict, problems, sentences.ignored(verdict))
 
 
