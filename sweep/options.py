@@ -46,7 +46,7 @@ Spaces = Annotated[list[Path], _argument(metavar="SPACE", help="Search spaces (Y
 Space = Annotated[Path, _argument(metavar="SPACE", help="A search space (YAML file).")]
 Sweep = Annotated[str, _argument(metavar="NAME", help="A sweep of the store.")]
 AnySweep = Annotated[str | None, _argument(metavar="NAME", help="Show this sweep only.")]
-SweepOrTable = Annotated[str, _argument(metavar="NAME|FILE", help="A sweep of the store, or a .parquet or .csv table.")]
+SweepOrTable = Annotated[str, _argument(metavar="NAME|FILE", help="A sweep of the store, or a table.")]
 Job = Annotated[str, _argument(metavar="JOB", help="Its id, from sweep status --address.")]
 
 Store = Annotated[
@@ -157,6 +157,10 @@ Confidence = Annotated[
         help="Confidence level of the intervals (0.95); overrides the declared one.",
     ),
 ]
+Ignore = Annotated[
+    list[str] | None,
+    _judging("--ignore", metavar="COLUMN", help="In a table: pool runs that differ in this column; may be repeated."),
+]
 
 Overlay = Annotated[
     str,
@@ -174,10 +178,6 @@ MaxWorkers = Annotated[
 Queue = Annotated[str | None, _cluster("--queue", metavar="NAME", help="With --overlay kueue: the LocalQueue.")]
 
 NoReport = Annotated[bool, _flag("--no-report", help="Only train: nobody has looked at the results yet.")]
-Ignore = Annotated[
-    list[str] | None,
-    _judging("--ignore", metavar="COLUMN", help="In a table: pool runs that differ in this column; may be repeated."),
-]
 ReportFolder = Annotated[str | None, _output("--out", metavar="DIR", help="Folder to write the report to.")]
 Picture = Annotated[Path | None, _output("--out", metavar="FILE", help="With --show: the PNG to write.")]
 Table = Annotated[Path, _output("--to", metavar="FILE", help="A .parquet or .csv file.")]

@@ -60,6 +60,10 @@ class Record:
         return hashlib.sha256(json.dumps(sorted(self.metrics.items())).encode()).hexdigest()[:20]
 
 
+class NotTold(Exception):
+    """A tracker was not told, and the same command will not tell it either: the message says what would."""
+
+
 def check(space: SearchSpace) -> None:
     """Raises InputError where a tracker that is asked for is not installed."""
     for tracker in _wanted(space):
@@ -75,16 +79,20 @@ def track(space: SearchSpace, store: Store) -> list[str]:
         return []
     told: dict[str, Callable[[str, str, list[Record], Store], None]]
     told = {"mlflow": _mlflow, "wandb": _wandb, "tensorboard": _tensorboard}
-    found, problems = records(space, store), []
+    found: list[Record] | None = None
+    problems = []
     for tracker, where in wanted.items():
         try:
+            found = records(space, store) if found is None else found
             with _quiet():
                 told[tracker](where, space.name, found, store)
+        except NotTold as error:
+            problems.append(f"{space.name} was not sent to {tracker} at {where}: {error}; all rows are kept")
         except Exception as error:  # whatever a tracker's library raises, the rows are in the store
             words = (str(error).strip() or type(error).__name__).splitlines()[0]
             problems.append(
                 f"{space.name} could not be sent to {tracker} at {where} ({words}); all rows are kept, "
-                "and the same command sends them again"
+                "and once that is mended the same command sends them"
             )
     return problems
 
@@ -159,6 +167,11 @@ def _mlflow(uri: str, sweep: str, found: list[Record], store: Store) -> None:
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri if "://" in uri else None)
     experiment = client.get_experiment_by_name(sweep)
+    if experiment and experiment.lifecycle_stage == "deleted":
+        raise NotTold(
+            f"its experiment was deleted there, and nothing can be added to it; "
+            f"mlflow experiments restore --experiment-id {experiment.experiment_id} brings it back"
+        )
     number = experiment.experiment_id if experiment else client.create_experiment(sweep)
     there: dict[str, Any] = {}
     token = None
@@ -185,7 +198,10 @@ def _mlflow(uri: str, sweep: str, found: list[Record], store: Store) -> None:
 
 
 def _wandb(project: str, sweep: str, found: list[Record], store: Store) -> None:
-    """One run of Weights & Biases a record, resumed under its own id; the store remembers what was told."""
+    """One run of Weights & Biases a record, resumed under its own id; the store remembers what was told.
+
+    Where it is switched off (`WANDB_MODE=disabled`, `wandb disabled`), nothing is told, and nothing remembered.
+    """
     import wandb
 
     memory = f"trackers/{sweep}.wandb.json"
@@ -209,6 +225,9 @@ def _wandb(project: str, sweep: str, found: list[Record], store: Store) -> None:
                 reinit="create_new",
                 settings=quiet,
             )
+            if run.disabled:
+                run.finish()
+                break
             run.summary.update(record.metrics)
             run.finish()
             own[record.key] = record.digest

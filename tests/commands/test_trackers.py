@@ -189,6 +189,44 @@ def test_mlflow_keeps_a_run_a_record_and_updates_it(store: Store, tmp_path: Path
     _told_once_and_updated((tmp_path / "mlruns").as_uri(), store)
 
 
+@pytest.mark.filterwarnings("default")
+def test_an_experiment_that_was_deleted_is_said_with_what_brings_it_back(store: Store, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = (tmp_path / "mlruns").as_uri()
+    asked = "{mlflow: '" + uri + "'}"
+    assert track(space(asked), store) == []
+    with trackers._quiet():
+        client = MlflowClient(uri)
+        [one] = client.search_experiments(filter_string="name = 'tracked'")
+        client.delete_experiment(one.experiment_id)
+    for _ in range(2):
+        [problem] = track(space(asked), store)
+        assert problem.startswith(
+            f"tracked was not sent to mlflow at {tmp_path / 'mlruns'}: its experiment was deleted"
+        )
+        assert f"mlflow experiments restore --experiment-id {one.experiment_id} brings it back" in problem
+        assert problem.endswith("; all rows are kept") and "same command" not in problem
+    with trackers._quiet():
+        client.restore_experiment(one.experiment_id)
+    fill(store, space(seeds=4))
+    assert track(space(asked, seeds=4), store) == []
+    assert {run.data.metrics["runs"] for run in _mlflow_runs(uri)} == {4}
+
+
+@pytest.mark.filterwarnings("default")
+def test_runs_that_were_deleted_in_mlflow_are_told_again(store: Store, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = (tmp_path / "mlruns").as_uri()
+    assert track(space("{mlflow: '" + uri + "'}"), store) == []
+    with trackers._quiet():
+        MlflowClient(uri).delete_run(_mlflow_runs(uri)[0].info.run_id)
+    assert len(_mlflow_runs(uri)) == 3
+    assert track(space("{mlflow: '" + uri + "'}"), store) == []
+    assert len(_mlflow_runs(uri)) == 4
+
+
 @pytest.fixture
 def mlflow_server(tmp_path: Path) -> Iterator[str]:
     program = os.environ.get("MLFLOW_PROGRAM") or shutil.which("mlflow")
@@ -249,6 +287,20 @@ def test_a_tracker_that_cannot_be_reached_is_said_once_and_the_others_are_told(
     assert problem.startswith("tracked could not be sent to mlflow at http://127.0.0.1")
     assert "all rows are kept" in problem and "\n" not in problem
     assert len(list((tmp_path / "logs" / "tracked").iterdir())) == 4
+
+
+def test_rows_that_cannot_be_read_cost_a_message_a_tracker(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any) -> None:
+        raise OSError("the disk is away")
+
+    monkeypatch.setattr(Store, "read", gone)
+    problems = track(space(f"{{mlflow: '{tmp_path}/m', tensorboard: {tmp_path}/logs}}"), store)
+    assert [problem.partition(" at ")[0] for problem in problems] == [
+        "tracked could not be sent to mlflow", "tracked could not be sent to tensorboard",
+    ]  # fmt: skip
+    assert all("(the disk is away); all rows are kept, and once that is mended" in problem for problem in problems)
 
 
 def test_what_a_tracker_prints_is_no_part_of_an_answer(
@@ -316,3 +368,44 @@ def test_wandb_gets_a_run_a_record_under_an_id_of_its_own(
     fill(store, space(seeds=4))
     assert track(space(asked, seeds=4), store) == []
     assert len(ids()) == 8 and len(set(ids())) == 4
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("off", ["WANDB_MODE", "settings"])
+def test_wandb_that_is_switched_off_is_told_when_it_is_on_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: str
+) -> None:
+    """Off, it is the real one; on, a stand-in, since the real one takes seconds a run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    if off == "WANDB_MODE":
+        monkeypatch.setenv("WANDB_MODE", "disabled")
+    else:
+        (tmp_path / "wandb").mkdir()
+        (tmp_path / "wandb" / "settings").write_text("[default]\nmode = disabled\n")
+    assert track(space("{wandb: project}"), store) == []
+    memory = store.root / "trackers" / "tracked.wandb.json"
+    assert not memory.exists()
+
+    told = []
+
+    class Run:
+        disabled = False
+
+        def __init__(self) -> None:
+            self.summary: dict[str, float] = {}
+
+        def finish(self) -> None:
+            told.append(self)
+
+    import wandb
+
+    monkeypatch.setattr(wandb, "init", lambda **_: Run())
+    assert track(space("{wandb: project}"), store) == []
+    assert len(told) == 4 and memory.exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    remembered = memory.read_bytes()
+    fill(store, space(seeds=4))
+    assert track(space("{wandb: project}", seeds=4), store) == []
+    assert memory.read_bytes() == remembered
