@@ -145,7 +145,7 @@ def _written(rows: pd.DataFrame, folder: Path, *, name: str, **options: Any) -> 
     except reports.PartlyWritten as partly:
         if not partly.written:
             reasons = "; ".join(dict.fromkeys(partly.failed.values()))
-            raise OSError(f"nothing could be written to {folder} ({reasons})") from partly
+            raise OSError(f"nothing could be written to {folder} ({reasons}); --out names another") from partly
         return partly.verdict, [f"The report of {name} in {folder} lacks what could not be made ({partly})"]
 
 

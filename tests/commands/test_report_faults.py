@@ -174,8 +174,8 @@ def test_a_report_of_which_nothing_can_be_written_is_no_look_and_leaves_the_earl
     done = launched()
     assert done.exit_code == 1
     assert lines(done) == [
-        f"No report of study: nothing could be written to {store.root}/reports/study ({os.strerror(code)}). "
-        "All rows are kept; sweep report study tries again."
+        f"No report of study: nothing could be written to {store.root}/reports/study ({os.strerror(code)}); "
+        "--out names another. All rows are kept; sweep report study tries again."
     ]
     assert "cells:" not in done.stdout
     assert {name: (store.root / "reports/study" / name).read_bytes() for name in WHOLE} == before
