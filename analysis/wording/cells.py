@@ -54,7 +54,8 @@ def statement(bracket: Record, line: list[Record], margin: float, confidence: fl
     axis, others = bracket["axis"], settings(bracket)
     where = f"{describe(others)}, " if others else ""
     said = _ends(axis, line, bracket)
-    sentence = capital(f"{where}bias {said} (margin {margin:g} points, {percent(confidence)})")
+    unit = "point" if margin == 1 else "points"
+    sentence = capital(f"{where}bias {said} (margin {margin:g} {unit}, {percent(confidence)})")
     up_to, on_from = bracket["matters_up_to"], bracket["equivalent_from"]
     between = [
         cell for cell in line if (up_to is None or cell[axis] > up_to) and (on_from is None or cell[axis] < on_from)
