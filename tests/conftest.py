@@ -1,4 +1,4 @@
-"""What the tests share."""
+"""What the tests share, and their marks: `unit` is what is neither `integration` nor `slow`."""
 
 import os
 import signal
@@ -6,14 +6,35 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from support import unit_guard
 
 import sweep.cluster.ray_environment  # noqa: F401  (Ray reads it while it is imported, by whichever test is first)
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which parts of PyTorch do
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the cores have a process of tests each
+
 # A shell has what it runs in the background ignore Ctrl-C, and all that this starts: tests send it to what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before tests are chosen by their marks."""
+    for item in items:
+        if not any(item.iter_markers("integration")) and not any(item.iter_markers("slow")):
+            item.add_marker("unit")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Fixtures included."""
+    if item.get_closest_marker("unit") is None:
+        return (yield)
+    with unit_guard.unit_test():
+        return (yield)
 
 
 @pytest.fixture(scope="module")

@@ -118,11 +118,13 @@ def loads() -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("module", ON_A_LAPTOP)
 def test_reports_plans_and_the_store_load_neither_torch_nor_ray(module: str) -> None:
     assert not {"torch", "ray"} & set(loads()[module])
 
 
+@pytest.mark.integration
 def test_what_the_runs_say_is_known_without_drawing_it() -> None:
     assert "analysis.effects" in UNDRAWN
     assert [name for name in UNDRAWN if {"matplotlib", "plotly"} & set(loads()[name])] == []

@@ -53,6 +53,7 @@ def test_every_search_space_shown_is_one(text: str) -> None:
     assert search_space.parse(text.encode(), Path("shown.yaml")).run_count() > 0
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("code", all_blocks("python"))
 def test_the_python_lines_run_on_a_table_of_rows(code: str, tmp_path: Path) -> None:
     rows = (

@@ -11,6 +11,8 @@ import pytest
 from analysis import effects, figures
 from analysis.study import analyse
 
+pytestmark = pytest.mark.integration
+
 ROWS = pd.DataFrame(
     [
         {"width": width, "bias": bias, "seed": seed, "test_accuracy": 0.8 + 0.002 * (seed % 3) + 0.08 * bias / width}

@@ -204,6 +204,7 @@ def test_many_dots_are_a_picture_inside_the_svg(tmp_path: Path) -> None:
     assert "<image" in svg and len(svg) < 1_000_000
 
 
+@pytest.mark.integration
 def test_the_analysis_needs_neither_torch_nor_ray_nor_a_display() -> None:
     code = "import sys, analysis; print(*({'torch', 'ray', 'matplotlib.pyplot'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -509,6 +509,7 @@ def test_a_launch_that_cannot_write_leaves_the_cluster_and_nothing_beside_the_st
     assert not witness.exists()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_no_encoding_of_the_output_ends_a_command(encoding: str, tmp_path: Path) -> None:
     table, space = tmp_path / "größe-尺寸.csv", tmp_path / "axis.yaml"

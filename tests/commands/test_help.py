@@ -62,6 +62,7 @@ def test_the_options_of_a_launch_are_grouped() -> None:
     assert panels == ["Arguments", "Options", "Where", "Faults", "Output"]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: " ".join(call) or "sweep")
 def test_help_is_shown_in_plain_ascii_too(call: list[str]) -> None:
     done = subprocess.run(
@@ -85,6 +86,7 @@ def complete(line: str, cursor: int) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("line", "cursor", "answers"),
     [
@@ -100,6 +102,7 @@ def test_completion_answers_and_imports_nothing_heavy(line: str, cursor: int, an
     assert done.stderr == "[]\n"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_shown_and_installed_for_the_shell_in_use(shell: str, tmp_path: Path) -> None:
     detected = f"import shellingham; shellingham.detect_shell = lambda *_: ({shell!r}, '/bin/{shell}')\n"
@@ -128,6 +131,7 @@ def test_an_interrupted_command_is_one_line(
     assert (done.exit_code, done.output) == (130 if interruption is KeyboardInterrupt else 143, "Interrupted.\n")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("module", ["typer", "sweep.cluster.address", "pandas", "pyarrow", "torch", "sweep.plan"])
 def test_ctrl_c_while_modules_are_imported_is_one_line(module: str, tmp_path: Path) -> None:
     program = f"""

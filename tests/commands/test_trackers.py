@@ -314,6 +314,7 @@ def test_what_a_tracker_prints_is_no_part_of_an_answer(
 # TensorBoard
 
 
+@pytest.mark.integration
 def test_tensorboard_has_a_folder_a_record_with_settings_and_numbers(store: Store, tmp_path: Path) -> None:
     asked = f"{{tensorboard: {tmp_path}/logs}}"
     assert track(space(asked), store) == []

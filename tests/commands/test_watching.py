@@ -127,6 +127,7 @@ def test_on_a_terminal_a_table_is_kept_up_to_date(store: Store, monkeypatch: pyt
     assert one[:6] == ["one", "12", "8", "4", "0", "0"]
 
 
+@pytest.mark.integration
 def test_the_command_prints_a_line_a_look_and_ends_at_ctrl_c(store: Store) -> None:
     running = subprocess.Popen(
         [sys.executable, "-m", "sweep", "status", "--watch", "--json", "--every", "0.2", "--store", str(store.root)],

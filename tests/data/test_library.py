@@ -277,6 +277,7 @@ def test_links_to_nothing_and_names_that_are_no_text_are_named_and_skipped(tree:
     assert Library(tmp_path / "data").pool(f"folder:{tree}").class_names == pool.class_names
 
 
+@pytest.mark.integration
 def test_a_cache_that_may_not_be_written_is_no_hindrance(tree: Path, tmp_path: Path) -> None:
     """As another user, or on a full disk: the library that writes the cache has errors of its own."""
     program = (

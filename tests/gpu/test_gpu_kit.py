@@ -56,6 +56,7 @@ def run(results: Results, *sections: Section) -> dict[str, Any]:
 # Sections
 
 
+@pytest.mark.integration
 def test_a_section_that_hangs_or_dies_costs_itself_only(results: Results) -> None:
     found = run(
         results,
@@ -76,6 +77,7 @@ def test_a_section_that_hangs_or_dies_costs_itself_only(results: Results) -> Non
     assert "before" in found["fails"]["error"] and "ValueError: a reason" in found["fails"]["error"]
 
 
+@pytest.mark.integration
 def test_what_a_section_began_ends_with_it_in_whatever_session(results: Results, tmp_path: Path) -> None:
     code = f"""
 import subprocess, sys
@@ -91,6 +93,7 @@ tell(1.0)
         assert not alive(int(pid))
 
 
+@pytest.mark.integration
 def test_every_number_is_in_the_file_as_soon_as_it_is_told(results: Results) -> None:
     code = """
 tell(1.0)
@@ -103,11 +106,13 @@ os.kill(os.getpid(), 9)
     assert [record["value"] for record in part["results"]] == [1.0, 2.0]
 
 
+@pytest.mark.integration
 def test_a_section_may_use_what_those_before_it_left_over(results: Results) -> None:
     parts = run(results, section("one", "tell(1.0)", 20.0), section("two", "tell(1.0)", 30.0))["sections"]
     assert 0 < parts["one"]["limit_seconds"] <= 20 < parts["two"]["limit_seconds"] < 50
 
 
+@pytest.mark.integration
 def test_a_section_that_found_nothing_has_failed(results: Results) -> None:
     parts = run(results, section("silent", ""), section("in vain", "tell(None, 'no luck')"))["sections"]
     assert [(part["status"], part["error"]) for part in parts.values()] == [
@@ -117,6 +122,7 @@ def test_a_section_that_found_nothing_has_failed(results: Results) -> None:
     assert not results.ok
 
 
+@pytest.mark.integration
 def test_a_program_that_takes_too_long_is_killed_and_one_that_fails_says_why() -> None:
     with pytest.raises(Unfinished, match="longer than 0 s"):
         supervise.output_of([sys.executable, "-S", "-c", "import time; time.sleep(60)"], 0.2)
@@ -325,6 +331,7 @@ def test_a_folder_that_has_results_is_refused(tmp_path: Path, capsys: pytest.Cap
 # Tables
 
 
+@pytest.mark.integration
 def test_tables_show_what_is_missing_as_missing(results: Results) -> None:
     found = run(results, section("trainer", "raise SystemExit('no device')"))
     found["sections"]["sizes"] = {

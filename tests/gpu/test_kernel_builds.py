@@ -44,6 +44,7 @@ def check(found: list[dict[str, object]]) -> None:
     assert all(isinstance(build["registers"], int) for build in found)
 
 
+@pytest.mark.integration
 def test_every_kernel_of_width_16_compiles_for_an_h100() -> None:
     check(built(16))
 

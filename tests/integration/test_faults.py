@@ -150,6 +150,7 @@ def test_an_array_whose_worker_ray_ends_for_want_of_memory_is_split(space: Path,
     assert list((store / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.integration
 def test_a_process_whose_parent_is_gone_hears_of_it_and_ends_soon(tmp_path: Path) -> None:
     child = (
         "import sys, time; from pathlib import Path; from sweep.cluster import orphan_watch\n"

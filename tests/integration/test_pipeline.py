@@ -18,6 +18,8 @@ from support.object_store import Faults, environment, proxy, serving
 from support.processes import alive, cpu_seconds, descendants, training, wait_for
 from support.real_formats import pictures, png, write_cifar, write_folder
 
+pytestmark = pytest.mark.integration
+
 SWEEP = [sys.executable, "-m", "sweep"]
 SPACE = """
 name: small

@@ -37,7 +37,10 @@ ROOT = Path(__file__).parents[2]
 WIDTH = ROOT / "search_spaces" / "width.yaml"
 KUBERNETES = "1.32"
 
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl builds the manifests: there is none")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl builds the manifests: there is none"),
+]
 needs_crds = pytest.mark.skipif(
     not (kuberay.CRDS / "ray.io_rayjobs.yaml").is_file(),
     reason=f"KubeRay's CRDs are not in {kuberay.CRDS}; SWEEP_KUBERAY_CRDS names their folder",

@@ -67,6 +67,7 @@ def test_a_run_keeps_its_id_for_ever(pinned: str) -> None:
     assert run_id(PINNED[pinned], MNIST) == pinned
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("hash_seed", ["0", "12345"])
 def test_another_process_gives_the_same_ids(hash_seed: str) -> None:
     code = (
@@ -182,6 +183,7 @@ def test_the_curve_has_about_ten_points_where_nothing_else_is_asked(
     assert Run(steps=steps, evaluate_every=every).curve_interval == interval
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("module", ["sweep.space.runs", "sweep.space.search_space", "sweep.networks.conv.shape"])
 def test_planning_imports_neither_torch_nor_ray(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{'torch', 'torchvision', 'ray'}} & set(sys.modules)))"

@@ -531,6 +531,7 @@ def test_a_store_that_was_never_compacted_is_asked_once_more_for_an_array_that_i
 # The command
 
 
+@pytest.mark.integration
 def test_the_command_says_what_it_did(store: Store) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "sweep", "compact", "--store", str(store.root), "--json"],

@@ -65,6 +65,7 @@ def test_a_lease_that_cannot_be_read_holds_nothing(place: Place, content: bytes)
     assert not held_elsewhere(place, "a")
 
 
+@pytest.mark.integration
 def test_a_container_that_shares_the_hosts_name_is_another_host() -> None:
     program = [sys.executable, "-c", "from sweep.common.host import this_host; print(this_host())"]
     assert subprocess.check_output(program, text=True).strip() == this_host()
@@ -84,6 +85,7 @@ def test_a_long_lease_shows_signs_of_life(place: Place, monkeypatch: pytest.Monk
         assert json.loads(place.read("leases/a.json"))["expires"] > first
 
 
+@pytest.mark.integration
 def test_a_killed_process_loses_its_lease_at_once(place: Place) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"

@@ -495,6 +495,7 @@ def _write_many(root: str, start: int) -> None:
         Store(Path(root)).write("a" * 20, RUNS, IDS, [outcome(round_ / 100)] * 4, BY)
 
 
+@pytest.mark.integration
 def test_two_writers_of_one_array_and_a_reader_never_meet_half_a_file(store: Store) -> None:
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write_many, args=(str(store.root), start)) for start in (0, 50)]

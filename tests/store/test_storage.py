@@ -277,6 +277,7 @@ def test_a_small_file_is_one_put(port: int) -> None:
 # Temporaries
 
 
+@pytest.mark.integration
 def test_what_a_dead_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.write("runs/a.parquet", b"whole")
@@ -301,6 +302,7 @@ def test_what_a_dead_writer_left_is_removed_and_what_a_living_one_writes_is_not(
     assert not owner_is_dead(elsewhere)
 
 
+@pytest.mark.integration
 def test_the_dead_and_the_living_are_told_apart() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     assert is_alive(child.pid) and started_at(child.pid) is not None
