@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Collection
@@ -63,18 +64,37 @@ def curves_of(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows, pd.DataFrame(points)
 
 
-def test_a_grid_has_all_eight_figures(tmp_path: Path) -> None:
-    rows, curves = curves_of(table(width=[1, 4, 16], depth=[2, 4], batch_norm=[False, True]))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], pd.DataFrame, pd.DataFrame]:
+    """All figures of a grid: their folder and names, and the rows and learning curves that they were drawn from."""
+    folder = tmp_path_factory.mktemp("whole")
+    rows, curves = curves_of(table(width=[1, 4], depth=[2, 4], batch_norm=[False, True]))
+    return folder, drawn(rows, folder, curves), rows, curves
+
+
+def test_a_grid_has_all_eight_figures(whole: tuple[Path, list[str], pd.DataFrame, pd.DataFrame]) -> None:
+    folder, made, *_ = whole
     names = ["effect_by_width", "effect_by_depth", "heat_map", "accuracies", "pairs", "curves", "variance", "margins"]
-    assert drawn(rows, tmp_path, curves) == names
+    assert made == names
     for name in names:
-        caption = " ".join(said(tmp_path / f"{name}.svg"))
+        caption = " ".join(said(folder / f"{name}.svg"))
         assert "n = 6" in caption, name
         assert "95 %" in caption or "without an interval" in caption, name
 
 
-def test_what_the_axes_do_not_vary_is_not_drawn_and_an_earlier_figure_of_it_is_gone(tmp_path: Path) -> None:
-    drawn(table(width=[1, 4], depth=[2, 4]), tmp_path)
+def test_the_same_rows_draw_the_same_pictures(
+    whole: tuple[Path, list[str], pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    folder, made, rows, curves = whole
+    assert drawn(rows, tmp_path, curves) == made
+    for path in folder.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_what_the_axes_do_not_vary_is_not_drawn_and_an_earlier_figure_of_it_is_gone(
+    whole: tuple[Path, list[str], pd.DataFrame, pd.DataFrame], tmp_path: Path
+) -> None:
+    shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True)
     (tmp_path / "verdict.json").write_text("{}")  # as a report leaves it
     made = drawn(table(depth=[2, 4]), tmp_path)
     assert "effect_by_depth" in made
@@ -159,17 +179,6 @@ def test_effects_far_beyond_the_margin_and_inside_it_are_both_readable(tmp_path:
 @pytest.mark.parametrize("name", ["a$b$_c", "x" * 200])
 def test_any_name_can_stand_in_the_title(tmp_path: Path, name: str) -> None:
     assert any(name[:4] in one for one in texts(table(width=[1, 2]), tmp_path, margin=0, name=name))
-
-
-def test_the_same_rows_draw_the_same_pictures(tmp_path: Path) -> None:
-    rows, curves = curves_of(table(width=[1, 2], depth=[1, 2]))
-    pictures = []
-    for part in ("a", "b"):
-        folder = tmp_path / part
-        folder.mkdir()
-        drawn(rows, folder, curves)
-        pictures.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert pictures[0] == pictures[1]
 
 
 def test_a_collapsed_run_stays_inside_the_picture_of_pairs_and_is_counted(tmp_path: Path) -> None:

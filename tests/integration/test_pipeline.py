@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,10 @@ import pytest
 from support.object_store import Faults, environment, proxy, serving
 from support.processes import alive, cpu_seconds, descendants, training, wait_for
 from support.real_formats import pictures, png, write_cifar, write_folder
+
+from sweep import plan
+from sweep.plan import Array
+from sweep.space import search_space
 
 pytestmark = pytest.mark.integration
 
@@ -127,7 +133,7 @@ def test_a_second_launch_trains_nothing_and_says_so(
 ) -> None:
     store, _ = launched
     before = {path: path.stat().st_mtime_ns for path in (store / "runs").iterdir()}
-    assert "Nothing to train" in sweep("launch", space, store=store).stdout
+    assert "Nothing to train" in sweep("launch", "--no-report", space, store=store).stdout
     again = json.loads(sweep("launch", space, "--json", store=store).stdout)
     assert again == {
         "name": "small",
@@ -142,19 +148,59 @@ def test_a_second_launch_trains_nothing_and_says_so(
     assert before == {path: path.stat().st_mtime_ns for path in (store / "runs").iterdir()}
 
 
-def test_more_seeds_and_widths_train_only_the_difference(
-    tmp_path: Path, launched: tuple[Path, subprocess.CompletedProcess[str]]
-) -> None:
-    store, _ = launched
-    wider = tmp_path / "wider.yaml"
-    wider.write_text(SPACE.replace("small", "wider").replace("[1, 2]", "[1, 2, 3]").replace("[false, true]", "[false]"))
-    done = json.loads(sweep("launch", "--no-report", wider, "--json", store=store).stdout)
-    assert (done["runs"], done["already"], done["trained"]) == (42, 28, 14)
+@dataclass(frozen=True)
+class Widened:
+    """What launches of a sweep with two more widths said, on a store in which one of the new arrays had no place."""
+
+    store: Path
+    array: Array
+    failed: subprocess.CompletedProcess[str]
+    status: list[dict[str, Any]]
+    rows: int
+    again: dict[str, Any]
+    status_then: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def widened(
+    tmp_path_factory: pytest.TempPathFactory, launched: tuple[Path, subprocess.CompletedProcess[str]]
+) -> Widened:
+    store, wider = launched[0], tmp_path_factory.mktemp("wider") / "wider.yaml"
+    text = SPACE.replace("small", "wider").replace("[1, 2]", "[1, 2, 3, 4]").replace("[false, true]", "[false]")
+    wider.write_text(text)
+    done = set(rows_of(store)["run_id"])
+    array = next(each for each in plan.arrays(search_space.load(wider), "cpu") if done.isdisjoint(each.run_ids))
+    taken = store / "curves" / f"{array.array_id}.parquet"
+    taken.mkdir()  # no file can take its place
+    failed = sweep("launch", wider, "--json", store=store, status=1)
     status = json.loads(sweep("status", "--json", store=store).stdout)
-    assert [(each["name"], each["runs"], each["done"], each["missing"]) for each in status] == [
+    rows = len(rows_of(store))
+    taken.rmdir()
+    again = json.loads(sweep("launch", "--no-report", wider, "--json", store=store).stdout)
+    status_then = json.loads(sweep("status", "--json", store=store).stdout)
+    return Widened(store, array, failed, status, rows, again, status_then)
+
+
+def test_more_widths_train_only_the_difference(widened: Widened) -> None:
+    done = json.loads(widened.failed.stdout)
+    assert (done["runs"], done["already"], done["trained"], done["failed"]) == (56, 28, 14, 14)
+    done = widened.again
+    assert (done["runs"], done["already"], done["trained"], done["failed"]) == (56, 42, 14, 0)
+    assert [(each["name"], each["runs"], each["done"], each["missing"]) for each in widened.status_then] == [
         ("small", RUNS, RUNS, 0),
-        ("wider", 42, 42, 0),
+        ("wider", 56, 56, 0),
     ]
+
+
+def test_an_array_that_fails_stops_no_other_and_is_trained_by_the_next_launch(widened: Widened) -> None:
+    array, said = widened.array, widened.failed.stderr
+    assert len(array) == 14
+    assert array.array_id in said
+    assert "14 runs failed" in said
+    assert widened.rows == RUNS + 14
+    assert [(each["failed"], each["missing"]) for each in widened.status] == [(0, 0), (14, 14)]
+    assert (widened.again["trained"], widened.again["failed"]) == (14, 0)
+    assert list((widened.store / "failures").iterdir()) == []
 
 
 def test_plan_counts_what_is_there_and_what_is_missing(
@@ -188,25 +234,6 @@ def test_export_writes_the_rows_of_a_sweep_as_one_table(
     assert (tmp_path / "out-report" / "effect_by_width.png").exists()
     assert verdict["margin"] == 1
     assert len(verdict["cells"]) == 4
-
-
-def test_an_array_that_fails_stops_no_other_and_is_trained_by_the_next_launch(space: Path, tmp_path: Path) -> None:
-    from sweep import plan
-    from sweep.space import search_space
-
-    store = tmp_path / "results"
-    first = next(plan.arrays(search_space.load(space), "cpu"))
-    (store / "curves" / f"{first.array_id}.parquet").mkdir(parents=True)  # no file can take its place
-    failed = sweep("launch", space, store=store, status=1)
-    assert first.array_id in failed.stderr
-    assert f"{len(first)} runs failed" in failed.stderr
-    assert len(rows_of(store)) == RUNS - len(first)
-    status = json.loads(sweep("status", "small", "--json", store=store).stdout)[0]
-    assert (status["failed"], status["missing"]) == (len(first), len(first))
-    (store / "curves" / f"{first.array_id}.parquet").rmdir()
-    done = json.loads(sweep("launch", "--no-report", space, "--json", store=store).stdout)
-    assert (done["trained"], done["failed"]) == (len(first), 0)
-    assert list((store / "failures").iterdir()) == []
 
 
 LONG = SPACE.replace("small", "long").replace("steps: 12", "steps: 60").replace("seed: 7", "seed: 40")
@@ -255,9 +282,7 @@ def test_a_stopped_sweep_goes_on_without_training_a_run_twice_and_to_the_same_ro
 def test_an_array_that_was_interrupted_is_taken_up_where_it_was_left_and_ends_the_same(
     sign: signal.Signals, status: int, tmp_path: Path
 ) -> None:
-    from sweep import plan
     from sweep.data import splits
-    from sweep.space import search_space
     from sweep.training.trainer import train
 
     space, store = tmp_path / "one.yaml", tmp_path / "results"
