@@ -1,15 +1,20 @@
-# Two ways in: `make demo` for a first answer, `make test` for a first change.
+# Two ways in: `make demo` for a first answer, `make test` for a first change; `make check` while changing more.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Two processes share out the files of tests.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-slow lint benchmarks clean
+.PHONY: demo check test test-slow lint benchmarks clean
 
 demo: $(VENV)/.installed
 	$(BIN)/sweep launch search_spaces/quickstart.yaml
 
-test: lint
-	$(BIN)/pytest
+check: lint
+	$(PYTEST) -m unit
+
+test: check
+	$(PYTEST) -m 'integration and not slow'
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
