@@ -68,7 +68,7 @@ def curves_of(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], pd.DataFrame, pd.DataFrame]:
     """All figures of a grid: their folder and names, and the rows and learning curves that they were drawn from."""
     folder = tmp_path_factory.mktemp("whole")
-    rows, curves = curves_of(table(width=[1, 4], depth=[2, 4], batch_norm=[False, True]))
+    rows, curves = curves_of(table(width=[1, 4], depth=[2, 4]))
     return folder, drawn(rows, folder, curves), rows, curves
 
 
