@@ -1,8 +1,8 @@
-"""Which arrays a search space falls into, and what of them is missing. Pure Python: neither torch nor ray.
+"""Divides a search space into arrays, and says which runs are missing. Pure Python: imports neither torch nor ray.
 
-The partition is made of the whole grid by a fixed rule, before the store is looked at: blocks of absolute seed numbers
-within a cell; where such a block would leave a device half empty, cells whose runs share a program are joined. Adding
-seeds or levels adds arrays, and leaves the others as they are.
+A fixed rule partitions the whole grid, before the store is read: blocks of absolute seed numbers within a cell; where
+such a block would leave a device half empty, cells whose runs share a program are joined. Adding seeds or levels adds
+arrays and leaves the others as they are.
 """
 
 import dataclasses
@@ -39,9 +39,10 @@ class Saturation(NamedTuple):
 TABLE: Final = Path(__file__).with_name("saturation.json")
 """Methods and array sizes by device and width, measured and rewritten by `tests/benchmarks/trainer.py --write`.
 
-The part for GPUs may also be made of the results of `tests/benchmarks/gpu.py`.
+The part for GPUs may also come from the results of `tests/benchmarks/gpu.py`.
 
-A table, not a timing at run time: who plans may have no GPU, and the same run on one machine has to give the same row.
+It is a table and not a timing at run time because the planning machine may have no GPU, and because the same run on the
+same machine has to give the same row.
 """
 
 SATURATION: Final[dict[DeviceKind, tuple[Saturation, ...]]] = {
@@ -49,15 +50,15 @@ SATURATION: Final[dict[DeviceKind, tuple[Saturation, ...]]] = {
 }
 
 OVERHEAD: Final = 10_000_000
-"""What a run's step costs beside its multiplications, in floating-point operations; fitted on a CPU, width 1 to 64."""
+"""Cost of a run's step besides its multiplications, in floating-point operations; fitted on a CPU, widths 1 to 64."""
 
 MEMORY: Final[dict[DeviceKind, int]] = {"cpu": 2**30, "cuda": 24 * 2**30}
-"""Bytes that an array may need by `array_bytes`: a worker stays under 2 GB, and a GPU of 40 GB is not filled."""
+"""Most bytes of an array, counted by `array_bytes`: a worker stays under 2 GB, and a GPU of 40 GB is not filled."""
 
 LONGEST: Final[dict[DeviceKind, int]] = {"cpu": 6 * 10**12, "cuda": 6 * 10**14}
-"""Most work of an array of more than a pair, as `Array.work` counts it: about two minutes of a core, one of a GPU.
+"""Most work of an array of several pairs, counted as in `Array.work`: about two minutes on a core, one on a GPU.
 
-It bounds how long devices stand idle at the end of a sweep, and what a lost worker costs.
+It bounds how long devices stand idle at the end of a sweep, and how much a lost worker costs.
 """
 
 
@@ -65,7 +66,7 @@ It bounds how long devices stand idle at the end of a sweep, and what a lost wor
 class Array:
     """Runs that train together, by cell: what the runs of a cell share, and each member's (bias, seed).
 
-    `shape` is that of its networks.
+    `shape` is the shape of their networks.
     """
 
     array_id: str
@@ -84,23 +85,23 @@ class Array:
 
     @property
     def cell(self) -> Run:
-        """What all runs share, with the own numbers of the first cell's."""
+        """The settings that all runs share; those that may differ are the first cell's."""
         return self.parts[0][0]
 
     @property
     def work(self) -> int:
-        """How long it takes beside others, in floating-point operations: sorts arrays and weighs progress."""
+        """How long it takes compared to others, in floating-point operations: orders arrays and weighs progress."""
         return len(self) * _work(self.cell, self.shape)
 
     def parameter_count(self) -> int:
-        """Trainable numbers of all its runs."""
+        """Trainable parameters of all its runs."""
         counts = {bias: self.shape.parameter_count(bias) for bias in (True, False)}
         return sum(counts[bias] for _, members in self.parts for bias, _ in members)
 
     def without(self, done: Collection[str]) -> "Array | None":
-        """This array less the runs in `done`; None when nothing is left.
+        """This array without the runs in `done`; None when nothing is left.
 
-        Runs that share weights are trained together or not at all: of such a pair both stay or none does.
+        Runs that share weights are trained together or not at all, so such a pair stays or goes as a whole.
         """
         if not any(run_id in done for run_id in self.run_ids):
             return self
@@ -118,7 +119,7 @@ class Array:
 
 
 def arrays(space: SearchSpace, device: DeviceKind) -> Iterator[Array]:
-    """The arrays of the whole grid: first those of one cell, as the grid goes, then those that cells share.
+    """The arrays of the whole grid: first those of a single cell, in the grid's order, then those of several cells.
 
     The facts of all its data sets have to be known.
     """
@@ -146,7 +147,7 @@ def arrays(space: SearchSpace, device: DeviceKind) -> Iterator[Array]:
 
 
 def arrays_of_all(spaces: Sequence[SearchSpace], device: DeviceKind) -> list[Array]:
-    """The arrays of several search spaces; runs that they share are in those of the first that has them."""
+    """The arrays of several search spaces; a run that several have belongs to the first of them."""
     found: list[Array] = []
     earlier: set[str] = set()
     for space in spaces:
@@ -158,7 +159,7 @@ def arrays_of_all(spaces: Sequence[SearchSpace], device: DeviceKind) -> list[Arr
 
 
 def run_ids(space: SearchSpace, every: int = 1) -> list[str]:
-    """The runs of the whole grid, in its order; or of every so manieth cell."""
+    """The ids of the runs of the whole grid, in its order; with `every` n, of each nth cell only."""
     found = []
     for levels, members in itertools.islice(space.grid(), 0, None, every):
         cell = Run(**levels)
@@ -168,14 +169,14 @@ def run_ids(space: SearchSpace, every: int = 1) -> list[str]:
 
 
 def run_ids_of_all(spaces: Sequence[SearchSpace]) -> list[str]:
-    """The runs of several search spaces, in their order; those that they share once."""
+    """The ids of the runs of several search spaces, in their order, without repeats."""
     if len(spaces) == 1:
         return run_ids(spaces[0])
     return list(dict.fromkeys(itertools.chain.from_iterable(map(run_ids, spaces))))
 
 
 def cell_count(spaces: Sequence[SearchSpace]) -> int:
-    """Cells of several search spaces; those that they share once. The facts of all data sets have to be known."""
+    """The number of distinct cells of several search spaces. The facts of all data sets have to be known."""
     if len(spaces) == 1:
         return spaces[0].cell_count()
     cells = (Run(**levels) for space in spaces for levels, _ in space.grid())
@@ -183,9 +184,9 @@ def cell_count(spaces: Sequence[SearchSpace]) -> int:
 
 
 def settings(space: SearchSpace) -> pd.DataFrame:
-    """The settings of every run, in the order of `run_ids`: its identity, whoever trained it.
+    """The settings of every run, in the order of `run_ids`: its identity, whichever sweep trained it.
 
-    But for `evaluate_every`, which is no part of an identity: that is what the search space says today.
+    The exception is `evaluate_every`, which is not part of an identity: it is what the search space says today.
     """
     grid = list(space.grid())
     counts = [len(members) for _, members in grid]
@@ -196,7 +197,7 @@ def settings(space: SearchSpace) -> pd.DataFrame:
 
 
 def missing(planned: list[Array], done: Collection[str]) -> list[Array]:
-    """What remains to be trained: arrays wholly done are left out, partly done ones reduced."""
+    """What remains to be trained: finished arrays are left out, partly finished ones reduced."""
     left = (array.without(done) for array in planned)
     return [array for array in left if array is not None]
 
@@ -207,7 +208,7 @@ def method(width: int, device: DeviceKind) -> MethodName:
 
 
 def array_size(cell: Run, shape: Shape, device: DeviceKind) -> int:
-    """How many runs of this cell's program fill a device of this kind, as far as memory and time allow; even."""
+    """How many runs of this cell's program fill a device of this kind, within memory and time; an even number."""
     by_memory = MEMORY[device] // array_bytes(cell, shape)
     by_time = LONGEST[device] // _work(cell, shape)
     return max(2, min(_saturation(cell.width, device).runs, by_memory, by_time) // 2 * 2)
@@ -216,8 +217,8 @@ def array_size(cell: Run, shape: Shape, device: DeviceKind) -> int:
 def array_bytes(cell: Run, shape: Shape) -> int:
     """Memory that one run of an array needs, in bytes; an estimate on the high side.
 
-    Weights, gradients, and a temporary of an update; an optimizer's moments; activations with their gradients, twice
-    more for batch normalization and once more for every other step in between.
+    It counts weights, gradients, a temporary of the update and the optimizer's moments; activations, their gradients,
+    and further copies for batch normalization, dropout and activations other than ReLU.
     """
     moments = 2 if cell.optimizer == "adamw" else 1 if cell.momentum > 0 else 0
     copies = 3 + 2 * shape.batch_norm + (shape.activation != "relu") + 2 * shape.dropout
@@ -226,7 +227,7 @@ def array_bytes(cell: Run, shape: Shape) -> int:
 
 
 class _Part(NamedTuple):
-    """Some members of a cell that are too few to fill a device."""
+    """Members of a cell that are too few to fill a device."""
 
     key: int
     cell: Run
@@ -237,8 +238,8 @@ class _Part(NamedTuple):
 def _joined(parts: list[_Part], shape: Shape, size: int, bit: int = 63) -> Iterator[Array]:
     """Cells that share a program, joined into arrays of at most `size` runs.
 
-    Extendible hashing: what is too much for one array is parted by the next bit of the cells' keys, so that a cell more
-    changes one array at most.
+    Extendible hashing: what does not fit one array is split by the next bit of the cells' keys, so that one more cell
+    changes at most one array.
     """
     runs = sum(len(part.members) for part in parts)
     if runs <= size or len(parts) == 1 or bit < 0:
@@ -261,7 +262,7 @@ def _facts(space: SearchSpace, cell: Run) -> Facts:
     facts = space.facts(cell.dataset)
     if facts is None:
         raise InputError(
-            f"{space.name}: nothing is known of the pictures of {cell.dataset}: no {cell.dataset} under data"
+            f"{space.name}: the pictures of {cell.dataset} are unknown: there is no {cell.dataset} under data"
         )
     return facts
 
@@ -271,6 +272,6 @@ def _work(cell: Run, shape: Shape) -> int:
 
 
 def _blocks(members: Members, seeds: int) -> list[tuple[int, Members]]:
-    """Members by blocks of `seeds` absolute seed numbers, in order; the arms of a pair stand side by side."""
+    """Members in blocks of `seeds` absolute seed numbers, in order; the arms of a pair stand side by side."""
     ordered = sorted(members, key=lambda member: (member[1], not member[0]))
     return [(number, tuple(block)) for number, block in itertools.groupby(ordered, key=lambda m: m[1] // seeds)]

@@ -1,6 +1,6 @@
-"""The data sets by name: one `Source` holds all that is known of each before any picture is at hand. Pure Python.
+"""The catalogue of data sets: one `Source` each holds all that is known without the pictures. Pure Python.
 
-A data set is a name from `CATALOGUE`, `folder:PATH` (a folder of pictures, one subfolder a class) or `npz:PATH`
+A data set is a name from `CATALOGUE`, `folder:PATH` (a folder of pictures, one subfolder per class) or `npz:PATH`
 (arrays `images` and `labels`).
 """
 
@@ -14,9 +14,9 @@ Picture = tuple[int, int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What planning has to know of a data set: its identity, the shape of its pictures, and how many there are.
+    """What planning needs to know about a data set: its identity, the shape of its pictures, and how many there are.
 
-    `train` counts the training pictures of a split, before those are left out that its test set has too.
+    `train` counts the training pictures of a split, before those that the test set repeats are left out.
     """
 
     identity: str
@@ -27,9 +27,9 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """One file of a data set: its path below the data folder, its addresses, its MD5 (None: several copies circulate).
+    """One file of a data set: its path below the data folder, its URLs, its MD5 (None: several versions circulate).
 
-    What torchvision knows has its paths, addresses and checksums: a data folder that it has filled is found as it is.
+    Where torchvision knows the set, these are torchvision's, so a data folder that it has filled is used as it is.
     """
 
     path: str
@@ -39,7 +39,7 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Unpacked:
-    """The folder that an archive unpacks to, which serves as well: `files` are names and MD5s in the reader's order."""
+    """The folder that an archive unpacks to, which can stand in for it: names and MD5s of its `files`, in order."""
 
     folder: str
     files: tuple[tuple[str, str], ...] = ()
@@ -47,11 +47,11 @@ class Unpacked:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """All that is known of a named data set: what planning needs, its licence, its files, how they are read and split.
+    """All that is known about a named data set: what planning needs, its licence, and how its files are read and split.
 
-    Numbers that depend on files are None; `identity` is a constant where the pictures are fixed. `validation` and
-    `test` count the pictures held out; `own_test` says that the set comes with its test pictures. `format` names its
-    reader in `sweep/data/readers.py`, which takes `files` in their order, and `class_names` where they hold none. The
+    Numbers that depend on the files are None; `identity` is a constant where the pictures are fixed. `validation` and
+    `test` count the held-out pictures; `own_test` says that the set brings its own test pictures. `format` names the
+    reader in `sweep/data/readers.py`, which takes the `files` in order, and `class_names` where they contain none. The
     pictures of an `embedded` set come with an installed package.
     """
 
@@ -72,14 +72,14 @@ class Source:
 
     @functools.cached_property
     def facts(self) -> Facts | None:
-        """The facts, as far as they need no files."""
+        """What planning needs; None where it depends on files."""
         if self.identity is None or self.train is None:
             return None
         return Facts(self.identity, self.picture, self.classes, self.train)
 
 
 def _idx(identity: str, licence: str, folder: str, mirrors: tuple[str, ...], *md5: str) -> Source:
-    """A set with MNIST's shape, numbers and four files; its identity stands for their checksums."""
+    """A set with MNIST's shape, sizes and four files; its identity stands for their checksums."""
     names = [f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
     return Source(
         format="idx",
@@ -272,19 +272,19 @@ CATALOGUE: Final = {
 """Every named data set, the default first."""
 
 KINDS: Final = ("folder", "npz")
-"""What stands before the colon where a data set is given by its path."""
+"""The word before the colon where a data set is given by its path."""
 
 PATTERN: Final = rf"^(?:{'|'.join(CATALOGUE)}|(?:{'|'.join(KINDS)}):.+)$"
 CHOICES: Final = (*CATALOGUE, *(f"{kind}:PATH" for kind in KINDS))
 
 
 def kind(dataset: str) -> str:
-    """The data set without its path, if it has one: a run's identity names the pixels, not where they lie."""
+    """The data set without its path, if it has one: a run's identity names the pixels, not where they are stored."""
     return dataset.partition(":")[0]
 
 
 def has_constant(dataset: str) -> bool:
-    """Whether a constant stands for the pictures, so that planning needs none."""
+    """Whether a constant identifies the pictures, so that planning does not need them."""
     return dataset in CATALOGUE and CATALOGUE[dataset].facts is not None
 
 
@@ -294,5 +294,5 @@ def embedded(dataset: str) -> bool:
 
 
 def path_of(dataset: str) -> str | None:
-    """The path of a data set that is given by one."""
+    """The path of a data set that is given by its path; None for the others."""
     return dataset.partition(":")[2] or None

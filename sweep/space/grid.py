@@ -27,7 +27,7 @@ class Grid:
 
     @functools.cached_property
     def levels(self) -> dict[str, tuple[Any, ...]]:
-        """Levels by axis, in the settings' order, always with `bias` and `seed`, be it at one level."""
+        """The levels of each axis, in the settings' order; always with `bias` and `seed`, even if they do not vary."""
         given: dict[str, list[Any]] = {"bias": [True, False], "seed": [0]}
         given |= {name: [self.settings[name]] for name in MEMBER if name in self.settings}
         given |= self.axes
@@ -35,26 +35,26 @@ class Grid:
 
     @functools.cached_property
     def fixed(self) -> dict[str, Any]:
-        """Every setting that is no axis, defaults filled in."""
+        """Every setting that is not an axis, with defaults filled in."""
         settings = DEFAULTS | self.settings
         return {name: settings[name] for name in SETTINGS if name not in self.levels}
 
     def levels_of(self, name: str) -> tuple[Any, ...]:
-        """The levels of any setting; one that is no axis has one."""
+        """The levels of any setting; one that is not an axis has a single level."""
         return self.levels.get(name) or (self.fixed[name],)
 
     def cells(self) -> Iterator[tuple[dict[str, Any], Members]]:
         """Each cell that has runs: all its settings but bias and seed, and its members.
 
         Cells come in the order of the settings (the last axis varies fastest) and of their levels; members by
-        seed, then bias, as declared. The mapping is fresh.
+        seed, then bias, as declared. Each mapping is a new one.
         """
         order = {name: self.fixed.get(name) for name in SETTINGS if name not in MEMBER}
         for cell, members in self._walk():
             yield {**order, **dict(zip(self._cell_axes, cell, strict=True))}, members
 
     def has(self, **levels: Any) -> bool:
-        """Whether a cell that is not excluded has these levels."""
+        """Whether some cell has these levels and is not excluded."""
         return any(all(cell[name] == level for name, level in levels.items()) for cell, _ in self.cells())
 
     @functools.cached_property
@@ -73,14 +73,14 @@ class Grid:
         return tuple(name for name in self.levels if name not in MEMBER)
 
     def _walk(self) -> Iterator[tuple[tuple[Any, ...], Members]]:
-        """The cells' levels and members; each clause of `exclude` is one bit of the integers and-ed here."""
+        """The cells' levels and members; each clause of `exclude` is one bit of a mask."""
         everyone = tuple((bias, seed) for seed in self.levels["seed"] for bias in self.levels["bias"])
         masks = {name: self._masks(name) for name in self.levels}
         of_members = [masks["bias"][bias] & masks["seed"][seed] for bias, seed in everyone]
         whole = _bits("bias" not in clause and "seed" not in clause for clause in self.exclude)
         anyone = _bits(True for _ in self.exclude)
 
-        @functools.lru_cache(maxsize=16)  # cells that meet the same clauses have the same members
+        @functools.lru_cache(maxsize=16)  # cells that match the same clauses have the same members
         def members(met: int) -> Members:
             return tuple(member for member, mask in zip(everyone, of_members, strict=True) if not mask & met)
 
@@ -95,7 +95,7 @@ class Grid:
                 yield cell, left
 
     def _masks(self, name: str) -> dict[Any, int]:
-        """For each level of an axis, the clauses that it meets: they name it or are silent on the axis."""
+        """For each level of an axis, the clauses that match it: they name it or do not mention the axis."""
         silent = _bits(name not in clause for clause in self.exclude)
         masks = dict.fromkeys(self.levels[name], silent)
         for index, clause in enumerate(self.exclude):

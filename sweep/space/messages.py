@@ -1,4 +1,4 @@
-"""What is wrong with a search space's file, in words: the line, the setting, what was given and what is allowed."""
+"""Messages about a search space's file: the line, the setting, what was given and what is allowed."""
 
 import difflib
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _SECTIONS: Final[dict[str, type[BaseModel]]] = {
 
 
 def complaints(document: Document, error: ValidationError, keys: Sequence[str]) -> str:
-    """The first few errors by line, one a line; `keys` are those at the top of a search space."""
+    """The first few errors in the order of the file, one per line; `keys` are a search space's top-level keys."""
     found = []
     for details in error.errors(include_url=False):
         location = details["loc"] + tuple(details.get("ctx", {}).get("location", ()))
@@ -38,8 +38,8 @@ def complaints(document: Document, error: ValidationError, keys: Sequence[str]) 
 
 
 def no_mapping(document: Document, keys: Sequence[str]) -> str:
-    """The complaint about a document that is no mapping."""
-    return document.complaint((), f"{show(document.data)} is not allowed: a mapping with {', '.join(keys)}")
+    """The complaint about a document that is not a mapping."""
+    return document.complaint((), f"{show(document.data)} is not allowed; expected a mapping with {', '.join(keys)}")
 
 
 def _words(location: Location, details: ErrorDetails, document: Document, keys: Sequence[str]) -> str:
@@ -49,16 +49,16 @@ def _words(location: Location, details: ErrorDetails, document: Document, keys: 
         case "extra_forbidden":
             return _unknown(location, keys)
         case "missing" if location[0] == "claim":
-            return f"{location[-1]} is missing: {_allowed(location)}"
+            return f"{location[-1]} is missing; expected {_allowed(location)}"
         case "too_long" | "too_short" if location[0] in _SECTIONS:
             pass
         case "too_long":
             return f"{details['ctx']['actual_length']:,} levels; at most {MAX_LEVELS:,}"
         case "too_short":
             return "no levels; at least one is needed"
-    given = f"{show(details['input'])} is not allowed: {_allowed(location)}"
+    given = f"{show(details['input'])} is not allowed; expected {_allowed(location)}"
     if location == ("name",) and "name" not in document.data:
-        return f"name: the file's stem, {given}; name it in the file"
+        return f"name: the file's stem {given}; give a name in the file"
     near = difflib.get_close_matches(str(details["input"])[:64], _choices(location), 1)
     return given + (f"; did you mean {near[0]!r}?" if near else "")
 
@@ -68,15 +68,15 @@ def _unknown(location: Location, keys: Sequence[str]) -> str:
     if len(location) == 1:
         kind, known = "key", list(keys)
         if key in SETTINGS:
-            return f"a setting stands under settings or axes; the keys here are {', '.join(known)}"
+            return f"a setting belongs under settings or axes; the keys here are {', '.join(known)}"
     elif section in _SECTIONS:
         kind, known = "tracker" if section == "tracking" else "key", list(_SECTIONS[section].model_fields)
     else:
         kind, known = "setting", list(SETTINGS if section == "settings" else IDENTITY)
         if key == "image_size":
-            return "is no axis: it stands under settings; a sweep for each size compares them"
+            return "cannot be an axis; give it under settings, and compare sizes with one sweep each"
         if key in SETTINGS:
-            return "is no part of what a run is, and so never varies: it stands under settings"
+            return "not part of a run's identity, so it cannot vary; give it under settings"
     near = difflib.get_close_matches(key[:64], known, 1)
     return f"unknown {kind}; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
 
@@ -90,7 +90,7 @@ def _choices(location: Location) -> list[str]:
 def _allowed(location: Location) -> str:
     match location:
         case ("name",):
-            return "text of letters, digits and . _ -, at most 64, the first neither . nor -"
+            return "text of at most 64 letters, digits and . _ -, the first neither . nor -"
         case ("settings" | "axes",) | ("exclude", int()):
             return "a mapping from settings to levels"
         case ("exclude",):
@@ -139,7 +139,7 @@ def _describe(schema: dict[str, Any]) -> str:
     if "minimum" in schema and "maximum" in schema:
         return f"{noun[schema['type']]} from {schema['minimum']} to {schema['maximum']}"
     limits = {
-        "minimum": "at least",
+        "minimum": "of at least",
         "exclusiveMinimum": "above",
         "maximum": "at most",
         "exclusiveMaximum": "below",

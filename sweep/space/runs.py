@@ -1,7 +1,7 @@
 """What a run is: its settings, its identity, and the fields that make two runs a pair.
 
-`Run` is the one place where a setting is declared: the search space's model, its JSON schema, the store's columns and
-a run's identity are all read off these fields. Pure Python: neither torch nor ray.
+`Run` is the one place where settings are declared: the search space's model, its JSON schema, the store's columns and
+a run's identity are all derived from its fields. Pure Python: imports neither torch nor ray.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field
 from sweep.space.catalogue import CHOICES, PATTERN, kind
 
 TRAINER_VERSION: Final = 1
-"""Raised whenever the same settings would train to a result that differs by more than rounding; part of identities."""
+"""Part of every identity; raised whenever the same settings would give results that differ by more than rounding."""
 
 SEED_LIMIT: Final = 2**32
 
@@ -43,7 +43,7 @@ class Run:
     depth: Annotated[int, Field(ge=1, le=16, description="convolution layers")] = 2
     width: Annotated[int, Field(ge=1, le=1024, description="channels of each convolution")] = 16
     kernel_size: Annotated[
-        int, Field(ge=1, le=15, description="odd side of the kernels, in pixels"), AfterValidator(_odd)
+        int, Field(ge=1, le=15, description="side of the kernels in pixels, odd"), AfterValidator(_odd)
     ] = 5
     batch_norm: Annotated[
         bool, Field(description="batch normalization after each convolution, before the activation")
@@ -56,7 +56,7 @@ class Run:
         Literal["stride", "max", "average", "none"],
         Field(description="stride: the first two convolutions have stride 2; max, average: 2x2 after each of them"),
     ] = "stride"
-    dropout: Annotated[float, Field(ge=0, lt=1, description="probability, after each activation")] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1, description="dropout probability, after each activation")] = 0.0
     hidden: Annotated[int, Field(ge=0, le=65536, description="units of the hidden linear layer; 0 leaves it out")] = 64
     weight_init: Annotated[
         Literal["he", "truncated_normal", "uniform"],
@@ -73,22 +73,23 @@ class Run:
     ] = "zeros"
     input_scaling: Annotated[
         Literal["standardized", "centered", "unit"],
-        Field(description="standardized: mean 0, deviation 1 over the training set; centered: -0.5 … 0.5; unit: 0 … 1"),
+        Field(
+            description="standardized: mean 0, standard deviation 1 over the training set; centered: -0.5 … 0.5; "
+            "unit: 0 … 1"
+        ),
     ] = "standardized"
     dataset: Annotated[
         str,
         Field(
             pattern=PATTERN,
-            description="name of a data set; folder:PATH, with one subfolder of pictures a class; npz:PATH, with "
-            "arrays images and labels; a path is relative to the search space's folder",
+            description="name of a data set; folder:PATH, with one subfolder of pictures per class; or npz:PATH, with "
+            "arrays images and labels; paths are relative to the search space's folder",
             json_schema_extra={"examples": list(CHOICES)},
         ),
     ] = "mnist5k"
     image_size: Annotated[
         int | None,
-        Field(
-            ge=1, le=1024, description="side in pixels that pictures of folder:PATH are resized to; null: as they are"
-        ),
+        Field(ge=1, le=1024, description="side in pixels that pictures of folder:PATH are resized to; null: unchanged"),
     ] = None
     split: Annotated[
         int, Field(ge=0, lt=SEED_LIMIT, description="which stratified split into train, validation and test")
@@ -97,14 +98,14 @@ class Run:
     optimizer: Annotated[Literal["sgd", "adamw"], Field(description="the optimizer")] = "sgd"
     learning_rate: Annotated[
         float,
-        Field(gt=0, le=1000, allow_inf_nan=False, description="step size of the optimizer; a schedule starts from it"),
+        Field(gt=0, le=1000, allow_inf_nan=False, description="step size of the optimizer, where the schedule starts"),
     ] = 0.05
-    momentum: Annotated[float, Field(ge=0, lt=1, description="of SGD")] = 0.0
-    weight_decay: Annotated[float, Field(ge=0, le=1000, description="of the weights only")] = 0.0
-    schedule: Annotated[Literal["constant", "cosine"], Field(description="of the learning rate over the steps")] = (
-        "constant"
-    )
-    batch_size: Annotated[int, Field(ge=1, le=65536, description="pictures a step")] = 16
+    momentum: Annotated[float, Field(ge=0, lt=1, description="momentum of SGD")] = 0.0
+    weight_decay: Annotated[
+        float, Field(ge=0, le=1000, description="decay of the weights; biases and norms have none")
+    ] = 0.0
+    schedule: Annotated[Literal["constant", "cosine"], Field(description="course of the learning rate")] = "constant"
+    batch_size: Annotated[int, Field(ge=1, le=65536, description="pictures per step")] = 16
     steps: Annotated[int, Field(ge=1, le=10_000_000, description="updates of the weights")] = 1001
     precision: Annotated[
         Literal["float32", "tf32", "bfloat16"],
@@ -112,11 +113,9 @@ class Run:
     ] = "float32"
     protocol: Annotated[
         Literal["paired", "shared_weights"],
-        Field(
-            description="paired: every run its own weights; shared_weights: both arms take turns on one set of weights"
-        ),
+        Field(description="paired: each run has its own weights; shared_weights: both arms take turns on one set"),
     ] = "paired"
-    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT, description="of every random stream")] = 0
+    seed: Annotated[int, Field(ge=0, lt=SEED_LIMIT, description="seed of every random stream")] = 0
     evaluate_every: Annotated[
         int | None, Field(ge=1, description="steps between points of the learning curve; null: ten points")
     ] = None
@@ -131,7 +130,7 @@ SETTINGS: Final = tuple(field.name for field in dataclasses.fields(Run))
 DEFAULTS: Final[dict[str, Any]] = {field.name: field.default for field in dataclasses.fields(Run)}
 TYPES: Final[dict[str, Any]] = get_type_hints(Run, include_extras=True)
 IDENTITY: Final = tuple(name for name in SETTINGS if name not in ("evaluate_every", "image_size"))
-"""What a run's identity is made of; `image_size` shows in the fingerprint of the pixels."""
+"""The settings that make up a run's identity; `image_size` shows in the fingerprint of the pixels."""
 
 CELL: Final = tuple(name for name in IDENTITY if name not in ("bias", "seed"))
 """The settings that the runs of one cell share."""
@@ -142,7 +141,7 @@ OWN: Final = frozenset(
         *("weight_init", "bias_init", "input_scaling"),
     }
 )
-"""Numbers of each run's own: runs that differ in nothing else may share an array."""
+"""Settings that each run of an array may have to itself: runs that differ in nothing else may share an array."""
 
 _SORTED_CELL: Final = tuple(sorted(CELL))
 _cell_levels: Final = operator.attrgetter(*_SORTED_CELL)
@@ -159,9 +158,9 @@ Program = tuple[Any, ...]
 
 
 def program(run: Run) -> Program:
-    """What the runs of one array share: every setting but their own numbers, and which of these are used at all.
+    """What the runs of one array share: every setting outside `OWN`, and whether some of those are used at all.
 
-    Runs without dropout, momentum or weight decay do not pay for those with.
+    Runs without dropout, momentum or weight decay do not pay for those that have them.
     """
     return (*_program_levels(run), run.dropout > 0, run.momentum > 0, run.weight_decay > 0)
 
@@ -169,8 +168,8 @@ def program(run: Run) -> Program:
 class Identities:
     """Run ids of the runs of one cell: 20 hexadecimal digits of SHA-256, the same on every machine.
 
-    Hashed are `TRAINER_VERSION`, the data's identity and the settings in canonical form (JSON, keys sorted, defaults
-    filled in, floats by `repr`); what the runs of a cell share is hashed once.
+    The hash covers `TRAINER_VERSION`, the data's identity and the settings in canonical form (JSON, sorted keys,
+    defaults filled in, floats by `repr`). What the runs of a cell share is hashed once.
     """
 
     def __init__(self, run: Run, data_identity: str) -> None:
@@ -201,7 +200,7 @@ def array_id(run_ids: Iterable[str]) -> str:
 
 @functools.lru_cache(maxsize=65536, typed=True)  # a grid has few levels and many cells
 def _canonical(name: str, level: Any) -> str:
-    """`"name":level` as JSON; 1 and 1.0, 0.0 and -0.0 are one setting, and so are one data set's two paths."""
+    """`"name":level` as JSON; 1 and 1.0, 0.0 and -0.0, and two paths of one data set are the same level."""
     if name in _FLOATS:
         level = float(level) + 0.0
     elif name == "dataset":

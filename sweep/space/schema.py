@@ -1,4 +1,4 @@
-"""The types of settings, axes and clauses, and the JSON schema of each: read off the fields of `Run`."""
+"""The types of settings, axes and clauses, and the JSON schema of each: derived from the fields of `Run`."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -26,19 +26,19 @@ MAX_LEVELS: Final = 10_000
 
 
 def problem(message: str, location: Location = ()) -> PydanticCustomError:
-    """A complaint in final words, about the part at `location` below the one being validated."""
-    # As the template itself, a message with braces in it would be filled in: it travels as a value.
+    """An error with this very message, about the part at `location` below the one being validated."""
+    # A template is formatted, which would break a message with braces in it, so the message is passed as a value.
     return PydanticCustomError("problem", "{message}", {"message": message, "location": location})
 
 
 def absolute(path: str, info: ValidationInfo) -> str:
-    """The path from the root of the file system; one in a file is relative to the folder of that file."""
+    """The absolute path; a path in a file is relative to that file's folder."""
     folder = (info.context or {}).get("folder", Path())
     return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
 
 
 def _level_schema(name: str) -> dict[str, Any]:
-    """The JSON schema of one level; a check in Python, such as "odd", becomes the list of what passes it."""
+    """The JSON schema of one level; a check in Python, such as "odd", becomes the list of the levels that pass it."""
     adapter = TypeAdapter[Any](TYPES[name])
     schema = adapter.json_schema()
     if any(isinstance(part, AfterValidator) for part in TYPES[name].__metadata__):
@@ -60,7 +60,7 @@ LEVEL_SCHEMAS: Final = {name: _level_schema(name) for name in SETTINGS}
 
 
 def _normal(level: Any, info: ValidationInfo) -> Any:
-    """One way of writing a level: one zero (-0.0 + 0.0 is 0.0), and paths from the root of the file system."""
+    """The canonical form of a level: 0.0 for -0.0 (-0.0 + 0.0 is 0.0), and absolute paths."""
     if isinstance(level, str) and (path := catalogue.path_of(level)):
         return f"{catalogue.kind(level)}:{absolute(path, info)}"
     return level + 0.0 if isinstance(level, float) else level
@@ -79,7 +79,7 @@ def _count_to_seeds(given: Any) -> Any:
     if type(given) is not int:
         return given
     if not 1 <= given <= MAX_LEVELS:
-        raise problem(f"{show(given)} is not allowed: a count of seeds from 1 to {MAX_LEVELS:,}, or a list")
+        raise problem(f"{show(given)} is not allowed; expected a count of seeds from 1 to {MAX_LEVELS:,}, or a list")
     return list(range(given))
 
 
@@ -105,17 +105,17 @@ def _levels(name: str, **words: Any) -> Any:
 
 def _axis(name: str) -> Any:
     if name == "bias":
-        return _levels(name, default=[True, False], description="both arms, unless said otherwise")
+        return _levels(name, default=[True, False], description="both arms by default")
     if name != "seed":
         return _levels(name)
-    count = {"type": "integer", "minimum": 1, "maximum": MAX_LEVELS, "description": "seeds 0 to this less one"}
+    count = {"type": "integer", "minimum": 1, "maximum": MAX_LEVELS, "description": "n stands for seeds 0 to n - 1"}
     either = [count, TypeAdapter(_levels(name)).json_schema()]
     schema = WithJsonSchema({"anyOf": either, "default": [0], "description": "a count of seeds, or a list"})
     return Annotated[_levels(name), BeforeValidator(_count_to_seeds), schema]
 
 
 def _excluded(name: str) -> Any:
-    """Levels that a clause names: a list of them, or one alone."""
+    """Levels that a clause names: a list, or a single one."""
     either = [TypeAdapter(kind).json_schema() for kind in (_level(name), _levels(name))]
     return Annotated[_levels(name), BeforeValidator(_one_to_list), WithJsonSchema({"anyOf": either})]
 
@@ -128,7 +128,7 @@ if TYPE_CHECKING:
     Axes = dict[str, list[Any]]
     Clause = dict[str, list[Any]]
 else:
-    from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
+    from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
     def _table(name: str, names: Iterable[str], kind: Callable[[str], Any]) -> Any:
         table = TypedDict(name, {setting: kind(setting) for setting in names}, total=False)

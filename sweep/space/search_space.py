@@ -30,7 +30,7 @@ class SearchSpace(BaseModel):
         str,
         Field(
             pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$",
-            description="of the sweep in the store: letters, digits and . _ -, at most 64, "
+            description="of the sweep in the store: at most 64 letters, digits and . _ -, "
             "the first neither . nor -; default: the file's stem",
         ),
     ]
@@ -41,26 +41,26 @@ class SearchSpace(BaseModel):
         Field(description="what the grid leaves out: runs with one of the given levels on every given axis"),
     ] = []
     claim: Annotated[Claim | None, Field(description="what the sweep tests, in words; no run depends on it")] = None
-    analysis: Annotated[Analysis, Field(description="what was declared before looking")] = Analysis()
+    analysis: Annotated[Analysis, Field(description="what was declared before the first look at results")] = Analysis()
     tracking: Annotated[
-        Tracking | None, Field(description="experiment trackers that hear of every cell and arm after training")
+        Tracking | None, Field(description="experiment trackers that receive every cell and arm after training")
     ] = None
     data: Annotated[
         dict[Dataset, Pinned],
         Field(
-            description="the pictures that data sets read from files have to be, by data set; "
+            description="the pictures expected of each data set that is read from files; "
             "a launch fills it in, so that a report needs no pictures"
         ),
     ] = {}
 
     @property
     def levels(self) -> dict[str, tuple[Any, ...]]:
-        """Levels by axis, in the settings' order, always with `bias` and `seed`, be it at one level."""
+        """The levels of each axis, in the settings' order; always with `bias` and `seed`, even if they do not vary."""
         return self._grid.levels
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """Every setting that is no axis, defaults filled in."""
+        """Every setting that is not an axis, with defaults filled in."""
         return self._grid.fixed
 
     @property
@@ -69,7 +69,7 @@ class SearchSpace(BaseModel):
         return self._grid.levels_of("dataset")
 
     def facts(self, dataset: str) -> Facts | None:
-        """What planning has to know of a data set: a constant, or what `data` says; None where neither tells."""
+        """What planning needs to know about a data set, from the catalogue or from `data`; None if neither knows."""
         entry, pinned = catalogue.CATALOGUE.get(dataset), self.data.get(dataset)
         if entry and entry.facts:
             return entry.facts
@@ -140,7 +140,7 @@ class SearchSpace(BaseModel):
         checks.tuning(self._grid, self.analysis.tune or ())
         checks.conflicts(self._grid)
         checks.data(self._grid, self.data)
-        if not (info.context or {}).get("launched"):  # what was launched once is read, whatever is allowed by now
+        if not (info.context or {}).get("launched"):  # what was once launched stays readable
             checks.pictures(self._grid, self._known_facts)
         checks.shared_weights(self._grid)
         return self
@@ -149,7 +149,7 @@ class SearchSpace(BaseModel):
 def load(path: Path, launched: bool = False) -> SearchSpace:
     """The search space in the YAML file at `path`; `InputError` says what is wrong, and where.
 
-    With `launched`, the file is one that a store keeps: it is not asked whether there are pictures enough.
+    With `launched`, the file comes from a store, and its pictures are not checked again.
     """
     return parse(yaml_lines.read(path), path, launched)
 
@@ -167,7 +167,7 @@ def load_all(paths: Sequence[Path]) -> list[SearchSpace]:
 
 
 def parse(content: bytes, path: Path, launched: bool = False) -> SearchSpace:
-    """As `load`, from the file's content; `path` gives the default name and stands in messages."""
+    """Like `load`, but from the file's content; `path` is for the default name and for messages."""
     document, keys = yaml_lines.parse(content, path), list(SearchSpace.model_fields)
     if not isinstance(document.data, dict):
         raise InputError(messages.no_mapping(document, keys))
@@ -182,7 +182,7 @@ def parse(content: bytes, path: Path, launched: bool = False) -> SearchSpace:
 def schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a search space's YAML file."""
     model = _untitled(SearchSpace.model_json_schema())
-    del model["required"]  # the name, for which `load` takes the file's stem
+    del model["required"]  # the name: `load` falls back to the file's stem
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Search space", **model}
 
 

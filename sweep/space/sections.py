@@ -1,4 +1,4 @@
-"""The sections beside the grid: what is claimed and declared, which trackers hear of it, which pictures it had."""
+"""The sections beside the grid: the claim, the declared analysis, experiment trackers, and pinned pictures."""
 
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -26,12 +26,12 @@ class Claim(BaseModel):
     model_config = STRICT
 
     says: Annotated[Words, Field(description="what is claimed, in quotation marks where somebody else said it")]
-    note: Annotated[Words | None, Field(description="what else to know: what is tested, how a number is read")] = None
+    note: Annotated[Words | None, Field(description="what else to know: what it is tested on, how to read it")] = None
     refuted_if: Annotated[Words, Field(description="which results would refute it")]
 
 
 class Pinned(BaseModel):
-    """What pictures a sweep was launched with, where the data set's name alone does not say it."""
+    """Which pictures a sweep was launched with, where the data set's name alone does not say."""
 
     model_config = STRICT
 
@@ -53,17 +53,17 @@ class Analysis(BaseModel):
         float,
         Field(ge=0, le=100, allow_inf_nan=False, description="smallest effect that matters, in percentage points"),
     ] = 0.5
-    confidence: Annotated[float, Field(gt=0.5, lt=1, description="of the intervals")] = 0.95
+    confidence: Annotated[float, Field(gt=0.5, lt=1, description="level of the confidence intervals")] = 0.95
     looks: Annotated[
         int,
-        Field(ge=1, le=100, description="times that the results are looked at; each spends its part of 1 - confidence"),
+        Field(ge=1, le=100, description="planned looks at the results; each spends its share of 1 - confidence"),
     ] = 1
     tune: Annotated[
         list[Literal["learning_rate"]] | None,
         Field(
             min_length=1,
             max_length=1,
-            description="axes that each arm is also compared at its own best level of, chosen by validation accuracy",
+            description="axes on which each arm is also compared at its own best level, chosen by validation accuracy",
         ),
     ] = None
 
@@ -74,9 +74,9 @@ class Analysis(BaseModel):
 
 
 def _tracker_address(given: str | None, info: ValidationInfo) -> str | None:
-    """A folder from the root of the file system; addresses as they are, without a password in them."""
+    """An absolute path for a folder, other addresses unchanged; a password in one is refused."""
     context = info.context or {}
-    if given is None or context.get("launched"):  # what was launched once is read, whatever is allowed by now
+    if given is None or context.get("launched"):  # what was once launched stays readable, whatever the rules are now
         return given
     try:
         return addresses.tracker(given, str(info.field_name), context.get("folder", Path()))
@@ -85,7 +85,7 @@ def _tracker_address(given: str | None, info: ValidationInfo) -> str | None:
 
 
 class Tracking(BaseModel):
-    """Experiment trackers, and where they are; no part of any run's identity."""
+    """Experiment trackers and their addresses; no part of any run's identity."""
 
     model_config = STRICT
 
@@ -95,16 +95,16 @@ class Tracking(BaseModel):
         AfterValidator(_tracker_address),
     ] = None
     wandb: Annotated[
-        str | None, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$", description="a project of Weights & Biases")
+        str | None, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$", description="a Weights & Biases project")
     ] = None
     tensorboard: Annotated[
         str | None,
-        Field(min_length=1, description="a folder of TensorBoard's logs"),
+        Field(min_length=1, description="a folder for TensorBoard logs"),
         AfterValidator(_tracker_address),
     ] = None
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:
         if not self.model_dump(exclude_none=True):
-            raise problem("names no tracker: mlflow, wandb or tensorboard")
+            raise problem("names no tracker; expected mlflow, wandb or tensorboard")
         return self

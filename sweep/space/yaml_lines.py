@@ -1,6 +1,6 @@
-"""One small YAML document as plain data that remembers its lines, so that every complaint can say where.
+"""A small YAML document as plain data that remembers its lines, so that every complaint can name one.
 
-Scalars are read as YAML 1.2, as editors and JSON Schema do: `1e-3` is a number; `on`, `1_000` are text.
+Scalars are read as in YAML 1.2, like editors and JSON Schema do: `1e-3` is a number; `on` and `1_000` are text.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class _Dumper(yaml.SafeDumper):
 
 for _kind, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(_TAG + _kind, _pattern, list(_first))
-    # The dumper keeps PyYAML's own rules too: text that either version of YAML takes for a number is quoted.
+    # The dumper keeps PyYAML's own rules too, so text that either version of YAML reads as a number is quoted.
     _Dumper.add_implicit_resolver(_TAG + _kind, _pattern, list(_first))
 
 
@@ -105,14 +105,14 @@ def read(path: Path) -> bytes:
         with open(path, "rb") as file:
             content = file.read(MAX_BYTES + 1)
     except IsADirectoryError:
-        raise InputError(f"{path}: is a directory; a YAML file is needed") from None
+        raise InputError(f"{path}: is a directory; expected a YAML file") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return content
 
 
 def parse(content: bytes, path: Path) -> Document:
-    """The one document in `content` (`path` is for messages); `InputError` for all but plain, clear data."""
+    """The single document in `content` (`path` is for messages); `InputError` for all but plain, unambiguous data."""
     if len(content) > MAX_BYTES:
         raise InputError(f"{path}: is larger than {MAX_BYTES // 1024**2} MiB")
     try:
@@ -123,7 +123,7 @@ def parse(content: bytes, path: Path) -> Document:
     try:
         root = yaml.compose(text, Loader=_Loader)
         if root is None:
-            raise InputError(f"{path}:1: the file is empty; a mapping is needed")
+            raise InputError(f"{path}:1: the file is empty; expected a mapping")
         builder = _Builder(path)
         return Document(path, builder.build(root), root, builder.children)
     except yaml.MarkedYAMLError as error:
@@ -132,7 +132,7 @@ def parse(content: bytes, path: Path) -> Document:
         raise InputError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML: {_cut(reason)}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise InputError(f"{path}:{line}: not valid YAML: a character that may not stand in it") from None
+        raise InputError(f"{path}:{line}: not valid YAML: a character that YAML does not allow") from None
     except RecursionError:
         raise InputError(f"{path}:1: nested too deeply") from None
     except InputError:
@@ -145,13 +145,13 @@ def parse(content: bytes, path: Path) -> Document:
 
 
 def dump(data: Any) -> str:
-    """YAML text that `parse` reads as the same data: keys in their order, one a line; plain lists flow."""
+    """YAML text that `parse` reads as the same data: keys in order, one per line; plain lists on a single line."""
     text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
     return text
 
 
 class _Builder:
-    """Nodes to plain data, refusing what has two meanings or could be endless."""
+    """Turns nodes into plain data, refusing what is ambiguous or could be endless."""
 
     def __init__(self, path: Path) -> None:
         self.children: dict[int, dict[str, tuple[int, yaml.Node]]] = {}
@@ -162,11 +162,11 @@ class _Builder:
     def build(self, node: yaml.Node) -> Any:
         self._count += 1
         if self._count > MAX_NODES:
-            raise self._error(node, f"more than {MAX_NODES:,} values, aliases counted as often as they are used")
+            raise self._error(node, f"more than {MAX_NODES:,} values, counting an alias as often as it is used")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         if id(node) in self._open:
-            raise self._error(node, "an alias that contains itself")
+            raise self._error(node, "this alias contains itself")
         if node.tag not in (_TAG + "map", _TAG + "seq"):
             raise self._tag_error(node)
         self._open.add(id(node))
@@ -180,7 +180,7 @@ class _Builder:
         for key_node, value_node in node.value:
             key = self.build(key_node)
             if not isinstance(key, str):
-                raise self._error(key_node, f"{show(key)} is not allowed as a key: a name")
+                raise self._error(key_node, f"{show(key)} is not allowed as a key; expected a name")
             if key in children:
                 raise self._error(key_node, f"{_key(key)}: given twice, first on line {children[key][0] + 1}")
             children[key] = (key_node.start_mark.line, value_node)
@@ -193,9 +193,9 @@ class _Builder:
         if kind not in _READ:
             raise self._tag_error(node)
         if kind in _SCALARS and not _SCALARS[kind][0].match(node.value):
-            raise self._error(node, f"{show(node.value)} is not of the type that its tag names, {_cut(kind)}")
+            raise self._error(node, f"{show(node.value)} does not have the type that its tag names, {_cut(kind)}")
         if kind == "int" and len(node.value) > _MAX_DIGITS:
-            raise self._error(node, f"a number of {len(node.value):,} characters")
+            raise self._error(node, f"a number of {len(node.value):,} characters; at most {_MAX_DIGITS}")
         return _READ[kind](node.value)
 
     def _tag_error(self, node: yaml.Node) -> InputError:

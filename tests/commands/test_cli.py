@@ -133,7 +133,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "fewer pictures than a batch": (
         lambda folder: np.savez(folder / "x.npz", images=np.zeros((20, 4, 4)), labels=np.arange(20) % 2),
         "npz:x.npz",
-        "than a batch takes (16)",
+        "is larger than the training set",
     ),
     "fewer different pictures than a batch": (
         lambda folder: np.savez(folder / "x.npz", images=np.zeros((60, 4, 4)), labels=np.arange(60) % 2),
