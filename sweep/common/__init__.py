@@ -1,1 +1,1 @@
-"""What every room uses, and uses no room."""
+"""What every room may use; it imports none of them."""

@@ -26,18 +26,18 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(temporary), temporary):
             raise
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # the name that people know
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # the name that users know
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that nobody else takes; by it `owner_is_dead` knows this process."""
+    """A unique name beside `path`, by which `owner_is_dead` recognizes this process."""
     owner = f"{this_host()}-{os.getpid()}-{secrets.token_hex(4)}"
     return path.with_name(f".{path.stem}.{owner}{path.suffix}")
 
 
 def owner_is_dead(temporary: Path) -> bool:
-    """Whether a temporary file belongs to a process of this host that is no more."""
+    """Whether a temporary file belongs to a process of this host that no longer runs."""
     found = re.fullmatch(r"\..+\.([0-9a-f]{12})-(\d+)-[0-9a-f]{8}(\.\w+)?", temporary.name)
     return found is not None and found[1] == this_host() and not is_alive(int(found[2]))

@@ -1,4 +1,4 @@
-"""What this machine may use."""
+"""This machine: the cores that we may use, its name, and its processes."""
 
 import functools
 import hashlib
@@ -19,9 +19,9 @@ def cores() -> int:
 
 @functools.cache
 def this_host() -> str:
-    """12 hexadecimal digits that stand for this host since it was last started, or for this container on it.
+    """12 hexadecimal digits for this host since its last start, or for this container on it.
 
-    Whoever has the same can look this process up by its number.
+    A process that computes the same digits can look this process up by its number.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
@@ -32,18 +32,18 @@ def this_host() -> str:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process with this number runs on this host; a zombie does not."""
+    """Whether a process with this number runs on this host; a zombie does not count."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:
-        return True  # somebody else's
+        return True  # another user's
     return _fields(pid)[:1] != ["Z"]
 
 
 def started_at(pid: int) -> str | None:
-    """When a process started, in the words of its system: tells it from a later one of the same number."""
+    """When a process started, as its system writes it; tells the process from a later one with the same number."""
     fields = _fields(pid)
     return fields[19] if len(fields) > 19 else None
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 GOLDEN: Final = 0x9E3779B9
-"""What the counter of a hash is multiplied by: 2 ** 32 divided by the golden ratio."""
+"""Factor of a hash's counter: 2 ** 32 divided by the golden ratio."""
 
 MIX: Final = ((16, 0x7FEB352D), (15, 0x846CA68B))
-"""Shifts and factors of `mix`, which kernels and PyTorch's tensors repeat."""
+"""Shifts and factors of `mix`, which the kernels and the PyTorch version repeat."""
 
 LAST_SHIFT: Final = 16
-"""The shift that `mix` ends with."""
+"""The last shift of `mix`."""
 
 
 def bits(seed: int, purpose: str, count: int) -> NDArray[np.uint64]:
@@ -31,30 +31,30 @@ def bits(seed: int, purpose: str, count: int) -> NDArray[np.uint64]:
 
 def uniform(seed: int, purpose: str, count: int) -> NDArray[np.float64]:
     """`count` numbers in the open interval (0, 1)."""
-    # 52 bits and a half are exact in a float64; with 53 the largest would round to 1.
+    # 52 bits plus a half are exact in float64; with 53 bits the largest number would round to 1.
     return ((bits(seed, purpose, count) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def normal(seed: int, purpose: str, count: int) -> NDArray[np.float64]:
-    """`count` standard normal numbers, by the inverse of the distribution function."""
+    """`count` standard normal numbers, by inverting the distribution function."""
     return np.asarray(ndtri(uniform(seed, purpose, count)), dtype=np.float64)
 
 
 def truncated_normal(seed: int, purpose: str, count: int, cut: float = 2.0) -> NDArray[np.float64]:
-    """`count` standard normal numbers conditional on lying within ±`cut`: the law of redrawing those outside."""
+    """`count` standard normal numbers within ±`cut`: the distribution that redrawing those outside gives."""
     low, high = float(ndtr(-cut)), float(ndtr(cut))
     return np.asarray(ndtri(low + (high - low) * uniform(seed, purpose, count)), dtype=np.float64)
 
 
 def permutation(seed: int, purpose: str, count: int) -> NDArray[np.int64]:
-    """A permutation of 0 … `count` - 1: the order of as many random words, equal ones in that of their places."""
+    """A permutation of 0 … `count` - 1: the stable sort order of `count` random words."""
     return np.asarray(permutations([seed], purpose, count)[0])
 
 
 def permutations(seeds: Sequence[int], purpose: str, count: int) -> NDArray[np.int64]:
-    """`permutation` for several seeds, `[seeds, count]`, in few calls, between which threads wait for each other."""
+    """`permutation` for several seeds, `[seeds, count]`, in few NumPy calls: threads wait for each other in between."""
     words = np.stack([bits(seed, purpose, count) for seed in seeds])
-    # NumPy sorts numbers several times faster than it finds their order: each word carries its place in its low bits.
+    # NumPy sorts several times faster than it argsorts, so each word carries its index in its low bits.
     low = np.uint64(count.bit_length())
     mask = (np.uint64(1) << low) - np.uint64(1)
     carriers = (words & ~mask) | np.arange(count, dtype=np.uint64)
@@ -62,7 +62,7 @@ def permutations(seeds: Sequence[int], purpose: str, count: int) -> NDArray[np.i
     order = (carriers & mask).astype(np.int64)
     heads = carriers >> low
     for row in np.flatnonzero((heads[:, 1:] == heads[:, :-1]).any(axis=1)):
-        order[row] = np.argsort(words[row], kind="stable")  # the bits that gave way decide between equal heads
+        order[row] = np.argsort(words[row], kind="stable")  # the bits that the index replaced break ties
     return order
 
 
@@ -78,8 +78,8 @@ def mix(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
 def dropout_states(seed: int, layer: str, start: int, stop: int) -> NDArray[np.uint32]:
     """What a run's dropout masks of one layer are hashed from: a word for each of the steps `start` … `stop` - 1.
 
-    Unit i of all pictures' units, in the order picture, row, column, channel, hashes `state + i * GOLDEN`; it is
-    dropped where that hash, read as a signed number, is below the run's threshold.
+    Units are numbered in the order picture, row, column, channel. Unit i is dropped if the hash of
+    `state + i * GOLDEN`, read as a signed number, is below the run's threshold.
     """
     [key] = bits(seed, f"dropout/{layer}", 1).astype(np.uint32)
     return mix(key ^ mix(np.arange(start, stop, dtype=np.uint32)))

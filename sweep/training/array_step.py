@@ -1,4 +1,4 @@
-"""One step of an array, as its device takes it: every network trains on its next batch."""
+"""One training step of an array on its device: every network trains on its next batch."""
 
 import torch
 
@@ -15,7 +15,7 @@ class Losses:
         self.loss_sum = torch.zeros(turns, networks, dtype=torch.float64, device=device)
         self.last_loss_sum = torch.zeros_like(self.loss_sum)
         self.finite = torch.ones(turns, networks, dtype=torch.bool, device=device)
-        # A row's training loss does not depend on how often the curve is drawn: it is that of the last of ten points.
+        # The training loss in a row is that of the last tenth of all steps, however many points the curve has.
         tenth = -(-steps // 10)
         self.last_tenth = (steps - 1) // tenth * tenth
         self.last_steps = steps - self.last_tenth
@@ -26,12 +26,12 @@ class Losses:
         return {"loss_sum": self.loss_sum, "last_loss_sum": self.last_loss_sum, "finite": self.finite}
 
     def add(self, turn: int, losses: torch.Tensor, done: torch.Tensor) -> None:
-        """Adds a turn's losses `[networks]` after so many steps `[1]`."""
+        """Adds a turn's losses `[networks]` after `done` steps `[1]`."""
         self.loss_sum[turn] += losses
         self.last_loss_sum[turn] += torch.where(done >= self.last_tenth, losses, 0)
 
     def flush(self) -> torch.Tensor:
-        """The sums `[turns, networks]` since the last call; the next ones start anew."""
+        """The sums `[turns, networks]` since the last call; they restart at zero."""
         self.finite &= self.loss_sum.isfinite()
         sums = self.loss_sum.clone()
         self.loss_sum.zero_()
@@ -43,9 +43,9 @@ class Losses:
 
 
 class ArrayStep:
-    """Takes steps in which everything that changes from one to the next is a tensor's content.
+    """Takes steps between which nothing but the content of tensors changes, so that a graph can replay them.
 
-    `at` `[1]` holds the steps that have been taken, as the device counts them.
+    `at` `[1]` is the number of steps taken, counted on the device.
     """
 
     def __init__(self, model: FusedModel, batches: DeviceBatches, optimizer: Optimizer, losses: Losses) -> None:
@@ -60,7 +60,7 @@ class ArrayStep:
         place = self.at.remainder(ORDER_BLOCK)
         pictures, labels = self.batches.batch(place)
         dropouts = self.batches.masks.at(place)
-        own = self.at + 1  # updates of what one of two turns leaves as it is
+        own = self.at + 1  # updates of a parameter that only one of two turns trains
         rates = self.optimizer.rates_after(self.at)
         steps = self.optimizer.steps_in_backward([layer.weight for layer in self.model.shape.linears], rates)
         for turn in range(self.model.turns):

@@ -13,10 +13,10 @@ from sweep.space.runs import Run
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """The sets of weights of an array, each as one of its runs, and for every turn the run that each of them trains.
+    """The networks of an array, each given as one of its runs, and for every turn the run that each network trains.
 
     Runs that share weights (`protocol: shared_weights`) are two runs of one network, whose arms take turns on every
-    batch; everywhere else a run is a network of its own, and there is one turn.
+    batch. Everywhere else each run has its own network, and there is one turn.
     """
 
     networks: tuple[Run, ...]
@@ -24,7 +24,7 @@ class Assignment:
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> "Assignment":
-        """The assignment of an array's runs; `turns` holds their places among these."""
+        """The assignment of an array's runs; `turns` holds indices into `runs`."""
         if runs[0].protocol == "paired":
             return cls(tuple(runs), (tuple(range(len(runs))),))
         place = {run: number for number, run in enumerate(runs)}
@@ -34,7 +34,7 @@ class Assignment:
         return cls(networks, tuple(tuple(place[run] for run in arm) for arm in (networks, partners)))
 
     def by_run(self, numbers: torch.Tensor) -> NDArray[Any]:
-        """What is `[turns, networks, …]` on the device as `[runs, …]`."""
+        """Numbers `[turns, networks, …]` on the device, rearranged as `[runs, …]`."""
         found = numbers.cpu().numpy()
         by_run = np.empty((sum(map(len, self.turns)), *found.shape[2:]), found.dtype)
         for turn, runs in enumerate(self.turns):

@@ -14,11 +14,11 @@ ORDER_BLOCK: Final = 128
 """Steps whose batches are drawn at once."""
 
 SEEDS_PER_TASK: Final = 32
-"""Few enough that threads end a block together, enough that they seldom wait for Python between NumPy's calls."""
+"""Few enough that threads finish a block together, and enough that they seldom wait for Python between NumPy calls."""
 
 
 class Block(NamedTuple):
-    """What the steps from `start` on need: pictures' places `[steps, batch, seeds]`, masks' states `[steps, seeds]`."""
+    """What the steps from `start` on need: picture indices `[steps, batch, seeds]` and mask states `[steps, seeds]`."""
 
     start: int
     order: NDArray[np.int64]
@@ -26,16 +26,16 @@ class Block(NamedTuple):
 
 
 class BatchFeed:
-    """Blocks of batches of all seeds of an array, drawn by `threads` ahead of the training, or by the caller if 0.
+    """Blocks of batches of all seeds of an array, drawn ahead by `threads` threads, or by the caller if 0.
 
-    It knows nothing of the trainer: drawing that still goes on keeps none of its tensors alive. The first block is
-    begun at once, each other one when the one before it is handed out.
+    It knows nothing of the trainer, so drawing that is still under way keeps none of its tensors alive. The first block
+    is begun at once, each later one when the block before it is handed out.
     """
 
     def __init__(
         self, seeds: Sequence[int], places: Indices, batch_size: int, steps: int, layers: Sequence[str], threads: int
     ) -> None:
-        """`places` are those of the training pictures in their pool, `layers` the ones that drop out."""
+        """`places` are the indices of the training pictures in their pool, `layers` the names of those with dropout."""
         self.places, self.batch_size, self.steps = places, batch_size, steps
         self.seeds, self.layers = tuple(seeds), tuple(layers)
         parts = [self.seeds[first : first + SEEDS_PER_TASK] for first in range(0, len(seeds), SEEDS_PER_TASK)]
@@ -54,7 +54,7 @@ class BatchFeed:
                 self._fill(block, part)
             return block
         if self.ahead.start != start:
-            wait(self.tasks)  # a seed's epochs are no two threads' at a time
+            wait(self.tasks)  # no two threads may draw from one seed at a time
             self._begin(self.drawers, start)
         for task in self.tasks:
             task.result()
@@ -64,7 +64,7 @@ class BatchFeed:
         return block
 
     def close(self) -> None:
-        """Begins nothing more; does not wait for what is being drawn."""
+        """Begins no further blocks, and does not wait for the one being drawn."""
         if self.drawers:
             self.drawers.shutdown(wait=False, cancel_futures=True)
 

@@ -1,4 +1,4 @@
-"""An array in training, kept: one safetensors file whose header holds what is no tensor, as JSON."""
+"""Checkpoints of arrays in training: one safetensors file each; its header holds what is not a tensor, as JSON."""
 
 import dataclasses
 import json
@@ -15,36 +15,36 @@ from sweep.store.checkpoint_header import SUFFIX, read_header
 from sweep.store.storage import Place
 
 HURRIED: Final = 3.0
-"""Seconds of training between two checkpoints where the machine is about to be taken away."""
+"""Seconds of training between two checkpoints when the machine is about to be taken away."""
 
 PATIENCE: Final = 2.0
-"""Seconds that a checkpoint may wait for a store that is away or full: it only insures what training goes on to do."""
+"""Seconds that a checkpoint may wait for a store that is unreachable or full: training can go on without it."""
 
 LAST_PATIENCE: Final = 10.0
-"""Seconds that the last one may, when training is to stop."""
+"""Seconds that the last checkpoint may wait, when training is to stop."""
 
 VERSION: Final = 2
-"""2: says of every run by itself which it is."""
+"""2: every run is identified by itself."""
 
 
 class Stopped(Exception):
-    """Training was asked to stop, and has saved a checkpoint before."""
+    """Training was asked to stop, and has saved a checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Training as far as it has come: tensors by name, and numbers that JSON can hold."""
+    """A snapshot of training: tensors by name, and numbers that JSON can hold."""
 
     tensors: dict[str, torch.Tensor]
     numbers: dict[str, Any]
 
 
 class Checkpoint:
-    """Where an array in training is kept: written whole or not at all, every `every` seconds and when asked to stop.
+    """The checkpoint of an array in training: written whole or not at all, every `every` seconds and when stopping.
 
-    `about` is kept with it, for whoever finds the file. `others` names checkpoints of larger arrays that hold the same
-    runs. A checkpoint that cannot be written is no reason to stop training: `failing` hears of it. Where `hurried`, the
-    machine is about to go, and they come every `HURRIED` seconds.
+    `about` is stored with it, for whoever finds the file. `others` names checkpoints of larger arrays that hold the
+    same runs. A checkpoint that cannot be written does not stop training: `failing` is called with the error.
+    `hurried` says that the machine is about to be taken away; checkpoints then come every `HURRIED` seconds.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Checkpoint:
         return since >= self.every or self.stopping() or (since >= HURRIED and self.hurried())
 
     def save(self, state: State) -> None:
-        """Keeps `state` in place of what was kept before; raises Stopped when training is to stop."""
+        """Replaces what was saved before by `state`; raises Stopped when training is to stop."""
         header = {"sweep": json.dumps({"version": VERSION, **self.about, **state.numbers})}
         content = save({name: each.contiguous() for name, each in state.tensors.items()}, header)
         try:
@@ -83,11 +83,11 @@ class Checkpoint:
             raise Stopped
 
     def load(self) -> State | None:
-        """What was kept here; None where there is nothing, or nothing that can be read."""
+        """The saved state; None where there is none, or none that can be read."""
         return self._load(self.name)
 
     def states(self) -> Iterator[State]:
-        """What was kept here, then what the checkpoints of larger arrays hold."""
+        """The saved state, then those of the checkpoints of larger arrays."""
         for name in (self.name, *self.others):
             state = self._load(name)
             if state is not None:
@@ -104,7 +104,7 @@ class Checkpoint:
             return None
 
     def part(self, number: int) -> "Checkpoint":
-        """That of a part of the array, which is split where memory is short."""
+        """The checkpoint of a part of the array, which is split where memory is short."""
         part = Checkpoint(
             self.place,
             f"{self.name.removesuffix(SUFFIX)}-{number}{SUFFIX}",
@@ -119,7 +119,7 @@ class Checkpoint:
         return part
 
     def remove(self) -> None:
-        """Forgets it, and those of its parts: the array is done."""
+        """Removes it and those of its parts, once the array is done."""
         self.place.remove(self.name)
         for part in self.parts:
             part.remove()

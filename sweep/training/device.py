@@ -1,4 +1,4 @@
-"""The device that trains: which one there is, its name, its arithmetic, and how it says that its memory is full."""
+"""The device that trains: which one there is, its name, its arithmetic, and how it reports that memory ran out."""
 
 import contextlib
 import platform
@@ -16,7 +16,7 @@ def local_device() -> DeviceKind:
 
 
 def kind_of(device: str) -> DeviceKind:
-    """The kind of a device that PyTorch calls so: "cpu", or "cuda" with a number or without."""
+    """The kind of a device by its PyTorch name: "cpu", or "cuda" with or without a number."""
     return "cpu" if device == "cpu" else "cuda"
 
 
@@ -37,7 +37,7 @@ def exact_arithmetic(precision: str = "float32") -> Iterator[None]:
     """Float32 means float32 unless `precision` says otherwise, and the same program gives the same bits."""
     matmul: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
-    tensor_cores = precision != "float32"  # what has been rounded to bfloat16 passes through those of tf32 unchanged
+    tensor_cores = precision != "float32"  # tf32 products leave numbers rounded to bfloat16 unchanged
     flags = [(matmul, "allow_tf32", tensor_cores), (cudnn, "allow_tf32", tensor_cores)]
     flags += [(cudnn, "deterministic", True), (cudnn, "benchmark", False)]
     before = [getattr(backend, name) for backend, name, _ in flags]
@@ -54,9 +54,9 @@ def exact_arithmetic(precision: str = "float32") -> Iterator[None]:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out; on a CPU, and in libraries of a GPU, only the words of a RuntimeError say so.
+    """Whether memory ran out. On a CPU, and in a GPU's libraries, only the message of a RuntimeError says so.
 
-    Libraries of a GPU that find no memory to begin with call themselves not initialized.
+    A GPU's library that finds no memory to start with reports that it is not initialized.
     """
     words = ("can't allocate memory", "ALLOC_FAILED", "STATUS_NOT_INITIALIZED", "out of memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)

@@ -18,13 +18,13 @@ from sweep.training.device_data import DeviceData, Scaling
 class DeviceBatches:
     """Batches and masks of a block of steps, sent to the device together; a step reads its own at its place `[1]`.
 
-    Drawing them begins at once, on a GPU by threads.
+    Drawing begins at once; for a GPU, in threads.
     """
 
     def __init__(self, networks: Sequence[Run], data: DeviceData, scaling: Scaling, dropping: Sequence[str]) -> None:
-        """`dropping` names the layers that drop out."""
+        """`dropping` names the layers with dropout."""
         first, train = networks[0], data.split.train
-        # Training pictures come shuffled by the split's rule, so that the first of them stand for all.
+        # The split's rule shuffles the training pictures, so the first ones represent all.
         examples = first.train_examples or len(train)
         assert examples <= len(train), "more training pictures than there are"
         seeds = sorted({run.seed for run in networks})
@@ -41,7 +41,7 @@ class DeviceBatches:
         self.masks = Masks(networks, len(seeds), own_seeds, dropping, scaling.factor)
 
     def send(self, step: int) -> None:
-        """Puts the block that contains `step`, counted from 0, on the device."""
+        """Sends the block that contains `step`, counted from 0, to the device."""
         block = self.feed.block(step // ORDER_BLOCK * ORDER_BLOCK)
         _send(block.order, self.order)
         for layer, states in block.states.items():
@@ -55,14 +55,14 @@ class DeviceBatches:
 
 
 class Masks:
-    """Dropout masks of a block of steps: their states `[block, seeds]` by layer, and each network's own numbers."""
+    """Dropout masks of a block of steps: states `[block, seeds]` by layer, and each network's threshold and scale."""
 
     def __init__(
         self, networks: Sequence[Run], seeds: int, own: torch.Tensor | None, layers: Sequence[str], like: torch.Tensor
     ) -> None:
-        """`own` holds the place of each network's seed, or None where every network has one to itself.
+        """`own` holds the place of each network's seed, or None where every network has its own seed.
 
-        `like` is of the type that activations are, and on their device.
+        `like` has the type and the device of the activations.
         """
         self.states = {
             layer: torch.zeros(ORDER_BLOCK, seeds, dtype=torch.int32, device=like.device) for layer in layers
@@ -82,7 +82,7 @@ class Masks:
 
 
 def _drawing_threads(device: str) -> int:
-    """Threads that draw batches while the device trains; on a CPU, which does both, none."""
+    """Threads that draw batches while the device trains; none on a CPU, which does both."""
     return 0 if device == "cpu" else cores()
 
 

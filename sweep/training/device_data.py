@@ -1,4 +1,4 @@
-"""A data set on the device that trains: its bytes, its split and how runs scale them."""
+"""A data set on the device that trains: its pictures, its split, and how runs scale them."""
 
 import functools
 import warnings
@@ -18,11 +18,11 @@ from sweep.space.runs import Run
 def on_device(pool: Pool, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     """A pool's pictures `[n, channels, height, width]` and labels on a device.
 
-    What was asked for last stays there from one array to the next, whatever their splits. On a CPU tensors share the
-    pool's memory, be it that of all workers of a machine.
+    The last few pools stay there from one array to the next, whatever the splits. On a CPU the tensors share the pool's
+    memory, which may be shared by all workers of a machine.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # nor does anyone write
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # and nobody writes to it
         arrays = (torch.from_numpy(np.ascontiguousarray(array)) for array in (pool.pictures, pool.labels))
         pictures, labels = (array.to(device) for array in arrays)
     return pictures, labels
@@ -60,7 +60,7 @@ class DeviceData:
         return self.pictures[chosen], self.labels[chosen]
 
     def moments(self, examples: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and deviation `[channels]` of the first training pictures, in 0 … 1; exact, by counting bytes."""
+        """Mean and standard deviation `[channels]` of the first training pictures, in 0 … 1; exact: it counts bytes."""
         if examples not in self._moments:
             channels = self.part(self.split.train[:examples])[0].unbind(1)
             counts = torch.stack([torch.bincount(each.flatten(), minlength=256) for each in channels]).cpu().numpy()
@@ -84,7 +84,7 @@ class DeviceData:
                 return 1 / (255 * deviation), -mean / deviation
 
     def scalings(self, networks: Sequence[Run], dtype: torch.dtype) -> Scaling:
-        """Those of all networks, on the device."""
+        """The scaling of all networks, on the device."""
         factors, offsets = zip(*map(self.scaling, networks), strict=True)
         return Scaling(*(torch.tensor(np.stack(part), dtype=dtype, device=self.device) for part in (factors, offsets)))
 

@@ -15,19 +15,19 @@ from sweep.training.device import exact_arithmetic
 from sweep.training.trainer import Trainer
 
 SHAPES: Final = 3
-"""At most this many shapes are measured; the others are read off them by their arithmetic."""
+"""At most this many shapes are measured; the others are interpolated by their arithmetic."""
 
 LARGEST: Final = 20_000_000
-"""Parameters of the largest array that is tried: drawing more of them would take longer than the measurement."""
+"""Parameters of the largest array that is measured: drawing more would take longer than the measurement itself."""
 
 
 def seconds(arrays: Sequence[Array], library: Library, device: str, budget: float = 5.0) -> float | None:
-    """Seconds that training `arrays` takes with all of this machine to itself, measured for about `budget` seconds.
+    """Seconds that training `arrays` takes with this whole machine to itself, measured for about `budget` seconds.
 
-    Shapes share the budget; setting them up, and a GPU's compiling for them, comes on top and counts for nothing.
-    Time a step is interpolated over a run's forward operations; evaluations count by theirs. That cores share memory
-    is left out, so that the estimate is on the low side by some percent. None where every shape is too large to be
-    tried in passing. Raises NotHere where a data set is not at hand.
+    Shapes share the budget; setup, and a GPU's compilation, come on top of it and are not counted. The time per step is
+    interpolated over the operations of a run's forward pass, and evaluations are added by theirs. That cores share
+    memory is left out, so the estimate is some percent too low. None where every shape is too large to measure. Raises
+    NotHere where a data set is not at hand.
     """
     small = [array for array in arrays if _parameters(array) <= LARGEST]
     if not arrays or not small:
@@ -57,13 +57,13 @@ def _parameters(array: Array) -> int:
 
 @functools.lru_cache(maxsize=64)
 def _evaluated(library: Library, dataset: str, image_size: int | None) -> int:
-    """Pictures that a run is evaluated on at its end; splits differ in them by repeats at most."""
+    """Pictures that a run is evaluated on at its end; between splits, at most repeats change their number."""
     data = library.load(dataset, 0, image_size)
     return len(data.split.validation) + len(data.split.test)
 
 
 def _step_seconds(array: Array, library: Library, device: str, budget: float) -> float:
-    """Seconds a run's step takes in this array."""
+    """Seconds per step of one run in this array."""
     torch.set_num_threads(1)
     cell = array.cell
     data = library.load(cell.dataset, cell.split, cell.image_size)
@@ -71,19 +71,19 @@ def _step_seconds(array: Array, library: Library, device: str, budget: float) ->
     with exact_arithmetic(array.cell.precision):
         trainer = Trainer(array.runs(), data, device=device)
         if cell.steps > 1:
-            trainer.step()  # the first step also sets up memory, and compiles
+            trainer.step()  # the first step also allocates memory, and compiles
             _finish(device)
-        # On a CPU, what other programs take of the core is no part of the training.
+        # On a CPU, time that other programs take from the core does not count.
         clock = time.process_time if device == "cpu" else time.perf_counter
         begun, done, passed, worked = time.perf_counter(), trainer.done, 0.0, clock()
         while trainer.done < cell.steps and (trainer.done == done or passed < budget):
             trainer.step()
-            _finish(device)  # a GPU would take orders for far more steps than the budget has time for
+            _finish(device)  # a GPU would queue far more steps than fit into the budget
             passed = time.perf_counter() - begun
     return (clock() - worked) / ((trainer.done - done) * len(array))
 
 
 def _finish(device: str) -> None:
-    """Waits for all that the device was told to do."""
+    """Waits until the device has done all that it was given."""
     if device != "cpu":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""How well the networks of an array do: accuracy and loss on pictures that all of them see, and points of the curve."""
+"""Accuracy and loss of an array's networks on pictures that all of them see, and points of the learning curve."""
 
 from typing import Final
 
@@ -18,11 +18,11 @@ CURVE_COST: Final = 0.015
 """Largest share of the training's arithmetic that points of the learning curve may cost."""
 
 EVALUATION_NUMBERS: Final[dict[DeviceKind, int]] = {"cpu": 2**22, "cuda": 2**27}
-"""Largest activation of an evaluation, in numbers of all runs together: what caches and a worker's memory stand."""
+"""Most numbers in one activation of an evaluation, all runs together: what caches and a worker's memory can take."""
 
 
 class Evaluator:
-    """Evaluates every run of an array in whatever state its networks are."""
+    """Evaluates every run of an array in the current state of its networks."""
 
     def __init__(self, assignment: Assignment, model: FusedModel, data: DeviceData, scaling: Scaling) -> None:
         self.assignment, self.model, self.data, self.scaling = assignment, model, data, scaling
@@ -57,13 +57,13 @@ class Evaluator:
         return max(1, EVALUATION_NUMBERS[kind_of(self.data.device)] // largest)
 
     def _logits(self, turn: int, pictures: torch.Tensor) -> torch.Tensor:
-        """What every network makes of the same pictures: `[networks, pictures, classes]`."""
+        """Every network's logits `[networks, pictures, classes]` on the same pictures."""
         places = torch.arange(len(pictures), device=self.data.device)
         if self.data.device != "cpu" or self.model.method.runs_first:
             each = places.expand(len(self.assignment.networks), -1)
             return self.model.logits(turn, Pictures(pictures, each, *self.scaling), training=False)
-        # One input does for all channels of networks that scale alike. Where some scale otherwise, all are computed
-        # with that input, too: by another shape of convolution, its numbers would tell who the neighbours are.
+        # Networks that scale alike share one input. Where scalings differ, all networks are computed with each input:
+        # a convolution over some of them would have another shape, and a run's bits would depend on its neighbours.
         logits = torch.empty(0)
         for slots in self.scaled_alike:
             first = slots[:1]
@@ -76,7 +76,7 @@ class Evaluator:
 def curve_examples(run: Run, available: int) -> int:
     """Validation pictures of a point of the curve: as many as keep all points within `CURVE_COST`.
 
-    A step costs three forward passes of its batch: one forward, two backward.
+    A step costs as much as three forward passes of its batch: one forward, and twice that backward.
     """
     points = -(-run.steps // run.curve_interval)
     affordable = int(CURVE_COST * 3 * run.steps * run.batch_size / points)

@@ -1,4 +1,4 @@
-"""All networks of an array as one model: what they have learnt, on their device, and their forward pass."""
+"""All networks of an array as one model: their parameters on their device, and their forward pass."""
 
 import functools
 from collections.abc import Collection, Mapping
@@ -18,16 +18,16 @@ from sweep.training.device import kind_of
 
 
 class FusedModel:
-    """Parameters and running statistics by name, each `[networks, …]`, and what of them an arm goes without.
+    """Parameters and running statistics by name, each `[networks, …]`, and which of them an arm goes without.
 
-    Where both arms are networks of their own, `frozen` masks `[networks]` those whose treated parameters stay as they
-    start; where two arms take turns, the second computes with what is `absent` instead, and leaves it as it is.
+    Where each run has its own network, `frozen` masks `[networks]` those whose treated parameters keep their starting
+    values. Where two arms take turns, the second computes with the values in `absent` instead, and trains neither.
     """
 
     def __init__(
         self, assignment: Assignment, shape: Shape, method: MethodName | None, dtype: torch.dtype, device: str
     ) -> None:
-        """`method` is the usual one of the device if it is None."""
+        """`method` is the device's usual one if None."""
         networks = assignment.networks
         first, threads = networks[0], 1 if device == "cpu" else cores()
         self.shape, self.turns = shape, len(assignment.turns)
@@ -49,31 +49,31 @@ class FusedModel:
         dropouts: Mapping[str, Dropout] | None = None,
         steps: Mapping[str, Any] | None = None,
     ) -> torch.Tensor:
-        """Logits `[networks, pictures, classes]` in a turn; the last two are those of `sweep.networks.conv.model`."""
+        """Logits `[networks, pictures, classes]` in a turn; see `model.forward` for `dropouts` and `steps`."""
         parameters = self.parameters if turn == 0 else {**self.parameters, **self.absent}
         return model.forward(self.shape, self.method, parameters, self.statistics, pictures, training, dropouts, steps)
 
     def learning(self, turn: int, done: Collection[str]) -> dict[str, torch.Tensor]:
-        """The parameters that a turn trains, but those that are `done` otherwise."""
+        """The parameters that a turn trains, except those in `done`, which are updated elsewhere."""
         left = {*done, *(self.absent if turn == 1 else ())}
         return {name: parameter for name, parameter in self.parameters.items() if name not in left}
 
 
 def cross_entropies(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """The loss of each network on each picture, `[networks, pictures]`, as the labels are."""
+    """The loss of each network on each picture; like the labels, `[networks, pictures]`."""
     losses = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
     return losses.view(len(logits), -1)
 
 
 def usual_method(run: Run, device: str) -> MethodName:
-    """The method that the table names for this device; without Triton, the one that comes next."""
+    """The method that the table names for this device; im2col instead of Triton where that does not run."""
     wanted = plan.method(run.width, kind_of(device))
     return "im2col" if wanted == "triton" and not _runs_triton(device) else wanted
 
 
 @functools.cache
 def _runs_triton(device: str) -> bool:
-    """Whether our kernels run there: their tiles want the shared memory of compute capability 8.0."""
+    """Whether our kernels run there: their tiles need the shared memory of compute capability 8.0."""
     return has_triton() and torch.cuda.get_device_capability(device) >= (8, 0)
 
 

@@ -8,20 +8,20 @@ from sweep.training.array_step import ArrayStep
 
 
 class GraphStep:
-    """Takes the steps of an `ArrayStep`, whose tensors stay where they are; `trained` are those that steps change."""
+    """Takes the steps of an `ArrayStep`, whose tensors must stay in place; `trained` are those that steps change."""
 
     def __init__(self, step: ArrayStep, trained: Iterable[torch.Tensor]) -> None:
         self.step, self.changing = step, (*trained, step.at)
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def take(self) -> None:
-        """Trains every network on its next batch; the device may still be at it when this returns."""
+        """Trains every network on its next batch; the device may still be busy when this returns."""
         if self.graph is None:
             self.graph = self._capture()
         self.graph.replay()
 
     def _capture(self) -> torch.cuda.CUDAGraph:
-        """The whole step as a graph. Libraries set themselves up in the first steps, which are then undone."""
+        """The whole step as a graph. Libraries initialize themselves in the first steps, which are then undone."""
         before = [tensor.detach().clone() for tensor in self.changing]
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())

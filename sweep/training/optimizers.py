@@ -1,4 +1,4 @@
-"""The optimizers, as `torch.optim` defines them, with a learning rate, momentum and weight decay of each run's own."""
+"""The optimizers, as `torch.optim` defines them, with a learning rate, momentum and weight decay per run."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -13,9 +13,9 @@ EPSILON: Final = 1e-8
 
 
 class Optimizer:
-    """Updates parameters `[runs, …]` in place; a step's numbers are read on the device, from its count of batches.
+    """Updates parameters `[runs, …]` in place; what changes from step to step is computed on the device.
 
-    Weight decay touches the parameters in `decayed` alone. `state` holds what a checkpoint has to keep.
+    `state` holds what a checkpoint has to keep.
     """
 
     def __init__(
@@ -26,10 +26,10 @@ class Optimizer:
         frozen: Mapping[str, torch.Tensor] | None = None,
         kernels: Any = None,
     ) -> None:
-        """`decayed` names the parameters that weight decay touches in runs that have one.
+        """`decayed` names the only parameters that weight decay touches, in runs that have it.
 
-        `frozen` names parameters that some runs leave as they are, with a mask `[runs]` of these. `kernels` is the
-        module `sweep.networks.conv.kernels` where it is to do the work.
+        `frozen` maps parameters that some runs do not train to a mask `[runs]` of these runs. `kernels` is the module
+        `sweep.networks.conv.kernels` if that is to do the work.
         """
         self.frozen, self.kernels = frozen or {}, kernels
         some = next(iter(parameters.values()))
@@ -48,7 +48,7 @@ class Optimizer:
 
     @torch.no_grad()
     def rates_after(self, batches: torch.Tensor) -> torch.Tensor:
-        """Each run's learning rate `[runs]` after so many batches `[1]`, by its schedule."""
+        """Each run's learning rate `[runs]` after `batches` batches `[1]`, by its schedule."""
         if not self.cosine:
             return self.rates
         # torch.optim.lr_scheduler.CosineAnnealingLR with T_max = steps, in closed form
@@ -56,7 +56,7 @@ class Optimizer:
         return (self.rates * factor).to(self.rates.dtype)
 
     def steps_in_backward(self, weights: Sequence[str], rates: torch.Tensor) -> dict[str, Any]:
-        """The steps of these weights, by name, that kernels take where they work out the gradient."""
+        """The steps of these weights, by name, that kernels take as they compute the gradient."""
         if self.adamw or not self.kernels:
             return {}
         return {
@@ -74,8 +74,8 @@ class Optimizer:
     ) -> None:
         """One step of the parameters that `gradients` names, at learning rates `[runs]`.
 
-        `counts` `[1]` holds for each parameter the number of its updates, with this one, which AdamW corrects its
-        moments by. Parameters whose count is one and the same tensor share what is worked out from it.
+        `counts` holds the number of each parameter's updates `[1]`, this one included, for AdamW's bias correction.
+        Parameters whose count is the same tensor share what is computed from it.
         """
         if not self.adamw:
             for name, gradient in gradients.items():
@@ -100,10 +100,10 @@ class Optimizer:
         parameter.addcmul_(gradient, _over(-rates, parameter))
 
     def _corrections(self, count: torch.Tensor, rates: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """How AdamW corrects its moments after `count` updates.
+        """AdamW's bias corrections after `count` updates.
 
-        For the kernels, one tensor: what the first moment is divided by, and the root of the second. Without them, the
-        rates `[runs]` over what the first is divided by, with their sign turned, and what the second is divided by.
+        For the kernels, one tensor: the divisor of the first moment, and the square root of the second moment's.
+        Without kernels, two: the negated rates `[runs]` over the first divisor, and the second divisor.
         """
         first, second = (1 - beta ** count.double() for beta in BETAS)
         if self.kernels:
@@ -142,5 +142,5 @@ class Optimizer:
 
 
 def _over(numbers: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Numbers `[runs]` against a parameter `[runs, …]`."""
+    """Numbers `[runs]`, shaped to broadcast over a parameter `[runs, …]`."""
     return numbers.view(-1, *[1] * (parameter.dim() - 1))

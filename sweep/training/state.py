@@ -1,4 +1,4 @@
-"""What a checkpoint holds of an array in training: its tensors by name, how far it has come, and whose they are."""
+"""What a checkpoint holds of an array in training: its tensors by name, its progress, and whose they are."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from sweep.store.outcomes import Point
 from sweep.training.checkpoint import State
 
 SUMS: Final = frozenset({"loss_sum", "last_loss_sum", "finite"})
-"""What training keeps as `[turns, networks]`; all else that it keeps is `[networks, …]`."""
+"""The tensors that are `[turns, networks]`; all others are `[networks, …]`."""
 
 
 class CurvePoint(NamedTuple):
@@ -27,16 +27,16 @@ class CurvePoint(NamedTuple):
     accuracies: NDArray[np.float64]
 
     def of(self, slot: int) -> Point:
-        """The point of one run; a loss that is not finite is none."""
+        """The point of one run; a loss that is not finite becomes None."""
         loss = float(self.losses[slot])
         return Point(self.step, loss if math.isfinite(loss) else None, float(self.accuracies[slot]))
 
 
 @dataclasses.dataclass
 class Progress:
-    """How far training has come: steps, those of them since the last point of the curve, and all its points.
+    """How far training has come: steps done, steps since the last point of the curve, and all points.
 
-    `seconds` is the share of these runs in the time that a checkpoint had taken.
+    `seconds` is these runs' share of the training time before the checkpoint.
     """
 
     done: int = 0
@@ -46,12 +46,12 @@ class Progress:
 
 
 class ArrayState:
-    """All that training changes of an array, by name, and which runs and networks it is of."""
+    """All that training changes in an array, by name, and the runs and networks it belongs to."""
 
     def __init__(
         self, runs: Sequence[Run], networks: Sequence[Run], fingerprint: str, tensors: Mapping[str, torch.Tensor]
     ) -> None:
-        """`fingerprint` is that of the data; `tensors` stay the same objects while their contents change."""
+        """`fingerprint` is the data's; `tensors` stay the same objects while their contents change."""
         self.runs, self.networks, self.fingerprint, self.tensors = runs, networks, fingerprint, tensors
 
     def taken(self, progress: Progress, seconds: float) -> State:
@@ -66,12 +66,12 @@ class ArrayState:
         return State({**tensors, **curve}, numbers | self._whose)
 
     def fits(self, state: State) -> bool:
-        """Whether `state` holds these runs, be it among others."""
+        """Whether `state` holds these runs, possibly among others."""
         return all(set(state.numbers.get(part, ())).issuperset(names) for part, names in self._whose.items())
 
     @torch.no_grad()
     def restore(self, state: State) -> Progress:
-        """Takes these runs' part of a `state` that fits."""
+        """Loads these runs' part of a `state` that fits."""
         networks, runs = (_places(self._whose[part], state.numbers[part]) for part in ("networks", "runs"))
         for name, tensor in self.tensors.items():
             tensor.copy_(state.tensors[name].index_select(1 if name in SUMS else 0, networks))
@@ -87,7 +87,7 @@ class ArrayState:
 
     @functools.cached_property
     def _whose(self) -> dict[str, list[str]]:
-        """What each run, and each network, is called in a checkpoint: by all that its training goes by."""
+        """What each run, and each network, is called in a checkpoint: a hash of all that its training depends on."""
         return {"runs": self._names(self.runs), "networks": self._names(self.networks)}
 
     def _names(self, runs: Sequence[Run]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Trains one array: all its runs at once, fused, on one device. Knows nothing of clusters and keeps no rows."""
+"""Trains one array: all its runs at once, fused, on one device. Knows nothing of clusters and writes no rows."""
 
 import dataclasses
 import gc
@@ -40,10 +40,10 @@ def train(
 ) -> list[Outcome]:
     """Trains the runs of one array to the end and evaluates them; outcomes come in the order of `runs`.
 
-    Takes up the training that `checkpoint` kept, and keeps it there while it goes on. Where memory runs out, the array
-    is split in two; `halvings` times it is split before it is tried at all. `tick` is called with the number of steps
-    done, at every point of the curve and after every block of batches. Raises `sweep.training.checkpoint.Stopped` when
-    `checkpoint` is asked to stop.
+    Resumes from `checkpoint`, and saves to it on the way. Where memory runs out, the array is split in two; `halvings`
+    says how often it is split before the first try. `tick` is called with the number of steps done, at every point of
+    the curve and after every block of batches. Raises `sweep.training.checkpoint.Stopped` when `checkpoint` is asked to
+    stop.
     """
     halves = _halves(runs)
     if not halvings or len(halves) == 1:
@@ -53,7 +53,7 @@ def train(
         except (RuntimeError, MemoryError) as error:
             if len(halves) == 1 or not out_of_memory(error):
                 raise
-            # The traceback holds on to the tensors of the array that was too large.
+            # The traceback keeps the tensors of the array that was too large alive.
             error.__traceback__ = None
     gc.collect()
     if device != "cpu":
@@ -79,12 +79,12 @@ def train(
 
 
 def _of_part(tick: Callable[[int], None] | None, part: int, parts: int, steps: int) -> Callable[[int], None] | None:
-    """Steps of one part of an array as steps of the whole."""
+    """`tick` for one part of an array, which counts its steps as those of the whole."""
     return None if tick is None else lambda step: tick((part * steps + step) // parts)
 
 
 def _halves(runs: Sequence[Run]) -> list[list[Run]]:
-    """The runs in two parts, or in one where they cannot be parted; runs of one seed stay together."""
+    """The runs in two parts, or in one if they cannot be split; pairs stay together."""
     seeds = sorted({run.seed for run in runs})
     if len(seeds) == 1:
         cells = sorted({dataclasses.astuple(dataclasses.replace(run, bias=True)) for run in runs}, key=repr)
@@ -117,7 +117,7 @@ def _train(trainer: "Trainer", tick: Callable[[int], None] | None, checkpoint: C
 
 
 class Trainer:
-    """An array in training, step by step. Nothing that it holds refers to it: its memory is free when it goes."""
+    """An array in training, step by step. Nothing that it holds refers back to it, so its memory is freed with it."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Trainer:
         self.data = device_data(data, device)
         networks, shape = self.assignment.networks, Shape.of(runs[0], self.data.shape, self.data.classes)
         scaling = self.data.scalings(networks, dtype)
-        # Before the weights are drawn: a GPU would wait for its first batches else.
+        # Before the weights are drawn; otherwise a GPU would wait for its first batches.
         self.batches = DeviceBatches(networks, self.data, scaling, shape.dropping)
         self.model = FusedModel(self.assignment, shape, method, dtype, device)
         parameters, statistics = self.model.parameters, self.model.statistics
@@ -161,13 +161,13 @@ class Trainer:
         self.progress.since_point += 1
 
     def add_point(self) -> None:
-        """Adds a point to the learning curves: mean loss since the last one, and accuracy on some pictures."""
+        """Adds a point to the learning curves: mean loss since the last one, and accuracy on validation pictures."""
         losses = self.loss_since_last_point()
         self.progress.points.append(CurvePoint(self.done, losses, self.evaluator.curve_accuracy()))
 
     def loss_since_last_point(self) -> NDArray[np.float64]:
         """Mean minibatch loss `[runs]` of the steps since the last call."""
-        # Divided here: a GPU would multiply by the reciprocal.
+        # Divided on the CPU: a GPU would multiply by the reciprocal.
         mean = self.assignment.by_run(self.losses.flush()) / self.progress.since_point
         self.progress.since_point = 0
         return mean
@@ -179,7 +179,7 @@ class Trainer:
         loss: NDArray[np.float64],
         seconds: float,
     ) -> list[Outcome]:
-        """The outcome of every run; a run whose loss was ever not finite has diverged."""
+        """The outcome of every run; one with a loss that was ever not finite has diverged."""
         finite = self.assignment.by_run(self.losses.finite) & np.isfinite(loss)
         train_loss = self.assignment.by_run(self.losses.last_mean())
         return [
@@ -203,7 +203,7 @@ class Trainer:
         return self.array_state.taken(self.progress, seconds)
 
     def restore(self, state: State) -> None:
-        """Goes on from a `state` that fits `array_state`, with these runs' part of it."""
+        """Resumes from these runs' part of a `state` that fits `array_state`."""
         self.progress = self.array_state.restore(state)
         self.array_step.at.fill_(self.done)
         if self.done % ORDER_BLOCK:
