@@ -1,9 +1,9 @@
-"""Ways to compute all runs at once: where the axis of runs lies in memory, and how a convolution goes over it.
+"""Ways to compute all runs at once: where the axis of runs lies in memory, and how convolutions treat it.
 
-Activations have four axes, channels last in memory, so that whatever goes picture by picture (activations, pooling) is
+Activations have four axes, channels last in memory, so that operations on single pictures (activations, pooling) are
 PyTorch's own. The axis of runs is part of the channels (`[pictures, runs x channels, height, width]`: a convolution of
-all runs is one grouped convolution), or of the pictures (`[runs x pictures, channels, height, width]`: a convolution of
-all runs is a batch of matrix products). Nothing is ever summed over runs.
+all runs is one grouped convolution) or of the pictures (`[runs x pictures, channels, height, width]`: it is a batch of
+matrix products). Nothing is ever summed over runs.
 """
 
 import dataclasses
@@ -22,11 +22,11 @@ from sweep.networks.conv.shape import NORM_EPSILON, NORM_MOMENTUM, MethodName
 Rounding = Callable[[torch.Tensor], torch.Tensor]
 
 ALIGNMENT: Final = 16
-"""Inputs and units of linear layers, and channels that are normalized, are padded to a multiple of this many numbers.
+"""Inputs and units of linear layers, and normalized channels, are padded to a multiple of this many numbers.
 
-A matrix product chooses its way by the address of its operands, and vectors that do not divide a row compute its end
-another way: without padding, a run's bits would depend on its slot. Padded units stay zero, since their weights, their
-biases and so all their gradients are.
+A matrix product chooses its algorithm by the address of its operands, and where vectors do not divide a row, its end is
+computed differently: without padding, a run's bits would depend on its slot. Padded units stay zero, since their
+weights and biases are zero, and so are all their gradients.
 """
 
 
@@ -44,9 +44,9 @@ class BatchNorm:
 class Dropout:
     """What one layer's masks of one step are hashed from (`sweep.common.random_streams.dropout_states`).
 
-    `states` holds a word for each seed `[seeds]`, `seeds` the place of each run's seed in it `[runs]`, or None where
-    every run has its own; units whose hash is below `threshold` `[runs]` are dropped, the others multiplied by `scale`
-    `[runs]`. Words and hashes are the bits of int32. A linear layer's padded units are counted with the others.
+    `states` holds a word for each seed `[seeds]`, and `seeds` the place of each run's seed in it `[runs]`, or None
+    where every run has its own. Units whose hash is below `threshold` `[runs]` are dropped, the others multiplied by
+    `scale` `[runs]`. Words and hashes are stored as int32. A linear layer's padded units are counted with the others.
     """
 
     states: torch.Tensor
@@ -57,10 +57,10 @@ class Dropout:
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """A batch of every run: which stored pictures it holds, and what the run makes of their bytes.
+    """A batch of every run: which stored pictures it holds, and how the run scales their bytes.
 
-    `stored` `[n, channels, height, width]` are uint8; `places` `[runs, batch]` int64 name some of them for each run,
-    which sees a byte as `factor * byte + offset`, both `[runs, channels]`. A single row of each stands for all runs.
+    `stored` `[n, channels, height, width]` are uint8; `places` `[runs, batch]` are int64 indices into them. A run sees
+    a byte as `factor * byte + offset`, both `[runs, channels]`. A single row of each serves all runs.
     """
 
     stored: torch.Tensor
@@ -70,7 +70,7 @@ class Pictures:
 
 
 class Method:
-    """How one array is computed; `runs_first` says that the axis of runs lies outside the pictures'."""
+    """How one array is computed; `runs_first` says that the axis of runs comes before that of the pictures."""
 
     name: MethodName
     runs_first = True
@@ -84,12 +84,12 @@ class Method:
     def arrange(self, weight: torch.Tensor, stride: int, size: tuple[int, int]) -> torch.Tensor:
         """Convolution weights `[runs, outputs, inputs, side, side]` as `[runs, side, side, inputs, outputs]`.
 
-        The memory is laid out as `convolution` wants it for pictures of `size` (height, width).
+        The memory is laid out as `convolution` needs it for pictures of `size` (height, width).
         """
         return weight.permute(0, 3, 4, 2, 1).contiguous()
 
     def join(self, pictures: torch.Tensor) -> torch.Tensor:
-        """`[runs, pictures, height, width, channels]` as this method's activations, contiguous in its order."""
+        """`[runs, pictures, height, width, channels]` as this method's activations, contiguous in its layout."""
         return pictures.contiguous().flatten(0, 1).permute(0, 3, 1, 2)
 
     def split(self, x: torch.Tensor, runs: int) -> torch.Tensor:
@@ -98,18 +98,18 @@ class Method:
         return pixels.view(runs, -1, *pixels.shape[1:])
 
     def read(self, pictures: Pictures, padding: int) -> Any:
-        """The input of the first convolution: activations, or what its own `convolution` takes with `padding`."""
+        """The input of the first convolution: activations, or padded ones that only its own `convolution` takes."""
         places = pictures.places if self.runs_first else pictures.places.T
-        # Indexing by a tensor would take several times as long as `index_select`.
+        # Indexing with a tensor takes several times as long as `index_select`.
         batch = pictures.stored.index_select(0, places.flatten()).view(*places.shape, len(pictures.stored[0]), -1)
         factor, offset = pictures.factor, pictures.offset
         if self.runs_first:  # [networks, batch, channels, pixels]
             factor, offset = factor[:, None], offset[:, None]
-        # Scaled first, while all pixels of a channel, which have one factor and one offset, lie side by side.
+        # Scaled first, while the pixels of a channel, which share a factor and an offset, lie side by side.
         scaled = batch.to(factor.dtype).mul_(factor.unsqueeze(-1)).add_(offset.unsqueeze(-1)).transpose(2, 3)
         # [networks, pictures, pixels, channels] or [pictures, pixels, networks, channels]
         scaled = scaled.flatten(0, 1) if self.runs_first else scaled.transpose(1, 2)
-        flat = scaled.reshape(-1)  # axes of one place would keep strides of their own
+        flat = scaled.reshape(-1)  # axes of length one would keep strides of their own
         return flat.view(len(scaled), *pictures.stored.shape[2:], -1).permute(0, 3, 1, 2)
 
     def convolution(
@@ -125,8 +125,9 @@ class Method:
     ) -> torch.Tensor:
         """One convolution of all runs, with its bias `[runs, outputs]` and, on request, a ReLU.
 
-        `rectified` says that `x` is what the ReLU of the layer before left, `masked` that the next layer is told so:
-        where a kernel writes the gradient of `x`, it cuts it off for that ReLU, which then need not.
+        `rectified` says that `x` is the output of the previous layer's ReLU, `masked` that the next layer is told so
+        about this one's: a kernel then applies the ReLU's backward pass where it writes the gradient of `x`, and the
+        layer with the ReLU need not.
         """
         raise NotImplementedError
 
@@ -141,10 +142,10 @@ class Method:
         masked: bool = False,
         step: Any = None,
     ) -> torch.Tensor:
-        """`[runs, pictures, inputs]` to `[runs, pictures, units]`, a matrix product a run; both axes are padded.
+        """`[runs, pictures, inputs]` to `[runs, pictures, units]`, one matrix product per run; both axes are padded.
 
-        `rectified` and `masked` are those of `convolution`. Kernels take the `step` of an optimizer, if one is given,
-        in the backward pass.
+        `rectified` and `masked` are as in `convolution`. Kernels take an optimizer's `step`, if given, in the backward
+        pass.
         """
         assert step is None
         y = self._product(x, weight, bias)
@@ -155,10 +156,10 @@ class Method:
         if self.round is _same:
             return torch.baddbmm(bias.unsqueeze(1), x, weight)
         product = _rounded_gradient(torch.bmm(self.round(x), self.round(weight)), self.round)
-        return product + bias.unsqueeze(1)  # the bias is no factor: its gradient is not rounded
+        return product + bias.unsqueeze(1)  # the bias is not a factor: its gradient is not rounded
 
     def batch_norm(self, x: torch.Tensor, norm: BatchNorm, training: bool, relu: bool) -> torch.Tensor:
-        """PyTorch's batch normalization of every run's channels by themselves; running statistics move in training."""
+        """PyTorch's batch normalization, of each run's channels alone; running statistics are updated in training."""
         runs = len(norm.weight)
         grouped = Grouped().join(self.split(x, runs))
         return self.join(Grouped().split(Grouped().batch_norm(grouped, norm, training, relu), runs))
@@ -173,7 +174,7 @@ class Method:
 
 
 class Grouped(Method):
-    """One grouped convolution: what CPUs do best, and GPUs at the smallest widths.
+    """One grouped convolution: fastest on CPUs, and on GPUs at the smallest widths.
 
     A CPU computes strided convolutions of many channels by minimal filtering instead (`sweep.networks.conv.winograd`).
     """
@@ -210,11 +211,11 @@ class Grouped(Method):
             y = winograd.convolution(x, weight, bias)
             return torch.relu_(y) if relu else y
         filters = weight.permute(0, 4, 3, 1, 2).flatten(0, 1)
-        # Pictures that all runs share need no groups: their channels are then the inputs of every run's filters.
+        # Pictures that all runs share need no groups: their channels are the inputs of every run's filters.
         padding, groups = weight.shape[1] // 2, x.shape[1] // weight.shape[3]
         if self.round is _same:
             y = F.conv2d(x, filters, bias.flatten(), stride, padding, 1, groups)
-        else:  # the bias is no factor: its gradient is not rounded
+        else:  # the bias is not a factor: its gradient is not rounded
             product = F.conv2d(self.round(x), self.round(filters), None, stride, padding, 1, groups)
             y = _rounded_gradient(product, self.round) + bias.view(1, -1, 1, 1)
         return torch.relu_(y) if relu else y
@@ -242,7 +243,7 @@ class Grouped(Method):
 
 
 class Im2col(Method):
-    """Patches as rows of a matrix, and a matrix product a run: the GPU's way where Triton is missing."""
+    """Patches as rows of a matrix, and one matrix product per run: for GPUs where Triton is missing."""
 
     name = "im2col"
 
@@ -266,13 +267,13 @@ class Im2col(Method):
 
 
 class _Padded(NamedTuple):
-    """Activations with the zeros around them that the first convolution wants."""
+    """Activations with the zero padding that the first convolution needs."""
 
     pixels: torch.Tensor
 
 
 class Triton(Method):
-    """Our own kernels: the GPU's main way."""
+    """Our own kernels: the usual method on GPUs."""
 
     name = "triton"
 
@@ -315,7 +316,7 @@ METHODS: Final[dict[MethodName, type[Method]]] = {"grouped": Grouped, "im2col": 
 
 
 def has_triton() -> bool:
-    """Whether Triton is installed, which PyTorch brings on Linux."""
+    """Whether Triton is installed; it comes with PyTorch on Linux."""
     return importlib.util.find_spec("triton") is not None
 
 
@@ -331,7 +332,7 @@ def _dropout(x: torch.Tensor, dropout: Dropout) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=64)
 def _counters(rows: int, units: int, device: torch.device) -> torch.Tensor:
-    """Each unit's number times `GOLDEN`, modulo 2 ** 32: `[rows, 1, units]` of int32."""
+    """Each unit's index times `GOLDEN`, modulo 2 ** 32: `[rows, 1, units]` of int32."""
     numbers = torch.arange(rows * units, dtype=torch.int64, device=device) * (random_streams.GOLDEN - 2**32)
     return numbers.bitwise_and_(0xFFFFFFFF).to(torch.int32).view(rows, 1, units)
 
@@ -339,7 +340,7 @@ def _counters(rows: int, units: int, device: torch.device) -> torch.Tensor:
 def _hash(counters: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
     """`random_streams.mix(counters + states)` as int32: `[rows, 1, units]` and `[seeds]` to `[rows, seeds, units]`."""
     words = counters + states.view(-1, 1)
-    # PyTorch shifts signed words only, which repeats the sign: what it repeats is masked.
+    # PyTorch shifts only signed words, which repeats the sign bit: the repeated bits are masked.
     for shift, factor in random_streams.MIX:
         signed = factor - 2**32 if factor >= 2**31 else factor
         words.bitwise_xor_((words >> shift).bitwise_and_(2 ** (32 - shift) - 1)).mul_(signed)
@@ -348,9 +349,9 @@ def _hash(counters: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
 
 
 def _rounding(precision: str) -> Rounding:
-    """How operands of products are rounded before they are multiplied; sums are always those of float32.
+    """How operands of products are rounded before they are multiplied; sums are always in float32.
 
-    A GPU's tensor cores cut off what a tf32 does not hold; what has been rounded passes through them unchanged.
+    A GPU's tensor cores truncate to tf32; numbers that were rounded before pass through them unchanged.
     """
     if precision == "float32":
         return _same
@@ -367,21 +368,21 @@ def _to_bfloat16(x: torch.Tensor) -> torch.Tensor:
 
 
 def _to_tf32(x: torch.Tensor) -> torch.Tensor:
-    """To ten bits behind the leading one, ties away from zero, as a GPU's `cvt.rna.tf32` does."""
+    """To ten bits after the leading one, ties away from zero, as a GPU's `cvt.rna.tf32` does."""
     words = x.float().view(torch.int32)
     rounded = (words + 0x1000).bitwise_and_(~0x1FFF).view(torch.float32).to(x.dtype)
     return torch.where(x.isfinite(), rounded, x)
 
 
 def _rounded_gradient(y: torch.Tensor, rounding: Rounding) -> torch.Tensor:
-    """`y`, a product whose gradient is rounded: on the way backward it is an operand of two more products."""
+    """`y`, a product whose gradient is rounded, since it is an operand of two more products in the backward pass."""
     if rounding is not _same and y.requires_grad:
         y.register_hook(rounding)  # type: ignore[no-untyped-call]
     return y
 
 
 class _Rounded(torch.autograd.Function):
-    """Rounds on the way forward alone."""
+    """Rounds in the forward pass only."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, rounding: Rounding) -> torch.Tensor:

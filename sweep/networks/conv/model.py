@@ -32,9 +32,9 @@ def initial(
 ) -> tuple[Tensors, Tensors]:
     """Starting parameters and running statistics of the runs, each tensor with the axis of runs first.
 
-    Weights are drawn from the run's seed, the layer's name and the kind of draw alone: the two runs of a pair start
-    from equal weights. Convolution weights are `[runs, side, side, inputs, outputs]`, linear ones
-    `[runs, inputs, outputs]` and padded to `ALIGNMENT`, biases `[runs, outputs]`. Seeds are drawn by `threads` at once.
+    Weights depend on the run's seed, the layer's name and the kind of draw alone, so the two runs of a pair start from
+    equal weights. Convolution weights are `[runs, side, side, inputs, outputs]`, linear ones `[runs, inputs, outputs]`
+    and padded to `ALIGNMENT`, biases `[runs, outputs]`. `threads` threads share the drawing.
     """
     method = method or Grouped()
     parameters: Tensors = {}
@@ -64,10 +64,10 @@ def initial(
 
 
 def _arranged(layer: Layer, weight: torch.Tensor, shape: Shape, method: Method) -> torch.Tensor:
-    """A layer's weights `[runs, outputs, …]`, drawn in PyTorch's order, as `forward` wants them.
+    """A layer's weights `[runs, outputs, …]`, drawn in PyTorch's order, as `forward` needs them.
 
-    Convolutions become `[runs, side, side, inputs, outputs]`, linear layers `[runs, inputs, outputs]`, those behind the
-    convolutions with inputs in the order of `features`, both axes padded.
+    Convolutions become `[runs, side, side, inputs, outputs]`, linear layers `[runs, inputs, outputs]` with both axes
+    padded; the first linear layer takes its inputs in the order of `features`.
     """
     if layer.kind == "convolution":
         number = shape.convolutions.index(layer)
@@ -96,10 +96,10 @@ def forward(
     x = method.read(pictures, shape.kernel_size // 2)
     runs = len(parameters[shape.convolutions[0].bias])
     relu, last = shape.activation == "relu", shape.depth - 1
-    # Features that are a copy in another order are rectified there, since their gradient comes in that order, too; but
-    # behind batch norm, whose own gradient is computed another way in that order.
+    # Where the features are a copy in another order, the ReLU is applied to that copy, since its gradient has that
+    # order too; but not after batch norm, which computes its own gradient differently in that order.
     late = relu and not (method.runs_first or shape.batch_norm or shape.pools(last) or dropouts)
-    rectified = False  # whether x is what the ReLU of the layer before left, and nothing came between
+    rectified = False  # whether x is the output of the previous layer's ReLU, with nothing in between
     for number, layer in enumerate(shape.convolutions):
         weight, bias = parameters[layer.weight], parameters[layer.bias]
         here = relu and not shape.batch_norm and not (late and number == last)
@@ -130,7 +130,7 @@ def forward(
 
 
 def activation(x: torch.Tensor, name: str) -> torch.Tensor:
-    """Every activation but ReLU, which the layer before has applied in place."""
+    """Every activation but ReLU, which the previous layer has applied in place."""
     match name:
         case "gelu":
             return _gelu(x)
@@ -142,7 +142,7 @@ def activation(x: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def _gelu(x: torch.Tensor) -> torch.Tensor:
-    """GELU, of whole vectors: PyTorch computes the numbers behind the last whole one another way, with other bits."""
+    """GELU of whole vectors: PyTorch computes the numbers after the last whole one differently, with other bits."""
     missing = -x.numel() % ALIGNMENT
     if not missing:
         return F.gelu(x)
@@ -154,7 +154,7 @@ def _gelu(x: torch.Tensor) -> torch.Tensor:
 def features(x: torch.Tensor) -> torch.Tensor:
     """`[runs, pictures, height, width, channels]` to `[runs, pictures, height x width x channels]`, padded.
 
-    The order of the features is that of channels-last memory: forward and backward each copy once, in long pieces.
+    The order of the features is that of channels-last memory, so forward and backward each copy once, in long pieces.
     """
     flat = x.flatten(2)
     missing = -flat.shape[-1] % ALIGNMENT
@@ -171,7 +171,7 @@ def _norm(parameters: Tensors, statistics: Tensors, layer: Layer) -> BatchNorm:
 
 
 def _draw(weight: torch.Tensor, runs: Sequence[Run], layer: Layer, slots: list[int]) -> None:
-    """Fills the slots, all of one seed and kind of draw, of a layer's weights."""
+    """Fills some slots of a layer's weights, all of one seed and kind of draw."""
     weight[slots] = torch.from_numpy(_weights(runs[slots[0]], layer)).to(weight.dtype)
 
 

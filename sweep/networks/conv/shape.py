@@ -8,7 +8,7 @@ from typing import Final, Literal
 from sweep.space.runs import Run
 
 MethodName = Literal["grouped", "im2col", "triton"]
-"""Ways to compute a convolution of all runs: see `backends`."""
+"""Ways to compute a convolution of all runs; see `backends`."""
 
 NORM_EPSILON: Final = 1e-5
 """Added to the variance by batch norm: PyTorch's default."""
@@ -19,7 +19,7 @@ NORM_MOMENTUM: Final = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A layer with a weight and a bias. `shape` is that of its weight in PyTorch's order: outputs first.
+    """A layer with a weight and a bias. `shape` is the weight's, in PyTorch's order: outputs first.
 
     `treated` names those of its parameters that one arm trains and the other goes without.
     """
@@ -36,7 +36,7 @@ class Layer:
 
     @property
     def bias(self) -> str:
-        """The name of its bias, which has one number per output."""
+        """The name of its bias, which has one value per output."""
         return f"{self.name}.bias"
 
     @property
@@ -113,14 +113,14 @@ class Shape:
         return (*sizes, size)
 
     def given(self, number: int) -> tuple[int, int]:
-        """Height and width that convolution `number` is given."""
+        """Height and width of the input of convolution `number`."""
         if number == 0:
             return self.height, self.width
         height, width = self.sizes[number - 1]
         return (height // 2, width // 2) if self.pools(number - 1) else (height, width)
 
     def pixels(self, number: int) -> int:
-        """Pixels of one channel that convolution `number` puts out; for `depth`, of what the linear layers see."""
+        """Pixels per channel of the output of convolution `number`; for `depth`, of the linear layers' input."""
         return math.prod(self.sizes[number])
 
     @functools.cached_property
@@ -144,7 +144,7 @@ class Shape:
 
     @functools.cached_property
     def norms(self) -> tuple[Layer, ...]:
-        """The batch norm behind each convolution, if any."""
+        """The batch norm after each convolution, if any."""
         count = self.depth if self.batch_norm else 0
         return tuple(Layer(f"norm{number}", "norm", (self.filters,)) for number in range(count))
 
@@ -165,17 +165,17 @@ class Shape:
 
     @property
     def dropping(self) -> tuple[str, ...]:
-        """The layers whose activations drop out."""
+        """The layers with dropout after their activation."""
         return tuple(layer.name for layer in (*self.convolutions, *self.linears[:-1]) if self.dropout)
 
     def _layer(self, name: str, kind: Literal["convolution", "linear"], number: int, shape: tuple[int, ...]) -> Layer:
-        """A layer, the one of this `number` in its kind; its bias is treated where `bias_layers` says so."""
+        """Layer `number` of its kind; its bias is treated where `bias_layers` says so."""
         layer, conv = Layer(name, kind, shape), kind == "convolution"
         treats = {"conv": conv, "first_conv": conv and number == 0, "later_conv": conv and number > 0, "all": True}
         return dataclasses.replace(layer, treated=(layer.bias,)) if treats[self.bias_layers] else layer
 
     def parameter_count(self, bias: bool) -> int:
-        """Trainable numbers of one run; of the arm without bias, those that are not fixed at zero."""
+        """Trainable parameters of one run; for the arm without bias, those that are not fixed at zero."""
         return sum(
             math.prod(shape)
             for layer in self.layers
@@ -184,17 +184,17 @@ class Shape:
         )
 
     def forward_flops(self) -> int:
-        """Floating-point operations of one picture's forward pass: two for each multiply-add of a weight."""
+        """Floating-point operations of one picture's forward pass: two per multiply-add of a weight."""
         convolutions = sum(self.pixels(i) * math.prod(layer.shape) for i, layer in enumerate(self.convolutions))
         return 2 * (convolutions + sum(math.prod(layer.shape) for layer in self.linears))
 
     def activations(self) -> int:
-        """Numbers that one picture's forward pass leaves behind in all its layers together."""
+        """Activations that one picture's forward pass keeps in all layers together."""
         convs = sum(self.pixels(i) * self.filters for i in range(self.depth))
         return self.channels * self.height * self.width + convs + self.filters * self.pixels(self.depth) + self.hidden
 
     def largest_activation(self) -> int:
-        """Numbers of the largest of these, for one picture."""
+        """Size of the largest of these for one picture."""
         convs = self.filters * max(map(self.pixels, range(self.depth)))
         return max(self.channels * self.height * self.width, convs, self.hidden)
 
@@ -202,7 +202,7 @@ class Shape:
 def training_flops(run: Run, shape: Shape) -> int:
     """Floating-point operations of training `run`: forward, and twice that backward, for every picture it sees.
 
-    Of two arms that take turns on shared weights, each is counted with its own passes. Evaluations, the update and
+    Where two arms take turns on shared weights, each is counted with its own passes. Evaluations, the update and
     element-wise operations are not counted.
     """
     return 3 * run.steps * run.batch_size * shape.forward_flops()

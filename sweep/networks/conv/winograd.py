@@ -2,10 +2,10 @@
 
 Three of the kernel's five rows meet even rows of the picture, the other two odd ones: along the height these are two
 convolutions of stride 1, and minimal filtering (Lavin and Gray, arXiv 1509.09308, section 4.1) computes m outputs of r
-taps by m + r - 1 products instead of m r. One tile holds a whole column: 7 rows take 17 products instead of 35. Taps
-along the width stay what they are, as matrix products over slices of one memory layout, which copies no patches.
+taps with m + r - 1 products instead of m r. One tile holds a whole column: 7 rows take 17 products instead of 35. Taps
+along the width stay as they are: matrix products over slices of one memory layout, without copies of patches.
 
-Every run is computed by itself, from the same sizes at the same alignment: its bits know neither slot nor neighbours.
+Every run is computed alone, with the same sizes and alignment, so its bits depend on neither slot nor neighbours.
 """
 
 import functools
@@ -20,22 +20,22 @@ from numpy.typing import NDArray
 
 SIDE: Final = 5
 CHANNELS: Final = range(64, 513, 16)
-"""Numbers of channels for which this pays: below, transforms cost what products save; above, they take memory."""
+"""Numbers of channels for which this pays: below, transforms cost what products save; above, they need much memory."""
 
 PICTURES: Final = 64
-"""Most pictures of an evaluation that are computed at once: what more of them need does not stay in caches."""
+"""Most pictures that an evaluation computes at once: more would not fit into caches."""
 
 ROWS: Final = 8
-"""Most rows put out: each needs another point, and rounding grows with them."""
+"""Most output rows: each needs another point, and rounding errors grow with the points."""
 
 EVEN: Final = tuple(map(Fraction, ("0", "1", "-1", "2", "-1/2", "-2", "1/2", "4", "-1/4")))
 ODD: Final = tuple(map(Fraction, ("0", "1", "-1", "2", "-1/2", "-2", "1/2", "-1/4")))
-"""Points of the transforms, the first as many as are needed: small numbers, their opposites and reciprocals round least
-(Barabasz and others, arXiv 1803.10986); the later ones are those that erred least of the few that were tried."""
+"""Points of the transforms, of which the first ones are used: small numbers, their negatives and reciprocals round
+least (Barabasz and others, arXiv 1803.10986); the later ones had the smallest error of the few that were tried."""
 
 
 def takes(inputs: int, outputs: int, side: int, stride: int, size: tuple[int, int]) -> bool:
-    """Whether a convolution of pictures of `size` (height, width) is one for `convolution`, and faster by it."""
+    """Whether `convolution` can compute this convolution of pictures of `size` (height, width), and faster."""
     height, width = size
     return (
         (side, stride) == (SIDE, 2)
@@ -47,7 +47,7 @@ def takes(inputs: int, outputs: int, side: int, stride: int, size: tuple[int, in
 
 
 def convolution(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """`[pictures, runs x inputs, height, width]`, channels last, to `[pictures, runs x outputs, rows, columns]`, too.
+    """`[pictures, runs x inputs, height, width]` to `[pictures, runs x outputs, rows, columns]`, both channels last.
 
     `weight` `[runs, 5, 5, inputs, outputs]` is contiguous, `bias` is `[runs, outputs]`. Padding is 2, stride 2.
     """
@@ -84,7 +84,7 @@ class _Convolution(torch.autograd.Function):
             torch.mm(to_output, products.view(points, -1), out=sums[run])
         ctx.save_for_backward(given, kernels)
         ctx.height = height
-        y = x.new_empty(pictures, rows, columns, runs * outputs)  # no view: a ReLU may come in place
+        y = x.new_empty(pictures, rows, columns, runs * outputs)  # no view: a ReLU may be applied in place
         sums = sums.view(runs, rows, columns, pictures, outputs).permute(3, 1, 2, 0, 4)
         torch.add(sums, bias, out=y.view(sums.shape))
         return y
@@ -117,7 +117,7 @@ class _Convolution(torch.autograd.Function):
 
 
 class _Taps(NamedTuple):
-    """Some taps along the width, as views `[points, …]`: to the products they add given times kernels."""
+    """Some taps along the width, as views `[points, …]`: they add `given` times `kernels` to `products`."""
 
     given: torch.Tensor
     kernels: torch.Tensor
@@ -125,7 +125,7 @@ class _Taps(NamedTuple):
 
 
 def _taps(given: torch.Tensor, kernels: torch.Tensor, products: torch.Tensor) -> list[_Taps]:
-    """All taps along the width; the first of these cover all columns given and all products.
+    """All taps along the width; the first group covers all columns given and all products.
 
     Output column j sums over taps 0 and 1 of the pair of columns j - 1, 2 and 3 of pair j, and 4 of pair j + 1.
     """
@@ -141,9 +141,9 @@ def _taps(given: torch.Tensor, kernels: torch.Tensor, products: torch.Tensor) ->
 
 @functools.lru_cache(maxsize=16)
 def _transforms(height: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Matrices of a column's input `[points, height]`, of the kernel `[points, 5]` and of the output `[rows, points]`.
+    """Matrices for a column's input `[points, height]`, the kernel `[points, 5]` and the output `[rows, points]`.
 
-    Those of the even rows' taps come first, then those of the odd rows'.
+    The points for the even rows' taps come first, then those for the odd rows'.
     """
     rows = (height + 1) // 2
     even, odd = minimal_filter(rows, 3, EVEN), minimal_filter(rows, 2, ODD)
@@ -166,10 +166,10 @@ def _transforms(height: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Te
 def minimal_filter(
     outputs: int, taps: int, points: Sequence[Fraction]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Matrices B, G, A with `A ((G kernel) * (B input))` the convolution F(outputs, taps) of stride 1.
+    """Matrices B, G, A such that `A ((G kernel) * (B input))` is the convolution F(outputs, taps) of stride 1.
 
-    By Toom and Cook: a product of polynomials from its values at `points` and at infinity, transposed. Made of exact
-    fractions; each point's factors are shared out between B and G by a power of two.
+    The method is Toom and Cook's, transposed: a product of polynomials from its values at `points` and at infinity. It
+    is computed in exact fractions; a power of two balances each point's factors between B and G.
     """
     finite = list(points[: outputs + taps - 2])
     assert len(finite) == outputs + taps - 2, "too few points"
@@ -185,7 +185,7 @@ def minimal_filter(
 
 
 def _values(points: Sequence[Fraction], count: int) -> NDArray[np.float64]:
-    """What each of `count` coefficients adds to a polynomial's value at `points` and, last, at infinity."""
+    """What each of `count` coefficients contributes to a polynomial's value at `points` and, last, at infinity."""
     rows = [[point**power for power in range(count)] for point in points]
     return np.array([*rows, [0] * (count - 1) + [1]], dtype=np.float64)
 

@@ -1,12 +1,12 @@
-"""Hand-written kernels of the GPU's main way: convolutions, linear layers, batch norm, dropout and updates.
+"""Our own kernels for GPUs: convolutions, linear layers, batch norm, dropout and updates.
 
-Each kernel computes all runs of an array at once. A program works on one run alone and its tiles depend on the shape of
-one run only, never on how many runs there are: a run's bits do not depend on its neighbours, its slot or their number.
-Sums are taken in a fixed order, without atomics: the same call gives the same bits.
+Each kernel computes all runs of an array at once. A program works on a single run, and its tiles depend on the shape of
+one run, never on the number of runs: a run's bits depend neither on its slot nor on its neighbours. Sums are taken in a
+fixed order, without atomics, so the same call gives the same bits.
 
 Activations are `[runs x pictures, channels, height, width]` in channels-last memory: the numbers of one run lie
 together, in the order pictures, rows, columns, channels. All numbers in memory are float32. Nothing waits for the
-device, and memory is only ever asked of PyTorch's allocator: steps can be captured in a CUDA graph.
+device, and all memory comes from PyTorch's allocator, so steps can be captured in a CUDA graph.
 
 Without a GPU, Triton's interpreter runs the kernels if TRITON_INTERPRET=1 is set before this module is imported.
 """

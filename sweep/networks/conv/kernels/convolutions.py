@@ -1,4 +1,4 @@
-"""Convolutions of all runs: implicit matrix products over the taps, one program a tile of one run."""
+"""Convolutions of all runs: implicit matrix products over the taps, one program per tile of one run."""
 
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from sweep.networks.conv.kernels.products import Precision, multiply_add
 from sweep.networks.conv.kernels.tiles import PIXELS_PER_STEP, pixel_blocks, pixel_tile, weight_tile
 
 SPLIT_PIXELS: Final = 1024
-"""Pixels of the output that one program of the weight gradient sums over, about; more are split over programs."""
+"""About how many output pixels one program of the weight gradient sums over; more are split among programs."""
 
 
 def convolution(
@@ -26,17 +26,17 @@ def convolution(
     rectified: bool = False,
     masked: bool = False,
 ) -> torch.Tensor:
-    """Every run's pictures convolved with its own filters, plus its biases, through ReLU if `relu`.
+    """Every run's pictures convolved with its own filters, plus its biases, followed by ReLU if `relu`.
 
-    `x` is `[runs x pictures, inputs, height, width]`, `weight` `[runs, side, side, inputs, outputs]` of an odd side,
+    `x` is `[runs x pictures, inputs, height, width]`, `weight` `[runs, side, side, inputs, outputs]` with an odd side,
     `bias` `[runs, outputs]`, `stride` 1 or 2. Zeros pad the pictures by `side // 2`; if `padded`, they are there
-    already, all numbers are finite, and `x` has no gradient. Gives
+    already, all numbers are finite, and `x` has no gradient. Returns
     `[runs x pictures, outputs, height / stride, width / stride]` of the height and width without padding, rounded up.
 
     The multiplications are float32 (by three of TF32 each), TF32 or bfloat16, the sums always float32.
 
-    The gradient of a ReLU is cut off where it is written: `rectified` says that `x` is what a ReLU left, so that its
-    gradient is to be zero where `x` is, and `masked` that whoever takes the result does the same for it.
+    A ReLU's backward pass is part of the kernel that writes its gradient: `rectified` says that `x` is the output of a
+    ReLU, so its gradient must be zero where `x` is, and `masked` that the next layer does the same for this result.
     """
     assert x.dtype == weight.dtype == bias.dtype == torch.float32
     runs, side, _, inputs, outputs = weight.shape
@@ -144,9 +144,9 @@ def _weight_gradient(
     precision: Precision,
     padded: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of weights and biases; `gradient` and `y` are `[runs pictures, height, width, outputs]`, contiguous.
+    """Gradients of weights and biases; `gradient` is `[runs x pictures, height, width, outputs]`, contiguous.
 
-    Many pixels are split into parts, whose sums are then added in their order.
+    Many pixels are split into parts, whose sums are then added in a fixed order.
     """
     runs, side, _, inputs, outputs = weight.shape
     pictures = x.shape[0] // runs
@@ -237,7 +237,7 @@ def _convolution_forward(
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for block in range(BLOCKS):
         term = block * DEPTH + tl.arange(0, DEPTH)  # tap * INPUTS + input
-        if PADDED:  # numbers behind the last term meet weights of zero, those of pixels behind the last are not kept
+        if PADDED:  # numbers after the last term meet zero weights, and those of pixels after the last are not kept
             near = tl.minimum(term, TERMS - 1)
             tap = near // INPUTS
             a = tl.load(x + (start[:, None] + ((tap // SIDE * LINE + tap % SIDE - tap) * INPUTS + near)[None, :]))
@@ -280,7 +280,7 @@ def _convolution_input(
     DEPTH: tl.constexpr,
     FLAT: tl.constexpr,
 ) -> None:
-    """One tile of input pixels x inputs, of one run, and of each parity by itself."""
+    """One tile of input pixels x inputs, of one run, each parity by itself."""
     OUT_HEIGHT: tl.constexpr = (HEIGHT + STRIDE - 1) // STRIDE
     OUT_WIDTH: tl.constexpr = (WIDTH + STRIDE - 1) // STRIDE
     run = tl.program_id(2).to(tl.int64)
@@ -351,9 +351,9 @@ def _of_parity(
     DEPTH: tl.constexpr,
     FLAT: tl.constexpr,
 ) -> tl.tensor:
-    """Gradient of the pixels whose rows and columns leave these remainders by the stride.
+    """Gradient of the pixels whose rows and columns, divided by the stride, leave these remainders.
 
-    They are all reached by the same taps, every `STRIDE`-th of a row and of a column: there may be none.
+    The same taps reach all of them, every `STRIDE`-th of a row and of a column; there may be none.
     """
     FIRST_ROW: tl.constexpr = (PARITY_ROW + SIDE // 2) % STRIDE
     FIRST_COLUMN: tl.constexpr = (PARITY_COLUMN + SIDE // 2) % STRIDE
@@ -362,7 +362,7 @@ def _of_parity(
     TERMS: tl.constexpr = TAP_ROWS * TAP_COLUMNS * OUTPUTS
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     if TERMS > 0:
-        # The output pixel that the first of the taps links with each input pixel; further taps lead back from there.
+        # The output pixel that the first tap links to each input pixel; further taps lead to the pixels before it.
         out_row = row + (PARITY_ROW + SIDE // 2 - FIRST_ROW) // STRIDE
         out_column = column + (PARITY_COLUMN + SIDE // 2 - FIRST_COLUMN) // STRIDE
         start = ((picture * OUT_HEIGHT + out_row) * OUT_WIDTH + out_column) * OUTPUTS
@@ -411,8 +411,8 @@ def _convolution_weight(
 ) -> None:
     """One tile of filters x (taps x inputs) of one run, summed over one split of the output's pixels.
 
-    Pictures come in groups, and the pixels of a group in blocks: see `pixel_blocks`. The programs of the first taps sum
-    the gradient itself too, in float32: the gradient of the biases.
+    Pictures come in groups, and the pixels of a group in blocks (see `pixel_blocks`). The programs of the first taps
+    also sum the gradient itself, in float32, which gives the gradient of the biases.
     """
     OUT_HEIGHT: tl.constexpr = (HEIGHT + STRIDE - 1) // STRIDE
     OUT_WIDTH: tl.constexpr = (WIDTH + STRIDE - 1) // STRIDE
@@ -429,7 +429,7 @@ def _convolution_weight(
     LINE: tl.constexpr = WIDTH + 2 * (SIDE // 2) * PADDED
     LINES: tl.constexpr = HEIGHT + 2 * (SIDE // 2) * PADDED
     x += run * (PICTURES * LINES * LINE * INPUTS)
-    near = tl.minimum(term, TERMS - 1) if PADDED else term  # what the terms behind the last give is not kept
+    near = tl.minimum(term, TERMS - 1) if PADDED else term  # results of terms after the last are not kept
     tap = near // INPUTS
     tap_row = tap // SIDE - SIDE // 2 * (1 - PADDED)
     tap_column = tap % SIDE - SIDE // 2 * (1 - PADDED)

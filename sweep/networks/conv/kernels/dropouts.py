@@ -18,12 +18,12 @@ LAST_SHIFT = tl.constexpr(random_streams.LAST_SHIFT)
 def dropout(
     x: torch.Tensor, state: torch.Tensor, threshold: torch.Tensor, scale: torch.Tensor, runs: int
 ) -> torch.Tensor:
-    """Every run's numbers, each kept and scaled or set to zero, as a hash of its position and the run's state says.
+    """Keeps and scales each number, or sets it to zero, according to a hash of its position and its run's state.
 
     `x` is `[runs x pictures, channels, height, width]` or `[runs, pictures, units]`; a number's position is its index
     in the run's memory: channels fastest, pictures slowest. `state` `[runs]` int32 holds the bits of an unsigned
-    number, another one at every step and layer. A number is kept if its hash, read as a signed number, is at least
-    `threshold` `[runs]` int32, and then multiplied by `scale` `[runs]` float32.
+    number, a different one at every step and layer. A number is kept if its hash, read as a signed number, is at least
+    `threshold` `[runs]` int32, and is then multiplied by `scale` `[runs]` float32.
     """
     assert x.dtype == scale.dtype == torch.float32 and state.dtype == threshold.dtype == torch.int32
     assert x.shape[0] % runs == 0 and all(part.shape == (runs,) for part in (state, threshold, scale))
@@ -64,10 +64,10 @@ def _drop(
     count: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    """A stretch of one run's numbers. The hash is `random_streams.mix`."""
+    """A block of one run's numbers. The hash is `random_streams.mix`."""
     run = tl.program_id(1).to(tl.int64)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    # Products of 64 bits, cut to 32: the interpreter takes a 32-bit overflow for a mistake.
+    # 64-bit products, truncated to 32 bits: the interpreter treats a 32-bit overflow as an error.
     position = (index.to(tl.uint64) * GOLDEN).to(tl.uint32).to(tl.uint64)
     h = (tl.load(state + run).to(tl.uint32, bitcast=True).to(tl.uint64) + position).to(tl.uint32)
     h = h ^ (h >> FIRST_SHIFT)

@@ -1,4 +1,4 @@
-"""Every run's pictures, out of the stored bytes, as the first convolution wants them."""
+"""Gathers every run's pictures from the stored bytes, as the first convolution needs them."""
 
 import torch
 import triton  # type: ignore[import-untyped]
@@ -10,10 +10,10 @@ from sweep.networks.conv.kernels.memory import BLOCK, activations, check_size
 def gathered(
     stored: torch.Tensor, places: torch.Tensor, factor: torch.Tensor, offset: torch.Tensor, padding: int
 ) -> torch.Tensor:
-    """Every run's pictures out of the stored ones, in one pass, as activations with `padding` zeros on each side.
+    """Every run's pictures from the stored ones, in one pass, as activations with `padding` zeros on each side.
 
-    `stored` `[n, channels, height, width]` are uint8, `places` `[runs, pictures]` int64 say which of them are a run's
-    pictures, and the run sees a byte as `factor * byte + offset`, both `[runs, channels]` float32. Gives
+    `stored` `[n, channels, height, width]` are uint8, `places` `[runs, pictures]` int64 are indices into them, and a
+    run sees a byte as `factor * byte + offset`, both `[runs, channels]` float32. Returns
     `[runs x pictures, channels, height + 2 padding, width + 2 padding]`.
     """
     runs, pictures = places.shape
@@ -23,7 +23,7 @@ def gathered(
     x = activations(factor, runs * pictures, channels, height + 2 * padding, width + 2 * padding)
     count = x[0].numel()
     check_size(count)
-    _gather[runs * pictures, triton.cdiv(count, BLOCK)](  # the first axis alone may be longer than 65,535
+    _gather[runs * pictures, triton.cdiv(count, BLOCK)](  # only the first axis may be longer than 65,535
         stored.contiguous(),
         places.contiguous(),
         factor.contiguous(),
@@ -53,7 +53,7 @@ def _gather(
     PADDING: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """A stretch of one picture's numbers, in the order rows, columns, channels."""
+    """A block of one picture's numbers, in the order rows, columns, channels."""
     COUNT: tl.constexpr = (HEIGHT + 2 * PADDING) * (WIDTH + 2 * PADDING) * CHANNELS
     picture = tl.program_id(0).to(tl.int64)
     index = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

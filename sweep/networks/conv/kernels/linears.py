@@ -1,4 +1,4 @@
-"""Linear layers of all runs; a step of SGD is taken where the weights' gradient is worked out."""
+"""Linear layers of all runs; a step of SGD can be taken where the weights' gradient is computed."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ def linear(
     masked: bool = False,
     step: SgdStep | None = None,
 ) -> torch.Tensor:
-    """Every run's `[pictures, inputs]` times its own weights, plus its biases, through ReLU if `relu`.
+    """Every run's `[pictures, inputs]` times its own weights, plus its biases, followed by ReLU if `relu`.
 
     `x` is `[runs, pictures, inputs]`, `weight` `[runs, inputs, units]`, `bias` `[runs, units]`; inputs and units are
-    multiples of 16. Precision, `rectified` and `masked` are as in `convolution`. With a `step`, the backward pass takes
-    it: it changes the weights in place, once it has used them, and gives them no gradient.
+    multiples of 16. Precision, `rectified` and `masked` are as in `convolution`. The backward pass takes the `step`, if
+    given: it changes the weights in place once it has used them, and returns no gradient for them.
     """
     runs, inputs, units = weight.shape
     assert x.dtype == weight.dtype == bias.dtype == torch.float32 and weight.is_contiguous()
@@ -68,7 +68,7 @@ class _Linear(torch.autograd.Function):
             PRECISION=precision,
             **tile.launch(),
         )
-        # Not by save_for_backward, which would take a step in place for somebody's mistake.
+        # Not by save_for_backward, which would report a step in place as an error.
         ctx.weight, ctx.step = weight, step
         ctx.save_for_backward(x, *([y] if relu and not masked else []))
         ctx.settings = precision, rectified
@@ -104,12 +104,12 @@ class _Linear(torch.autograd.Function):
 
 
 def _rows(pictures: int) -> int:
-    """Never 64, which another instruction would multiply: an evaluation's last pictures are fewer than those before."""
+    """Never 64, which uses another instruction: the last batch of an evaluation has fewer pictures than the others."""
     return 16 if pictures <= 16 else 32
 
 
 def _dividing(count: int, most: int = 64) -> int:
-    """The widest tile that a multiple of 16 falls into without a rest."""
+    """The widest tile that divides a multiple of 16."""
     return next(size for size in (64, 32, 16) if size <= most and count % size == 0)
 
 
@@ -199,9 +199,9 @@ def _linear_weight(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ) -> None:
-    """One tile of inputs x units of one run: its gradient or, given a `rate`, the weights' step by it.
+    """One tile of inputs x units of one run: its gradient or, given a `rate`, the step of the weights.
 
-    The programs of the first inputs sum the gradient itself too, in float32: the gradient of the biases.
+    The programs of the first inputs also sum the gradient itself, in float32, which gives the gradient of the biases.
     """
     run = tl.program_id(2).to(tl.int64)
     term = tl.program_id(0) * ROWS + tl.arange(0, ROWS)

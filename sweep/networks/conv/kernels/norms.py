@@ -1,4 +1,4 @@
-"""Batch normalization of every run by itself."""
+"""Batch normalization of each run by itself."""
 
 from typing import Any
 
@@ -20,16 +20,16 @@ def batch_norm(
     training: bool,
     relu: bool,
 ) -> torch.Tensor:
-    """PyTorch's batch normalization of every run's channels by themselves, through ReLU if `relu`.
+    """PyTorch's batch normalization, of each run's channels alone, followed by ReLU if `relu`.
 
     `x` is `[runs x pictures, channels, height, width]`, the rest `[runs, channels]`. In training the running `mean` and
-    `variance` are updated in place. Raises ValueError in training on a single number a channel, as PyTorch does.
+    `variance` are updated in place. Raises ValueError in training on a single number per channel, as PyTorch does.
     """
     assert x.dtype == torch.float32 and x.shape[0] % runs == 0
     assert all(part.shape == (runs, x.shape[1]) for part in (weight, bias, mean, variance))
     assert mean.is_contiguous() and variance.is_contiguous(), "updated in place"
     if training and x.shape[0] // runs * x.shape[2] * x.shape[3] == 1:
-        raise ValueError("batch norm in training wants more than one number a channel")
+        raise ValueError("batch norm needs more than one number per channel in training")
     y: torch.Tensor = _BatchNorm.apply(x, weight, bias, mean, variance, runs, training, relu)
     return y
 
@@ -95,7 +95,7 @@ class _BatchNorm(torch.autograd.Function):
 
 
 def _norm_launch(x: torch.Tensor, runs: int) -> tuple[tuple[int, int], dict[str, int]]:
-    """Grid and sizes of batch norm's kernels: 8 channels at once are the 32 bytes that memory gives at once."""
+    """Grid and sizes of batch norm's kernels; 8 channels at a time, since memory is read 32 bytes at a time."""
     pixels, channels = x.shape[0] // runs * x.shape[2] * x.shape[3], x.shape[1]
     check_size(pixels * channels)
     columns = min(8, triton.next_power_of_2(channels))
@@ -124,7 +124,7 @@ def _norm_forward(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
-    """Some channels of one run. `center` and `scale` keep for the backward pass what it was normalized by."""
+    """Some channels of one run. `center` and `scale` keep the mean and the scale for the backward pass."""
     run = tl.program_id(1).to(tl.int64)
     channel = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     real = channel < CHANNELS
@@ -187,7 +187,7 @@ def _norm_backward(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ) -> None:
-    """Some channels of one run; in training the mean and the variance depend on `x` too."""
+    """Some channels of one run; in training, the mean and the variance depend on `x` too."""
     run = tl.program_id(1).to(tl.int64)
     channel = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     real = channel < CHANNELS

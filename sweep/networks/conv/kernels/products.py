@@ -10,29 +10,29 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _cut(x: tl.tensor) -> tl.tensor:
-    """The high part of a float32: what the tensor cores read of it, ten bits behind the leading one."""
+    """The high part of a float32, which is what tensor cores read: ten bits after the leading one."""
     return (x.to(tl.int32, bitcast=True) & -0x2000).to(tl.float32, bitcast=True)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _nearest(x: tl.tensor) -> tl.tensor:
-    """The nearest TF32, ties away from zero; NaN stays NaN, whose bits would run over into those of zero."""
+    """The nearest TF32, ties away from zero. NaN stays NaN: rounded, its bits could overflow to those of zero."""
     nearest = ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
     return tl.where(x == x, nearest, x)
 
 
 INTERPRETED: Final = tl.constexpr(not isinstance(_cut, triton.runtime.JITFunction))
-"""The interpreter multiplies float32 alone: what the tensor cores would cut off is cut off before."""
+"""The interpreter multiplies in float32 only, so what tensor cores would cut off is cut off beforehand."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def multiply_add(a: tl.tensor, b: tl.tensor, total: tl.tensor, PRECISION: tl.constexpr) -> tl.tensor:
     """`total + a @ b`: factors of `PRECISION`, sums in float32.
 
-    A float32 is the sum of two TF32. Of their four products that of the low parts is smaller than a float32's rounding
-    and left out; the small ones are added first. Tensor cores cut a sum off wherever they add to it (Fasi et al.,
-    PeerJ Computer Science 7:e330): they sum one block by itself, and the blocks are added in float32. An infinite
-    factor gives NaN: such a run has diverged in either case.
+    A float32 is the sum of two TF32. Of the four products, that of the low parts is smaller than a float32's rounding
+    and is left out; the small ones are added first. Tensor cores truncate a sum at each addition (Fasi et al., PeerJ
+    Computer Science 7:e330), so they sum each block by itself, and the blocks are added in float32. An infinite factor
+    gives NaN: such a run has diverged anyway.
     """
     if PRECISION == "float32":
         a_high, b_high = _cut(a), _cut(b)

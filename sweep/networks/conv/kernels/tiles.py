@@ -1,4 +1,4 @@
-"""Which part of a product one program computes: it depends on the shape of one run alone."""
+"""The part of a product that one program computes; it depends on the shape of one run alone."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 import triton  # type: ignore[import-untyped]
 
 PIXELS_PER_STEP: Final = 32
-"""Pixels that the weight gradient multiplies at once."""
+"""Pixels that the weight gradient's kernel multiplies at once."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Tile:
     """The part of a matrix product that one program computes, `rows` x `columns`, in steps of `depth`.
 
     The product's long axis runs over taps and channels, channels fastest. If `flat`, a block of it may span taps, so
-    that few channels fill it; otherwise it lies within one tap, whose position is computed once for the whole block.
+    that few channels can fill it; otherwise it lies within one tap, whose position is computed once per block.
     """
 
     rows: int
@@ -25,16 +25,16 @@ class Tile:
 
     @property
     def warps(self) -> int:
-        """A warp for every 1024 numbers of the largest of the three matrices: 32 registers of each thread.
+        """One warp per 1024 numbers of the largest of the three matrices: 32 registers per thread.
 
-        With four warps, products of 64 rows go to the matrix units of Hopper, which want as many.
+        With four warps, products of 64 rows go to Hopper's matrix units, which need as many.
         """
         largest = max(self.rows * self.columns, self.rows * self.depth, self.depth * self.columns)
         return 4 if self.rows == 64 else max(self.least_warps, largest // 1024)
 
     @property
     def stages(self) -> int:
-        """Small tiles hide latency by many programs on a multiprocessor, so they leave shared memory free."""
+        """Small tiles hide latency by having many programs per multiprocessor, so they leave shared memory free."""
         return 2 if self.warps == 1 else 3
 
     def launch(self) -> dict[str, int]:
@@ -53,20 +53,20 @@ def pixel_tile(columns: int, channels: int, taps: int) -> Tile:
 def weight_tile(rows: int, columns: int) -> Tile:
     """Tile of a product of filters x pixels with pixels x (taps x channels).
 
-    Where the pixels lie takes registers, too: of a single warp, all that there are.
+    The pixels' addresses take registers, too: in a single warp, all of them.
     """
     return Tile(_columns(rows), _columns(columns), PIXELS_PER_STEP, least_warps=2)
 
 
 def _columns(columns: int) -> int:
-    return min(64, max(16, int(triton.next_power_of_2(columns))))  # the matrix unit's least is 16
+    return min(64, max(16, int(triton.next_power_of_2(columns))))  # 16 is the matrix unit's minimum
 
 
 def pixel_blocks(pixels: int, pictures: int) -> tuple[int, int]:
-    """How many pictures of so many pixels are cut into blocks of `PIXELS_PER_STEP` together, and into how many blocks.
+    """How many `pictures` of `pixels` each form a group, cut into blocks of `PIXELS_PER_STEP`, and how many blocks.
 
-    A block's pixels lie at the same places in every group of pictures; to work out where costs about half as much as
-    to multiply them. Groups share that, and leave more or fewer pixels of their last block over.
+    A block's pixels lie at the same places in every group of pictures. Computing the places costs about half as much as
+    multiplying the pixels; groups share that cost, and differ in how many pixels of the last block stay unused.
     """
 
     def blocks(group: int) -> int:

@@ -1,4 +1,4 @@
-"""Updates of parameters, in the order of operations of `torch.optim`."""
+"""Updates of parameters, with the order of operations of `torch.optim`."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from sweep.networks.conv.kernels.memory import BLOCK, check_size
 
 @dataclass(frozen=True)
 class SgdStep:
-    """What a step of torch.optim.SGD needs beside the gradient: see `sgd`."""
+    """What a step of torch.optim.SGD needs besides the gradient; see `sgd`."""
 
     velocity: torch.Tensor | None
     rate: torch.Tensor
@@ -34,7 +34,7 @@ def adamw(
 ) -> None:
     """One step of torch.optim.AdamW, in place, each run with its own learning rate and weight decay, `[runs]` float32.
 
-    The moments are shaped as `parameter`, `[runs, ...]`. `corrections` is 1 - beta1^t and the square root of
+    The moments have the shape of `parameter`, `[runs, ...]`. `corrections` is 1 - beta1^t and the square root of
     1 - beta2^t at step t, float32. In runs that are `frozen`, `[runs]` bool or int8, the gradient counts as zero.
     """
     runs = _check_update(parameter, gradient, (first, second), (rate, decay))
@@ -68,7 +68,7 @@ def sgd(
 ) -> None:
     """One step of torch.optim.SGD, in place, each run with its own numbers, `[runs]` float32.
 
-    `velocity` is shaped as `parameter`, `[runs, ...]`, and zero at the start; without it there is no momentum. In runs
+    `velocity` has the shape of `parameter`, `[runs, ...]`, and starts at zero; without it there is no momentum. In runs
     that are `frozen`, `[runs]` bool or int8, the gradient counts as zero.
     """
     runs = _check_update(parameter, gradient, () if velocity is None else (velocity,), (rate, momentum, decay))
@@ -117,7 +117,7 @@ def _adamw(
     EPSILON: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """A stretch of one run's numbers; the order of operations is that of torch.optim.AdamW."""
+    """A block of one run's numbers; the order of operations is that of torch.optim.AdamW."""
     run = tl.program_id(1).to(tl.int64)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     offset, real = run * count + index, index < count
@@ -150,7 +150,7 @@ def _sgd(
     count: tl.tensor,
     BLOCK: tl.constexpr,
 ) -> None:
-    """A stretch of one run's numbers."""
+    """A block of one run's numbers."""
     run = tl.program_id(1).to(tl.int64)
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     offset, real = run * count + index, index < count
