@@ -135,7 +135,7 @@ IDENTITY: Final = tuple(name for name in SETTINGS if name not in ("evaluate_ever
 CELL: Final = tuple(name for name in IDENTITY if name not in ("bias", "seed"))
 """The settings that the runs of one cell share."""
 
-OWN: Final = frozenset(
+PER_RUN: Final = frozenset(
     {
         *("bias", "seed", "learning_rate", "momentum", "weight_decay", "dropout"),
         *("weight_init", "bias_init", "input_scaling"),
@@ -145,7 +145,7 @@ OWN: Final = frozenset(
 
 _SORTED_CELL: Final = tuple(sorted(CELL))
 _cell_levels: Final = operator.attrgetter(*_SORTED_CELL)
-_program_levels: Final = operator.attrgetter(*(name for name in SETTINGS if name not in OWN))
+_program_levels: Final = operator.attrgetter(*(name for name in SETTINGS if name not in PER_RUN))
 _FLOATS: Final = frozenset(name for name in SETTINGS if get_args(TYPES[name])[0] is float)
 
 
@@ -158,7 +158,7 @@ Program = tuple[Any, ...]
 
 
 def program(run: Run) -> Program:
-    """What the runs of one array share: every setting outside `OWN`, and whether some of those are used at all.
+    """What the runs of one array share: every setting outside `PER_RUN`, and whether some of those are used at all.
 
     Runs without dropout, momentum or weight decay do not pay for those that have them.
     """

@@ -135,7 +135,7 @@ class SearchSpace(BaseModel):
         return {dataset: facts for dataset in self.datasets if (facts := self.facts(dataset))}
 
     @model_validator(mode="after")
-    def _hangs_together(self, info: ValidationInfo) -> Self:
+    def _check_parts(self, info: ValidationInfo) -> Self:
         checks.axes(self._grid)
         checks.tuning(self._grid, self.analysis.tune or ())
         checks.conflicts(self._grid)

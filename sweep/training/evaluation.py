@@ -41,12 +41,12 @@ class Evaluator:
         networks, turns, size = len(self.assignment.networks), self.model.turns, self._pictures_at_once()
         correct, loss = [], torch.zeros(turns, networks, dtype=torch.float64, device=self.data.device)
         for start in range(0, len(labels), size):
-            wanted = labels[start : start + size].expand(networks, -1)
+            targets = labels[start : start + size].expand(networks, -1)
             right = []
             for turn in range(turns):
                 logits = self._logits(turn, pictures[start : start + size])
-                right.append(logits.argmax(2) == wanted)
-                losses = cross_entropies(logits, wanted)
+                right.append(logits.argmax(2) == targets)
+                losses = cross_entropies(logits, targets)
                 loss[turn] += losses.double().sum(1)
             correct.append(torch.stack(right))
         return self.assignment.by_run(torch.cat(correct, dim=2)), self.assignment.by_run(loss / len(labels))

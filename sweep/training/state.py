@@ -54,7 +54,7 @@ class ArrayState:
         """`fingerprint` is the data's; `tensors` stay the same objects while their contents change."""
         self.runs, self.networks, self.fingerprint, self.tensors = runs, networks, fingerprint, tensors
 
-    def taken(self, progress: Progress, seconds: float) -> State:
+    def snapshot(self, progress: Progress, seconds: float) -> State:
         """What `restore` needs to go on from here, after `seconds` of training."""
         curve = {
             "curve/steps": torch.tensor([point.step for point in progress.points], dtype=torch.int64),
@@ -63,16 +63,16 @@ class ArrayState:
         }
         numbers = {"done": progress.done, "since_point": progress.since_point, "seconds": seconds}
         tensors = {name: tensor.detach().cpu() for name, tensor in self.tensors.items()}
-        return State({**tensors, **curve}, numbers | self._whose)
+        return State({**tensors, **curve}, numbers | self._owners)
 
     def fits(self, state: State) -> bool:
         """Whether `state` holds these runs, possibly among others."""
-        return all(set(state.numbers.get(part, ())).issuperset(names) for part, names in self._whose.items())
+        return all(set(state.numbers.get(part, ())).issuperset(names) for part, names in self._owners.items())
 
     @torch.no_grad()
     def restore(self, state: State) -> Progress:
         """Loads these runs' part of a `state` that fits."""
-        networks, runs = (_places(self._whose[part], state.numbers[part]) for part in ("networks", "runs"))
+        networks, runs = (_places(self._owners[part], state.numbers[part]) for part in ("networks", "runs"))
         for name, tensor in self.tensors.items():
             tensor.copy_(state.tensors[name].index_select(1 if name in SUMS else 0, networks))
         steps = state.tensors["curve/steps"].tolist()
@@ -86,7 +86,7 @@ class ArrayState:
         )
 
     @functools.cached_property
-    def _whose(self) -> dict[str, list[str]]:
+    def _owners(self) -> dict[str, list[str]]:
         """What each run, and each network, is called in a checkpoint: a hash of all that its training depends on."""
         return {"runs": self._names(self.runs), "networks": self._names(self.networks)}
 

@@ -200,7 +200,7 @@ class Trainer:
 
     def state(self, seconds: float) -> State:
         """What `restore` needs to go on from here, after `seconds` of training."""
-        return self.array_state.taken(self.progress, seconds)
+        return self.array_state.snapshot(self.progress, seconds)
 
     def restore(self, state: State) -> None:
         """Resumes from these runs' part of a `state` that fits `array_state`."""

@@ -173,4 +173,4 @@ def test_a_convolution_s_input_is_as_large_as_the_network_s_passes_say(monkeypat
                 patched.setattr(F, "conv2d", watched)
                 Trainer([run], data).step()
             shape = Shape.of(run, data.picture_shape, data.classes)
-            assert seen == [shape.given(layer) for layer in range(4)], run
+            assert seen == [shape.input_size(layer) for layer in range(4)], run

@@ -71,7 +71,7 @@ def _arranged(layer: Layer, weight: torch.Tensor, shape: Shape, method: Method) 
     """
     if layer.kind == "convolution":
         number = shape.convolutions.index(layer)
-        return method.arrange(weight, shape.stride(number), shape.given(number))
+        return method.arrange(weight, shape.stride(number), shape.input_size(number))
     if layer == shape.linears[0]:
         weight = weight.view(*weight.shape[:2], shape.filters, -1).transpose(2, 3).flatten(2)
     missing = 0, -weight.shape[1] % ALIGNMENT, 0, -weight.shape[2] % ALIGNMENT

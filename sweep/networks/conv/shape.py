@@ -112,7 +112,7 @@ class Shape:
                 size = (size[0] // 2, size[1] // 2)
         return (*sizes, size)
 
-    def given(self, number: int) -> tuple[int, int]:
+    def input_size(self, number: int) -> tuple[int, int]:
         """Height and width of the input of convolution `number`."""
         if number == 0:
             return self.height, self.width

@@ -6,7 +6,7 @@ import torch
 import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 
-from sweep.networks.conv.kernels.memory import BLOCK, activations, check_size, cut_off, in_memory
+from sweep.networks.conv.kernels.memory import BLOCK, activations, check_size, in_memory, relu_backward
 from sweep.networks.conv.kernels.products import Precision, multiply_add
 from sweep.networks.conv.kernels.tiles import PIXELS_PER_STEP, pixel_blocks, pixel_tile, weight_tile
 
@@ -93,7 +93,7 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, *ys = ctx.saved_tensors
         stride, precision, padded, rectified = ctx.settings
-        memory = in_memory(cut_off(gradient, *ys))
+        memory = in_memory(relu_backward(gradient, *ys))
         x_gradient = weight_gradient = bias_gradient = None
         if ctx.needs_input_grad[0]:
             x_gradient = _input_gradient(memory, x, weight, stride, rectified, precision)

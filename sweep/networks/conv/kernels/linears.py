@@ -6,7 +6,7 @@ import torch
 import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 
-from sweep.networks.conv.kernels.memory import check_size, cut_off
+from sweep.networks.conv.kernels.memory import check_size, relu_backward
 from sweep.networks.conv.kernels.products import Precision, multiply_add
 from sweep.networks.conv.kernels.tiles import Tile
 from sweep.networks.conv.kernels.updates import SgdStep, sgd_step
@@ -79,7 +79,7 @@ class _Linear(torch.autograd.Function):
         x, *ys = ctx.saved_tensors
         weight, step = ctx.weight, ctx.step
         precision, rectified = ctx.settings
-        gradient = cut_off(gradient, *ys).contiguous()
+        gradient = relu_backward(gradient, *ys).contiguous()
         runs, pictures, inputs = x.shape
         units = weight.shape[2]
         shape = {"INPUTS": inputs, "UNITS": units, "PRECISION": precision}

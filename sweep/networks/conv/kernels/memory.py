@@ -27,6 +27,6 @@ def check_size(*counts: int) -> None:
     assert all(count < 2**31 - 2**16 for count in counts), f"a run's tensor has {max(counts)} numbers, too many"
 
 
-def cut_off(gradient: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+def relu_backward(gradient: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
     """The gradient of a ReLU's input, if its output was `y`; where that is NaN, the gradient passes."""
     return gradient if y is None else torch.ops.aten.threshold_backward(gradient, y, 0)
