@@ -29,15 +29,16 @@ MARKS: Final = (
     "<!-- end of {} -->",
 )
 ANSWER: Final = """\
-- **Wide networks do not need the bias.** Without batch norm, accuracy with and without it is *equivalent*, less than half
-  a point apart, from width {width|batch_norm=false|equivalent_from} up to the widest tested.
+- **Wide networks do not need the bias.** Without batch norm, accuracy with and without it is *equivalent*, less than
+  half a point apart, from width {width|batch_norm=false|equivalent_from} up to the widest tested.
 - **Narrow networks learn faster with it.** At width 1, after 300 training steps, the bias is worth
   {training_length-quick|width=1,steps=300|effect}. Longer training shrinks that: the picture is taken after 1,001.
-- **Batch normalization makes it redundant**, even at width 1: {width|batch_norm=true,width=1|effect}. In a second sweep,
-  with more pairs, width 2 with batch norm stays *undecided*.
+- **Batch normalization makes it redundant**, even at width 1: {width|batch_norm=true,width=1|effect}. In a
+  second sweep, with more pairs, width 2 with batch norm stays *undecided*.
 - **The thread's network starts its biases at 1, and that hurts**:
-  {bias_init-quick|width=16,bias_init=original|effect} on digits. With biases started at 0 there is no such difference, nor
-  when one set of weights is trained with and without bias in turn, as in the thread. On letters, the same is not settled.
+  {bias_init-quick|width=16,bias_init=original|effect} on digits. With biases started at 0 there is no such
+  difference, nor when one set of weights is trained with and without bias in turn, as in the thread. On letters, the
+  same is not settled.
 """
 """The answer in four points, one number each; in braces as in `SUMMARY`."""
 
