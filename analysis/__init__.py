@@ -1,4 +1,4 @@
 """What the runs say: effects of matched pairs, verdicts, thresholds, figures, a report page; no torch, no ray.
 
-Figures and page alone load matplotlib and plotly: whoever wants numbers does not wait for them.
+Only `figures` and `page` load matplotlib and plotly; numbers alone come without that wait.
 """

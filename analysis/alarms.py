@@ -1,4 +1,4 @@
-"""What makes the experiment itself doubtful, and is said before anything else."""
+"""What casts doubt on the experiment itself, and is said before anything else."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -11,14 +11,14 @@ from analysis.effects import Record, settings
 from analysis.hypotheses import CONV_BIASES, negative_control
 
 PAIRED: Final = ("dataset_fingerprint", "trainer_version", "image_size")
-"""What the runs of a pair have to share beside their settings."""
+"""What the runs of a pair must share besides their settings."""
 
 
 def failed_control(cells: list[Record], shared: Record) -> tuple[list[Record], bool]:
-    """The cells of the negative control where bias matters, and whether they are known to be of it.
+    """The cells of the negative control where bias matters, and whether they are known to belong to it.
 
-    `shared` holds the settings that all rows share. Where a table does not say how its biases stand and start, every
-    cell with batch norm may be of it.
+    `shared` holds the settings that all rows share. Where a table lacks `bias_layers` or `bias_init`, every cell with
+    batch norm may belong to it.
     """
     frame = pd.DataFrame([settings(cell) for cell in cells], index=range(len(cells)))
     control = negative_control(frame, shared)
@@ -32,7 +32,7 @@ def failed_control(cells: list[Record], shared: Record) -> tuple[list[Record], b
 
 
 def changed(declared: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """The levels that were declared otherwise when the results were first looked at: now, and then."""
+    """The levels that were declared differently at the first look: the value now, and the value then."""
     return {
         name: (declared[name], before[name])
         for name in ("margin", "confidence")
@@ -41,7 +41,7 @@ def changed(declared: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str,
 
 
 def mixed(rows: pd.DataFrame, names: list[str]) -> dict[str, int]:
-    """How many pairs something beside the bias sets apart, by its column; `rows` are checked."""
+    """How many pairs of checked `rows` differ in more than the bias, by column."""
     found = {}
     for column in PAIRED:
         if column in rows and rows[column].nunique(dropna=False) > 1:
@@ -52,7 +52,7 @@ def mixed(rows: pd.DataFrame, names: list[str]) -> dict[str, int]:
 
 
 def _possible(frame: pd.DataFrame, shared: Record, name: str, levels: Collection[str]) -> NDArray[np.bool_] | bool:
-    """Where a setting is at one of these levels, or nobody says where it is."""
+    """Where a setting is at one of these levels, or its level is unknown."""
     if name in frame:
         return np.asarray(frame[name].isin(list(levels)), dtype=bool)
     return name not in shared or shared[name] in levels

@@ -2,8 +2,8 @@
 
 `python -m analysis.answers` prints the table of all evidence. `--readme FILE …` writes each part between its marks:
 the answer and the verdicts in README.md, the summary and the table of all evidence in analysis/README.md.
-`--keep STORE` first takes the newest reports of these sweeps out of a store. What is claimed, and what would refute it,
-stands in the search spaces, written down before the runs; here stands where in a report the evidence is.
+`--keep STORE` first takes the newest reports of these sweeps out of a store. The search spaces, written before the
+runs, say what is claimed and what would refute it; this module says where in a report the evidence is.
 """
 
 import argparse
@@ -40,7 +40,7 @@ ANSWER: Final = """\
   difference, nor when one set of weights is trained with and without bias in turn, as in the thread. On letters, the
   same is not settled.
 """
-"""The answer in four points, one number each; in braces as in `SUMMARY`."""
+"""The answer in four points, one number each; braces as in `SUMMARY`."""
 
 SUMMARY: Final = """\
 **Wide enough networks do not need it**: after 1,001 steps, two convolutions whose biases start at 0 come out within
@@ -58,17 +58,17 @@ weights of its own for each arm it is {bias_init-quick|width=16,bias_init=origin
 there, and {bias_init-quick|width=16,bias_init=zeros|effect} where they start at 0, but
 {original-letters|protocol=paired|effect} on letters.
 """
-"""The answer with all its numbers. In braces: a kept sweep, the levels of a cell or axis, and which number of it."""
+"""The answer with all its numbers. Braces name a kept sweep, the levels of a cell or axis, and the number wanted."""
 
 HOLDS, REFUTED, OPEN = "holds", "refuted", "not settled"
 WORDS: Final = {"supported": HOLDS, "contradicted": REFUTED}
-"""A hypothesis' verdict, as the claim's."""
+"""The claim's verdict, by that of a hypothesis."""
 
 MARKED: Final = {HOLDS: "**holds**", REFUTED: "**refuted**", OPEN: OPEN}
 
 
 class Finding(NamedTuple):
-    """One line of evidence: of which part of the sweep, what it does to the claim, and the numbers."""
+    """One line of evidence: the part of the sweep, what it does to the claim, and the numbers."""
 
     part: str
     answer: str
@@ -102,7 +102,7 @@ def cells(
 
 
 def none_matters(**levels: Any) -> Evidence:
-    """All cells at these levels together: one that matters refutes; that none does bears a claim out."""
+    """All cells at these levels together: the claim is refuted if one matters, and holds if none does."""
 
     def found(verdict: Record) -> list[Finding]:
         chosen = [cell for cell in verdict["cells"] if all(cell[name] == level for name, level in levels.items())]
@@ -160,13 +160,13 @@ EVIDENCE: Final[dict[str, Evidence]] = {
     "learning_rate-quick": cells(among="tuned_cells"),
     "overparameterized-quick": wide_enough(),
 }
-"""By the sweep that tests a claim, where its report has the evidence; in the order of the tables."""
+"""For each sweep that tests a claim, where its report has the evidence; in the order of the tables."""
 
 
 def claim(sweep: str) -> Claim:
     """What a sweep tests, in the words of its search space."""
     found = search_space.load(ROOT / space_of(sweep)).claim
-    assert found, f"{space_of(sweep)} says no claim"
+    assert found, f"{space_of(sweep)} has no claim"
     return found
 
 
@@ -177,13 +177,13 @@ def findings(sweep: str, results: Path = RESULTS) -> list[Finding] | None:
 
 
 def answer(found: Iterable[Finding]) -> str:
-    """What all evidence together does to a claim: one refutation refutes it, and all of it has to bear it out."""
+    """What all evidence does to a claim: one refutation refutes it; it holds only if every finding bears it out."""
     answers = {finding.answer for finding in found}
     return REFUTED if REFUTED in answers else HOLDS if answers == {HOLDS} else OPEN
 
 
 def table(results: Path = RESULTS) -> str:
-    """All evidence as a table in Markdown, every number out of the kept `verdict.json`; links start at `analysis/`."""
+    """All evidence as a Markdown table, numbers from the kept `verdict.json`; links are relative to `analysis/`."""
     lines = ["| claim | verdict | measured, with its interval | n | again |", "| --- | --- | --- | --- | --- |"]
     for sweep in EVIDENCE:
         found, command = findings(sweep, results), f"`sweep launch {space_of(sweep)}`"
@@ -199,9 +199,9 @@ def table(results: Path = RESULTS) -> str:
 
 
 def verdicts(results: Path = RESULTS) -> str:
-    """The claims as a table in Markdown, one line each, with the first evidence that answers as the claim does.
+    """The claims as a Markdown table, one line each, with the first evidence whose answer is the claim's.
 
-    Links start at the project's root.
+    Links are relative to the project's root.
     """
     lines = ["| claim | verdict | evidence, with its 95 % interval | n |", "| --- | --- | --- | --- |"]
     for sweep in EVIDENCE:
@@ -217,10 +217,10 @@ def verdicts(results: Path = RESULTS) -> str:
 
 
 def keep(store: Path, results: Path = RESULTS) -> list[str]:
-    """Takes `verdict.json`, `report.md` and the first figure of each claim's sweep out of a store; returns the sweeps.
+    """Copies `verdict.json`, `report.md` and the first figure of each claim's sweep from a store; returns the sweeps.
 
-    Beside them `about.json` says by which command, on what, and when. Sweeps without a report, or with runs missing,
-    are left out.
+    `about.json` beside them says by which command, on what, and when they were made. Sweeps without a report, or
+    with runs missing, are left out.
     """
     kept = []
     for sweep in EVIDENCE:
@@ -240,17 +240,17 @@ def keep(store: Path, results: Path = RESULTS) -> list[str]:
 
 
 def summary(results: Path = RESULTS) -> str:
-    """The answer with all its numbers, every one out of the kept `verdict.json`."""
+    """The answer with all its numbers, each from the kept `verdict.json`."""
     return _filled(_with_numbers(SUMMARY, results))
 
 
 def points(results: Path = RESULTS) -> str:
-    """The answer in four points, every number out of the kept `verdict.json`."""
+    """The answer in four points, every number from the kept `verdict.json`."""
     return "".join(map(_filled, re.split(r"(?m)^(?=- )", _with_numbers(ANSWER, results))[1:]))
 
 
 def written_into(text: str, **parts: str) -> str:
-    """`text` with what stands between the two marks of each part's name replaced by it."""
+    """`text` with each part written between the two marks of its name."""
     for name, shown in parts.items():
         begin, end = (mark.format(name) for mark in MARKS)
         head, _, rest = text.partition(begin)
@@ -306,7 +306,7 @@ def _of_cell(cell: Record, names: list[str], holds: str, refuted: Collection[str
     either = {verdict, directed}
     said = HOLDS if holds in either else REFUTED if either & set(refuted) else OPEN
     if cell["sensitive"]:
-        said = OPEN  # what two methods judge differently settles nothing
+        said = OPEN  # where two methods disagree, nothing is settled
     return Finding(part, said, numbers, f"{cell['pairs']} pairs")
 
 
@@ -328,7 +328,7 @@ def _sentence(finding: Finding, of: int) -> str:
 
 
 def _with_first_figure(text: str) -> tuple[str, str]:
-    """A report with its first figure alone, and that figure's file."""
+    """A report with only its first figure, and that figure's file."""
     paragraphs = text.split("\n\n")
     figures = [each for each in paragraphs if each.startswith("![")]
     kept = [each for each in paragraphs if not each.startswith("![") or each == figures[0]]
@@ -354,7 +354,7 @@ def _verdict(folder: Path) -> Record:
 def main() -> None:
     """The command line of this module."""
     parser = argparse.ArgumentParser(prog="python -m analysis.answers", description=__doc__)
-    parser.add_argument("--keep", type=Path, metavar="STORE", help="take the newest reports out of a store")
+    parser.add_argument("--keep", type=Path, metavar="STORE", help="first keep the newest reports of a store")
     parser.add_argument(
         "--readme", type=Path, metavar="FILE", nargs="+", default=(), help="write each part between its marks in files"
     )
@@ -369,7 +369,7 @@ def main() -> None:
         text = readme.read_text(encoding="utf-8")
         wanted = {name: part for name, part in parts.items() if MARKS[0].format(name) in text}
         if not wanted:
-            raise SystemExit(f"{readme}: no marks of {', '.join(parts)} in it")
+            raise SystemExit(f"{readme}: no marks for any of {', '.join(parts)}")
         with replacing(readme) as path:
             path.write_text(written_into(text, **wanted), encoding="utf-8")
 

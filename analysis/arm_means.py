@@ -1,4 +1,4 @@
-"""Means and intervals of the two arms apart, for pictures: accuracies of a cell, learning curves.
+"""Means and intervals of each arm by itself, for figures: accuracies of a cell, learning curves.
 
 These say how accurate networks are; whether the bias matters is judged on pairs alone (`effects`).
 """
@@ -15,7 +15,7 @@ ARMS: Final = ("bias", "no_bias")
 
 
 def accuracies(pairs: pd.DataFrame, names: list[str], confidence: float) -> pd.DataFrame:
-    """One row a cell and arm: `names`, `arm`, `n`, `mean`, `low`, `high` of the test accuracy, in percent.
+    """One row per cell and arm: `names`, `arm`, `n`, `mean`, `low`, `high` of the test accuracy, in percent.
 
     `pairs` is the table of `effects.pairs`; the interval is Student's t over its seeds, NaN for fewer than 2.
     """
@@ -26,7 +26,7 @@ def accuracies(pairs: pd.DataFrame, names: list[str], confidence: float) -> pd.D
 
 
 def curves(points: pd.DataFrame, rows: pd.DataFrame, names: list[str], confidence: float) -> pd.DataFrame:
-    """One row a cell, arm and step: `names`, `arm`, `step`, `n`, `mean`, `low`, `high`, in percent.
+    """One row per cell, arm and step: `names`, `arm`, `step`, `n`, `mean`, `low`, `high`, in percent.
 
     `points` has `run_id`, `step` and `validation_accuracy` (0..1), `rows` has `run_id`, `bias` and the factors.
     """
@@ -38,7 +38,7 @@ def curves(points: pd.DataFrame, rows: pd.DataFrame, names: list[str], confidenc
 
 
 def band_table(points: pd.DataFrame | None, rows: pd.DataFrame, verdict: Mapping[str, Any]) -> pd.DataFrame | None:
-    """The learning curves summed over seeds, as figures and page take them; None where the rows have none."""
+    """The learning curves averaged over seeds, for figures and page; None where the rows have none."""
     if points is None or "run_id" not in rows:
         return None
     table = curves(points, rows, verdict["factors"], verdict["looks"]["confidence_each"])
@@ -60,13 +60,13 @@ def by_cell(pairs: pd.DataFrame, names: list[str]) -> dict[tuple[str, ...], pd.D
 
 
 def key(record: Mapping[str, Any], names: list[str]) -> tuple[str, ...]:
-    """A cell's settings as text, alike in tables and in records: a column with gaps makes whole numbers floats."""
+    """A cell's settings as text, the same from tables, where columns with gaps hold floats, as from records."""
     values = [record[name] for name in names]
     return tuple("" if value is None or value != value else _text(value) for value in values)
 
 
 def _tuples(groups: Any) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame]]:
-    """Groups beside the values that make them, always as a tuple."""
+    """Each group with the values that define it, always as a tuple."""
     return iter(groups)
 
 

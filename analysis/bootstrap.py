@@ -11,9 +11,9 @@ from scipy.special import ndtr, ndtri
 from analysis.judging import Counts, Floats
 
 FEWEST_PAIRS: Final = 20
-"""With fewer pairs a bootstrap covers less than it says."""
+"""With fewer pairs, a bootstrap interval covers less than its confidence."""
 RESAMPLES: Final = 5_000
-_SEED: Final = 0  # a report of the same rows is the same report
+_SEED: Final = 0  # the same rows give the same report
 _BLOCK: Final = 4_000_000
 
 

@@ -27,10 +27,10 @@ RESULTS: Final = tuple(
 """The keys of a cell's record, after the settings that vary."""
 
 SAME: Final = 1e-12
-"""Accuracies that differ by less are one: they are counts over counts."""
+"""Accuracies that differ by less are equal: they are ratios of counts."""
 
 GUESSED: Final = 0.5
-"""The most that guessing gets right, of classes of one size."""
+"""The highest accuracy that guessing reaches where classes are equally large."""
 
 _COUNTS: Final = frozenset({"pairs", "pairs_needed", "test_pictures", "diverged_bias", "diverged_no_bias"})
 _ARMS: Final = ("bias", "no_bias")
@@ -38,32 +38,31 @@ _PAIR: Final = ("seed", "accuracy_bias", "accuracy_no_bias", "effect", "status_b
 
 
 def pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a pair: factors, `seed`, `accuracy_bias`, `accuracy_no_bias`, `effect`, each arm's `status_*`.
+    """One row per pair: factors, `seed`, `accuracy_bias`, `accuracy_no_bias`, `effect`, each arm's `status_*`.
 
     `effect` is 100 (accuracy with bias - accuracy without). Runs without a partner are in `unpaired`. Raises
-    InputError where a run stands twice, where there is no pair, and where pairs would be pooled over a column that is
-    no setting: whoever wants that drops the column.
+    InputError where a run appears twice, where there is no pair, and where pairs would be pooled over a column that
+    is not a setting; to pool them, drop the column.
     """
     table = _matched(rows)
     return table[table["effect"].notna()].reset_index(drop=True)
 
 
 def unpaired(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell and seed with one arm only, columns as in `pairs`; what the other arm lacks is null."""
+    """One row per cell and seed that has only one arm; columns as in `pairs`, null for the missing arm."""
     table = _matched(rows)
     return table[table["effect"].isna()].reset_index(drop=True)
 
 
 def cells(rows: pd.DataFrame, margin: float, confidence: float) -> list[Record]:
-    """One record a cell, in the order of the factors: those settings, then `RESULTS`.
+    """One record per cell, in the order of the factors: those settings, then `RESULTS`.
 
-    Means, interval and `rho` (correlation of the arms over seeds; null without spread in both) are over the
-    pairs, `diverged_*` over all runs of the arm. `pairs_needed` is how many more pairs would settle an
-    undecided cell; `gain` is 1 / (1 - rho), how many pairs of unrelated runs one pair is worth. `bootstrap_*` and
-    `sensitive` stand from 20 pairs on. `verdict_familywise` and `reason` are null: the one is a matter of
-    all axes (`threshold.familywise`), the other of words (`wording.cells`). What pictures tell is said in
-    `pictures.by_cell`. `limit` says where nothing can differ, because all runs of the pairs have one accuracy: at the
-    `ceiling` of 1 or, at 0.5 and below, by `chance`. No such cell is equivalent.
+    Means, interval and `rho` (the arms' correlation over seeds; null unless both vary) are over the pairs,
+    `diverged_*` over all runs of the arm. `pairs_needed` is how many more pairs would settle an undecided cell; `gain`
+    is 1 / (1 - rho), the number of pairs of unrelated runs that one pair is worth. `bootstrap_*` and `sensitive` are
+    given from 20 pairs on. `verdict_familywise` and `reason` are null here; `threshold.familywise` and `wording.cells`
+    fill them in. `pictures.by_cell` explains what comes from pictures. `limit` says where nothing can differ, because
+    all runs of the pairs have the same accuracy: `ceiling` at 1, `chance` at 0.5 and below. No such cell is equivalent.
     """
     rows = checked(rows)
     return records(rows, matched(rows), factors(rows), margin, confidence)
@@ -75,10 +74,10 @@ def settings(cell: Record) -> Record:
 
 
 def matched(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell and seed of checked `rows`, in their order, both arms side by side.
+    """One row per cell and seed of checked `rows`, in that order, both arms side by side.
 
-    Columns: the factors; those of `pairs`, null where an arm is missing; `cell`, counted from 0; and the places of both
-    runs in `rows`, `row_bias` and `row_no_bias`, -1 where there is none. Raises InputError as `pairs` does.
+    Columns: the factors; those of `pairs`, null where an arm is missing; `cell`, counted from 0; and the positions of
+    both runs in `rows`, `row_bias` and `row_no_bias`, -1 for a missing run. Raises InputError as `pairs` does.
     """
     names, others = factors(rows), unknown(rows)
     unknown_columns.ask(rows, others)
@@ -105,14 +104,14 @@ def matched(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside(rows: pd.DataFrame, table: pd.DataFrame, with_bias: Counts, without: Counts) -> pd.DataFrame:
-    """`table` and, beside it, what the runs at these places of `rows` (-1: none) say as pairs."""
+    """`table` with the columns of pairs, made from the runs at these positions of `rows` (-1: no run)."""
     accuracy, status = rows["test_accuracy"].to_numpy(dtype=np.float64), rows["status"].to_numpy(dtype=object)
     for arm, place in zip(_ARMS, (with_bias, without), strict=True):
         table[f"row_{arm}"] = place
         table[f"accuracy_{arm}"] = np.where(place >= 0, accuracy[place], np.nan)
         table[f"status_{arm}"] = pd.Series(status[place], index=table.index).where(place >= 0, None)
-    # Accuracies are counts over counts: what stands behind the twelfth decimal is rounding, and would let an
-    # effect of exactly the margin lie above it.
+    # Accuracies are ratios of counts: digits beyond the twelfth decimal are rounding, and could push an effect
+    # of exactly the margin above it.
     table["effect"] = (100 * (table["accuracy_bias"] - table["accuracy_no_bias"])).round(12)
     return table
 
@@ -171,8 +170,8 @@ def _refuse_repeat(rows: pd.DataFrame, names: list[str], place: int) -> None:
     repeats = rows.iloc[[place]]
     first = ", ".join(f"{key} {repeats[key].iloc[0]}" for key in keys)
     others = ignored(rows)
-    hint = f"; columns that are no setting do not divide cells: {', '.join(others)}" if others else ""
-    raise InputError(f"two rows for {first}; each arm of a cell and seed may stand once{hint}")
+    hint = f"; columns that are not settings do not divide cells: {', '.join(others)}" if others else ""
+    raise InputError(f"two rows for {first}; each arm of a cell and seed may appear once{hint}")
 
 
 def _refuse_no_pairs(rows: pd.DataFrame) -> None:
@@ -184,7 +183,7 @@ def _refuse_no_pairs(rows: pd.DataFrame) -> None:
 
 
 def _summary(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """One row a cell: the factors, and its pairs' counts, means, spread and correlation."""
+    """One row per cell: the factors, and its pairs' counts, means, spread and correlation."""
     paired = table["effect"].notna()
     work = table[["cell", "effect"]].copy()
     for arm in _ARMS:
@@ -197,7 +196,7 @@ def _summary(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     groups = work.groupby("cell")
     frame = pd.DataFrame({"pairs": groups["effect"].count(), "effect": groups["effect"].mean()})
     frame["spread"] = groups["effect"].std()
-    # Where all effects are equal, so is their mean: rounding may not carry it across the margin.
+    # Where all effects are equal, so is their mean: rounding must not carry it across the margin.
     least, most = groups["effect"].min(), groups["effect"].max()
     frame["effect"] = frame["effect"].where(least != most, least)
     for arm in _ARMS:
@@ -210,7 +209,7 @@ def _summary(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
 
 def _limit(groups: Any) -> pd.Series:
-    """`ceiling` or `chance` where all accuracies of both arms are one, and 1 or at most that of guessing; else null."""
+    """`ceiling` where both arms' accuracies are all 1, `chance` where all are one that guessing reaches; else null."""
     lows = pd.concat([groups[f"accuracy_{arm}"].min() for arm in _ARMS], axis=1).min(axis=1)
     highs = pd.concat([groups[f"accuracy_{arm}"].max() for arm in _ARMS], axis=1).max(axis=1)
     kinds = np.select([lows > 1 - SAME, highs <= GUESSED + SAME], ["ceiling", "chance"], "")
@@ -220,7 +219,7 @@ def _limit(groups: Any) -> pd.Series:
 
 def _correlation(groups: Any, count: pd.Series) -> pd.Series:
     spreads = groups[["accuracy_bias", "accuracy_no_bias"]].std()
-    # A spread of 1e-9 is a constant seen through rounding.
+    # A spread of 1e-9 is a constant plus rounding.
     scale = (spreads["accuracy_bias"] * spreads["accuracy_no_bias"]).where((spreads > 1e-9).all(axis=1))
     covariance = groups["product"].sum() / (count - 1).where(count >= 2)
     rho: pd.Series = (covariance / scale).clip(-1, 1)
@@ -228,7 +227,7 @@ def _correlation(groups: Any, count: pd.Series) -> pd.Series:
 
 
 def _plain(name: str, column: pd.Series) -> list[Any]:
-    """The column as values for JSON: null for what is missing, whole numbers where the column counts."""
+    """The column as values for JSON: null where one is missing, whole numbers where the column holds counts."""
     values = column.astype(object).where(column.notna() & (column.astype(object) != ""), None).tolist()
     if name in _COUNTS or name == "train_examples":
         return [None if value is None else int(value) for value in values]

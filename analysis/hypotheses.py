@@ -1,4 +1,4 @@
-"""The claims that the question came with, each a contrast of signed effects within every seed, then t over seeds."""
+"""The question's claims, each a contrast of signed effects within every seed, judged by Student's t over seeds."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -18,7 +18,7 @@ REFERENCES: Final = {
     "activation": ("relu",),
     "dropout": (0.0,),
 }
-"""The level, the first that is there, which a setting's other levels are compared with."""
+"""The level that a setting's other levels are compared with: the first of these that the sweep has."""
 Levels: TypeAlias = NDArray[np.object_]
 WIDTH_OR_DEPTH: Final = "width_or_depth"
 NEGATIVE_CONTROL: Final = "negative_control"
@@ -26,33 +26,33 @@ CONV_BIASES: Final = ("conv", "first_conv", "later_conv")
 
 
 class Contrast(NamedTuple):
-    """Weights over cells whose sum with a seed's effects is one number of that seed; 0 where a cell has no part."""
+    """Weights over cells, 0 for cells that take no part; a seed's number is the weighted sum of its effects."""
 
     name: str
     weights: Floats
     expected: str
-    """What bears the claim out: the number is `below` 0, `above` 0, off 0 on either side (`differs`), or within the
-    margin (`inside`)."""
+    """What bears the claim out: a number `below` 0, `above` 0, on either side of 0 (`differs`), or within the margin
+    (`inside`)."""
     reference: Any = None
-    """The level that the others are compared with, where there is one."""
+    """The level that the others are compared with, if any."""
     without_batch_norm: bool = False
-    """Whether cells with batch norm were left aside."""
+    """Whether cells with batch norm were left out."""
 
 
 def hypotheses(by_seed: SeedEffects, shared: Record, margin: float, confidence: float) -> list[Record]:
-    """One record for each hypothesis that the sweep's axes can speak to.
+    """One record for each hypothesis that the sweep's axes can test.
 
-    Keys: `name`, `reference` and `without_batch_norm` (as in `Contrast`), `cells` (how many have a part in it),
-    `estimate`, `low`, `high` (Student's interval over seeds at `confidence`), `seeds` (those that have every cell of
-    the contrast), `verdict` (`supported`, `contradicted`, `undecided`); `wording.claims` has the words. `shared` holds
-    the settings that all rows share, as far as they are known. Where batch norm varies, contrasts of other settings
-    are taken without it.
+    Keys: `name`, `reference` and `without_batch_norm` (as in `Contrast`), `cells` (how many take part), `estimate`,
+    `low`, `high` (Student's interval over seeds at `confidence`), `seeds` (how many have every cell of the contrast),
+    `verdict` (`supported`, `contradicted`, `undecided`); `wording.claims` has the words. `shared` holds the settings
+    that all rows share, as far as they are known. Where batch norm varies, contrasts of other settings use only cells
+    without it.
     """
     records = [_record(contrast, by_seed, margin, confidence) for contrast in _contrasts(by_seed, shared)]
     if {"width", "depth"} <= set(by_seed.names):
         estimate, pseudo = variance.difference(by_seed, "width", "depth")
         _, low, high = mean_interval(pseudo, confidence)
-        # A share of variance is no weighted sum of effects; every cell has a part in it all the same.
+        # A share of variance is not a weighted sum of effects, yet every cell takes part in it.
         whole = Contrast(WIDTH_OR_DEPTH, np.ones(len(by_seed.levels)), "above")
         records.append(_judged(whole, (estimate, low, high), len(pseudo), 0.0))
     return records
@@ -81,7 +81,7 @@ def _contrasts(by_seed: SeedEffects, shared: Record) -> Iterator[Contrast]:
 
 
 def negative_control(levels: pd.DataFrame, shared: Record) -> NDArray[np.bool_] | None:
-    """Whether batch norm cancels the bias of each cell; None where it is not known how biases stand and start."""
+    """Whether batch norm cancels each cell's bias; None where `bias_layers` or `bias_init` is not known."""
 
     def column(name: str) -> pd.Series | None:
         if name in levels:
@@ -96,7 +96,7 @@ def negative_control(levels: pd.DataFrame, shared: Record) -> NDArray[np.bool_] 
 
 
 def _input_mean(by_seed: SeedEffects, plain: NDArray[np.bool_], aside: bool) -> Iterator[Contrast]:
-    """The first layer's bias beside an input whose mean is zero (`standardized`) or not; less the later layers'."""
+    """Effect of the first layer's bias on inputs not `standardized`, less that on others; less the later layers'."""
     levels = by_seed.levels
     if not {"bias_layers", "input_scaling"} <= set(by_seed.names) or "first_conv" not in set(levels["bias_layers"]):
         return
@@ -134,9 +134,9 @@ def _hides(
 def _weights(
     by_seed: SeedEffects, own: tuple[str, ...], chosen: NDArray[np.bool_], within: Callable[..., Floats]
 ) -> Floats:
-    """`within` gives the weights of cells that differ in `own` alone, from their levels; all such groups are averaged.
+    """The contrast averaged over groups of cells that differ only in `own`; `within` weights a group by its levels.
 
-    Groups where the contrast cannot be taken (all weights 0) have no part.
+    Groups in which it cannot be taken (all weights 0) are left out.
     """
     weights, groups = np.zeros(len(by_seed.levels)), 0
     by = [name for name in by_seed.names if name not in own]
@@ -153,7 +153,7 @@ def _weights(
 
 
 def _gap(inside: NDArray[np.bool_]) -> Floats:
-    """Mean of those inside less mean of the others; zeros where either is missing."""
+    """Weights of the mean of those inside less the mean of the others; zeros where either is missing."""
     if inside.all() or not inside.any():
         return np.zeros(len(inside))
     return np.asarray(np.where(inside, 1 / inside.sum(), -1 / (~inside).sum()), dtype=np.float64)
@@ -169,7 +169,7 @@ def _slope(levels: Levels) -> Floats:
 
 def _record(contrast: Contrast, by_seed: SeedEffects, margin: float, confidence: float) -> Record:
     part = contrast.weights != 0
-    # What stands behind the twelfth decimal is rounding, and would be a difference where there is no spread.
+    # Digits beyond the twelfth decimal are rounding, which would pass for a difference where there is no spread.
     values = (by_seed.complete(part) @ contrast.weights[part]).round(12) if part.any() else np.empty(0)
     interval = mean_interval(values, confidence)
     return _judged(contrast, interval, len(values), margin)

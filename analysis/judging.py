@@ -1,6 +1,6 @@
 """The rules that judge a cell: Student's t on its pairs, three verdicts, the pairs that would settle it.
 
-Arrays in, arrays out, one element a cell; what a pair is and where it comes from is no matter here.
+Arrays in, arrays out, one element per cell; what a pair is and where it comes from does not matter here.
 """
 
 from typing import Final
@@ -16,7 +16,7 @@ VERDICTS: Final = ("matters", "equivalent", "undecided")
 FEWEST_PAIRS: Final = 6
 """With fewer pairs no verdict is given."""
 MOST_PAIRS: Final = 1_000_000
-"""An estimate that even so many pairs would not settle lies at the margin."""
+"""An estimate that even this many pairs would not settle counts as lying at the margin."""
 POWER: Final = 0.8
 
 Floats = NDArray[np.float64]
@@ -26,9 +26,9 @@ Counts = NDArray[np.int64]
 def check_levels(margin: float, confidence: float) -> None:
     """Raises InputError unless 0 <= margin <= 100 (percentage points) and 0.5 < confidence < 1."""
     if not 0 <= margin <= 100:
-        raise InputError(f"margin {margin}: percentage points from 0 to 100 are allowed")
+        raise InputError(f"margin {margin}: must be 0 to 100 percentage points")
     if not 0.5 < confidence < 1:
-        raise InputError(f"confidence {confidence}: allowed is above 0.5 and below 1, for example 0.95")
+        raise InputError(f"confidence {confidence}: must be above 0.5 and below 1, for example 0.95")
 
 
 def interval(pairs: Counts, mean: Floats, spread: Floats, confidence: float) -> tuple[Floats, Floats]:
@@ -83,9 +83,9 @@ def decide(
 def rescaled(
     pairs: Counts, low: Floats, high: Floats, *, confidence: float, to: float, one_sided: bool = False
 ) -> tuple[Floats, Floats]:
-    """Student's interval at confidence `to`, from the ends of that at `confidence`; NaN stays NaN.
+    """Student's interval at confidence `to`, from the ends of the one at `confidence`; NaN stays NaN.
 
-    With `one_sided`, that of two one-sided tests at 1 - `to`, which is the interval at 2 `to` - 1.
+    With `one_sided`, the interval of two one-sided tests at 1 - `to`, which is the two-sided one at 2 `to` - 1.
     """
     degrees = np.maximum(pairs, 2) - 1
     side = to if one_sided else 0.5 + to / 2
@@ -95,18 +95,18 @@ def rescaled(
 
 
 def pairs_to_settle(mean: Floats, spread: Floats, margin: float, confidence: float) -> Floats:
-    """The pairs, in all, that would settle each cell with 80 % power if its mean and spread were the truth.
+    """How many pairs in all would settle each cell with 80 % power, if its mean and spread were the true ones.
 
-    NaN where none would: the estimate lies at the margin. Outside the margin it is the smallest n at which
-    the test of |effect| = margin at alpha / 2 rejects with 80 % power, a noncentral t with n - 1 degrees and
-    noncentrality (|mean| - margin) sqrt(n) / spread (Cohen 1988, 2.4). Inside it is that of two one-sided
-    tests at alpha, whose power is at least the sum of theirs less 1 (Julious, Statistics in Medicine 23,
-    2004).
+    NaN where no number would, because the estimate lies at the margin. Outside the margin it is the smallest n
+    at which the test of |effect| = margin at alpha / 2 rejects with 80 % power, a noncentral t with n - 1 degrees
+    and noncentrality (|mean| - margin) sqrt(n) / spread (Cohen 1988, 2.4). Inside, it is the smallest n for two
+    one-sided tests at alpha, whose joint power is at least the sum of their powers less 1 (Julious, Statistics
+    in Medicine 23, 2004).
     """
     sizes = np.full(mean.shape, np.nan)
     open_cells = np.isfinite(mean) & (np.abs(np.abs(mean) - margin) > 1e-9)
     distance = np.abs(mean[open_cells])
-    # No spread needs no luck; a tiny one in its place keeps the quotient finite.
+    # Where there is no spread, a tiny one keeps the quotient finite.
     deviation = np.maximum(spread[open_cells], 1e-12)
     below = np.full(distance.shape, FEWEST_PAIRS - 1, dtype=np.int64)
     enough = np.full(distance.shape, MOST_PAIRS + 1, dtype=np.int64)
@@ -124,7 +124,7 @@ def _power(n: Counts, distance: Floats, deviation: Floats, margin: float, alpha:
     scale = np.sqrt(n) / deviation
 
     def reject(gap: Floats) -> Floats:
-        # Beyond a noncentrality of 50 the power is 1 to the last digit, and the series slow.
+        # Beyond a noncentrality of 50 the power is 1 to the last digit, and the series is slow.
         return np.asarray(stats.nct.sf(critical, n - 1, np.minimum(gap * scale, 50.0)), dtype=np.float64)
 
     near = reject(np.abs(distance - margin))

@@ -1,4 +1,4 @@
-"""What the stored correctness of every test picture says about pairs: who gets what right, and what noise is whose."""
+"""What the stored bits of `test_correct` say about pairs: who gets what right, and where the noise comes from."""
 
 from itertools import pairwise
 from typing import Final
@@ -13,10 +13,10 @@ Bits = NDArray[np.uint8]
 
 
 def pictures(rows: pd.DataFrame) -> tuple[Bits, NDArray[np.int64]] | None:
-    """The packed bits of `test_correct`, one row a run, and how many test pictures each run has (0: unknown).
+    """The packed bits of `test_correct`, one row per run, and how many test pictures each run has (0: unknown).
 
     Bits are `[runs, bytes]`, from bytes or, as CSV holds them, from hexadecimal text. None where the column is missing
-    or is anything else. The number of pictures follows from the accuracy: right ones over all, within the last byte.
+    or holds anything else. The number of pictures is right ones over the accuracy, if it ends in the last byte.
     """
     if "test_correct" not in rows:
         return None
@@ -36,11 +36,12 @@ def pictures(rows: pd.DataFrame) -> tuple[Bits, NDArray[np.int64]] | None:
 def by_cell(rows: pd.DataFrame, pairs: pd.DataFrame, cells: int) -> pd.DataFrame:
     """`COLUMNS` for cells 0 to `cells` - 1, null where a pair of the cell has no pictures to compare.
 
-    `pairs` says of each pair its `cell` (ascending) and its runs' places in `rows` (`row_bias`, `row_no_bias`).
+    `pairs` gives each pair's `cell` (ascending) and its runs' positions in `rows` (`row_bias`, `row_no_bias`).
     `only_bias`: mean number of test pictures that only the arm with bias gets right. The spreads are standard
-    deviations of one pair's effect in points, were both seeds and pictures drawn anew: `seed_spread` from run to run,
-    on infinitely many pictures; `picture_spread` from the finite test set. Both follow from two-way random effects,
-    seeds by pictures, estimated by mean squares (Searle, Casella and McCulloch, Variance Components, 1992, 4.3).
+    deviations of one pair's effect in points, if both seeds and pictures were drawn anew: `seed_spread` from run to
+    run, on infinitely many pictures; `picture_spread` from the finite test set. Both follow from two-way random
+    effects, seeds by pictures, estimated by mean squares (Searle, Casella and McCulloch, Variance Components, 1992,
+    4.3).
     """
     found = pd.DataFrame(np.nan, index=range(cells), columns=list(COLUMNS))
     known = pictures(rows)
@@ -53,7 +54,7 @@ def by_cell(rows: pd.DataFrame, pairs: pd.DataFrame, cells: int) -> pd.DataFrame
     for cell, (start, stop) in enumerate(pairwise(starts)):
         with_bias, without = place[0][start:stop], place[1][start:stop]
         number = np.unique(np.concatenate([counts[with_bias], counts[without]]))
-        # An accuracy of 0 tells no number; the others of the cell do.
+        # An accuracy of 0 does not give the number; the cell's other runs do.
         number = number[number > 0]
         if len(number) == 1:
             values[cell] = _of_cell(packed[with_bias], packed[without], int(number[0]))
@@ -86,7 +87,7 @@ def _sums(packed: Bits, pictures: int) -> NDArray[np.int64]:
 
 
 def _bytes(column: pd.Series) -> tuple[Bits, NDArray[np.int64]] | None:
-    """The bits of each run, filled up with zeros to the longest, and the length of each in bytes."""
+    """The bits of each run, padded with zeros to the longest, and the length of each in bytes."""
     values = column.to_list()
     try:
         if isinstance(values[0], str):

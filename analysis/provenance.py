@@ -25,8 +25,8 @@ _COLUMNS: Final = {
 
 
 def provenance(rows: pd.DataFrame, store: str | None) -> Record:
-    """What checked rows tell of their making: the distinct values of `_COLUMNS`, first and last `finished_at` (ISO
-    8601), `settings` that all rows share, `store`, `sweep_version` and `commit` of the program that analyses them.
+    """How checked rows were made: the distinct values of `_COLUMNS`, first and last `finished_at` (ISO 8601), the
+    `settings` that all rows share, `store`, and `sweep_version` and `commit` of the program that analyses them.
 
     Null where the table has no such column.
     """
@@ -49,7 +49,7 @@ def shared(rows: pd.DataFrame) -> Record:
 
 
 def _times(column: pd.Series) -> pd.Series:
-    """What can be read as a time, in UTC."""
+    """The values that can be read as times, in UTC."""
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
         column = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
     if not isinstance(column.dtype, pd.DatetimeTZDtype):
@@ -68,14 +68,14 @@ def _distinct(rows: pd.DataFrame, column: str) -> list[Any] | None:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON has it; what JSON has not, as text."""
+    """The value, as text where JSON has no such value."""
     if pd.api.types.is_scalar(value) and pd.isna(value):
         return None
     value = value.item() if isinstance(value, np.generic) else value
     finite = not isinstance(value, float) or math.isfinite(value)
     if isinstance(value, int | float) and finite:
         return value
-    return str(value).encode("utf-8", "replace").decode()  # half a character can be in a table, and in no file
+    return str(value).encode("utf-8", "replace").decode()  # half a character may be in a table, not in a file
 
 
 def _version() -> str | None:
@@ -87,7 +87,7 @@ def _version() -> str | None:
 
 @functools.cache
 def _commit() -> str | None:
-    """The commit of the checkout that this program runs from, marked where files differ from it; null elsewhere."""
+    """The commit of the checkout that this program runs from, marked if files differ; None outside a checkout."""
     root = Path(sweep.__file__).resolve().parent.parent
     top = _git(root, "rev-parse", "--show-toplevel")
     # An installed package may lie in an environment inside somebody else's checkout.

@@ -1,4 +1,4 @@
-"""What a table of runs must hold: one type a column, and every wrong value refused by name.
+"""What a table of runs must hold: one type per column; every wrong value is refused by name.
 
 Rows come from the store or from a Parquet or CSV file made elsewhere; after `checked` both look the same.
 """
@@ -18,10 +18,10 @@ from sweep.store.rows import RUNS_SCHEMA
 
 REQUIRED: Final = ("bias", "seed", "test_accuracy")
 RESULTS: Final = frozenset(RUNS_SCHEMA.names) - frozenset(SETTINGS) | {"array_id"}
-"""Columns of the store that are no settings: they may vary without dividing the runs into cells."""
+"""Columns of the store that are not settings: they may vary without dividing the runs into cells."""
 
 MADE_WITH: Final = ("dataset_fingerprint", "trainer_version", "image_size", "evaluate_every")
-"""Columns of the store that may tell runs apart and divide no cells: a report says so where they vary."""
+"""Columns of the store that may tell runs apart without dividing cells: a report says so where they vary."""
 
 _FLAGS: Final = {
     "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False, "yes": True, "no": False,
@@ -34,26 +34,26 @@ _NUMBERS: Final = tuple(
 )
 _COMMA: Final = r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"
 _DECIMAL_COMMA: Final = r"[+-]?(?:0?,\d+|\d+,(?!\d{3}$)\d+|\d*,\d+[eE][+-]?\d+)"
-"""A number whose comma can mark no thousands."""
+"""A number whose comma cannot mark thousands."""
 
 
 def load_table(path: Path | str) -> pd.DataFrame:
-    """The checked rows of a `.parquet`, `.csv` or `.tsv` file, or of a folder of Parquet files, one row a run.
+    """The checked rows of a `.parquet`, `.csv` or `.tsv` file, or of a folder of Parquet files, one row per run.
 
     Raises InputError where the file cannot be read, a column is missing, a value is refused or a `run_id`
-    stands twice.
+    appears twice.
     """
     return load_files(path)
 
 
 def load_files(path: Path | str, files: Mapping[str, table_files.Source] | None = None) -> pd.DataFrame:
-    """As `load_table`, of files that were fetched from `path`, by their names there."""
+    """Like `load_table`, for files that were fetched from `path`, by their names there."""
     read = table_files.read(path, table_files.found(Path(path)) if files is None else files)
     try:
         rows = checked(read)
         ids = rows["run_id"].dropna() if "run_id" in rows else pd.Series(dtype=object)
         if ids.duplicated().any():
-            raise InputError(f"run_id {ids[ids.duplicated()].iloc[0]} stands twice; every run may stand once")
+            raise InputError(f"run_id {ids[ids.duplicated()].iloc[0]} appears twice; every run may appear once")
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return rows
@@ -69,7 +69,7 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
     rows.columns = rows.columns.map(str)
     twice = rows.columns[rows.columns.duplicated()]
     if len(twice):
-        raise InputError(f"column {twice[0]} stands twice; every column may stand once")
+        raise InputError(f"column {twice[0]} appears twice; every column may appear once")
     missing = [name for name in REQUIRED if name not in rows]
     if missing:
         found = ", ".join(map(str, rows.columns)) or "none"
@@ -101,7 +101,7 @@ def ignored(rows: pd.DataFrame) -> list[str]:
 
 
 def unknown(rows: pd.DataFrame) -> list[str]:
-    """Those of the ignored columns that the store does not know: what they mean, only who made the table can say."""
+    """The ignored columns that the store does not know: only whoever made the table can say what they mean."""
     return _varying(rows, [name for name in rows if name not in (*SETTINGS, *RESULTS)])
 
 
@@ -116,7 +116,7 @@ def _setting(name: str, column: pd.Series) -> pd.Series:
         return _flags(name, column)
     nullable = type(None) in kinds
     if not nullable:
-        _refuse(name, column, column.isna(), "a value in every row is needed")
+        _refuse(name, column, column.isna(), "every row needs a value")
     if int not in kinds and float not in kinds:
         return column.astype(str)
     numbers = _numbers(column)
@@ -125,14 +125,14 @@ def _setting(name: str, column: pd.Series) -> pd.Series:
         return numbers
     least = 1 if name in ("width", "depth", "steps", "batch_size") else 0
     wrong = numbers.notna() & ((numbers % 1 != 0) | (numbers < least))
-    _refuse(name, column, wrong, f"a whole number from {least} on is needed")
-    # Beyond this, floating-point numbers are not all there, and two seeds could become one.
-    _refuse(name, column, numbers > 2**53, f"at most {2**53} is allowed")
+    _refuse(name, column, wrong, f"must be a whole number, {least} or more")
+    # Beyond this, floating-point numbers have gaps, and two seeds could become one.
+    _refuse(name, column, numbers > 2**53, f"must be at most {2**53}")
     return numbers if numbers.isna().any() else numbers.astype("int64")
 
 
 def _result(column: pd.Series) -> pd.Series:
-    """As numbers, where all that is there is one."""
+    """As numbers, if every value that is there is one."""
     if not pd.api.types.is_string_dtype(column):
         return column
     numbers = _numbers(column)
@@ -140,9 +140,9 @@ def _result(column: pd.Series) -> pd.Series:
 
 
 def _numbers(column: pd.Series) -> pd.Series:
-    """As floating-point numbers, NaN for what is none.
+    """As floating-point numbers; NaN for what is not a number.
 
-    Decimal commas are read where no number has a point and the comma of one at least can mark no thousands.
+    Commas are read as decimal where no number has a point and at least one comma cannot mark thousands.
     """
     numbers = pd.to_numeric(column, errors="coerce").astype("float64")
     if not (numbers.isna() & column.notna()).any():
@@ -156,23 +156,23 @@ def _numbers(column: pd.Series) -> pd.Series:
 
 def _needed(column: pd.Series) -> str:
     commas = column.dropna().astype(str).str.contains(",", regex=False).any()
-    return "a number is needed" + ("; its comma may mark decimals or thousands, write it without" if commas else "")
+    return "must be a number" + ("; its comma may mark decimals or thousands: write it without" if commas else "")
 
 
 def _flags(name: str, column: pd.Series) -> pd.Series:
     if column.dtype == bool:
         return column
     flags = column.map(lambda value: _FLAGS.get(str(value).strip().lower()))
-    _refuse(name, column, flags.isna(), "allowed are true, false, 1 and 0 (or yes, no, on, off)")
+    _refuse(name, column, flags.isna(), "must be true, false, 1 or 0 (or yes, no, on, off)")
     return flags.astype(bool)
 
 
 def _accuracy(column: pd.Series) -> pd.Series:
     numbers = _numbers(column)
-    _refuse("test_accuracy", column, numbers.isna(), "a share of right answers, 0 to 1, is needed in every row")
+    _refuse("test_accuracy", column, numbers.isna(), "every row needs a share of right answers, 0 to 1")
     percent = numbers.between(0, 100).all() and (numbers > 2).any()
-    hint = "; the column looks as if given in 0-100 instead of 0-1: divide it by 100" if percent else ""
-    _refuse("test_accuracy", column, ~numbers.between(0, 1), "allowed is 0 to 1" + hint)
+    hint = "; the column seems to be 0-100 instead of 0-1: divide it by 100" if percent else ""
+    _refuse("test_accuracy", column, ~numbers.between(0, 1), "must be 0 to 1" + hint)
     return numbers
 
 
@@ -180,7 +180,7 @@ def _status(rows: pd.DataFrame) -> pd.Series:
     if "status" not in rows:
         return pd.Series("ok", index=rows.index)
     status = rows["status"].fillna("ok").astype(str)
-    _refuse("status", status, ~status.isin(["ok", "diverged"]), "allowed are ok and diverged")
+    _refuse("status", status, ~status.isin(["ok", "diverged"]), "must be ok or diverged")
     return status
 
 

@@ -1,4 +1,4 @@
-"""Signed effects of all cells by seed, for what compares cells with one another within each seed."""
+"""Signed effects of all cells by seed, for comparing cells with one another within each seed."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from analysis.judging import Floats
 
 
 class SeedEffects(NamedTuple):
-    """`levels`: one row a cell, its factors; `effects` `[seeds, cells]` in points, NaN where there is no pair."""
+    """`levels`: one row per cell, its factors; `effects` `[seeds, cells]` in points, NaN where there is no pair."""
 
     levels: pd.DataFrame
     effects: Floats
@@ -36,7 +36,7 @@ def seed_effects(table: pd.DataFrame, names: list[str]) -> SeedEffects:
 
 
 def mean_interval(values: Floats, confidence: float) -> tuple[float, float, float]:
-    """Mean of one number a seed, and Student's interval; NaN where there are too few."""
+    """Mean of one number per seed, and Student's interval; NaN where there are too few seeds."""
     if len(values) == 0:
         return np.nan, np.nan, np.nan
     mean = float(values.mean())

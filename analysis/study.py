@@ -38,17 +38,19 @@ def analyse(
     store: str | None = None,
     ignore: Collection[str] = (),
 ) -> Record:
-    """What `verdict.json` holds: counts, one record a cell, one a threshold, and what the reader must know.
+    """The contents of `verdict.json`: counts, one record per cell and per threshold, and what the reader must know.
 
-    `margin` is in percentage points, `confidence` is 1 - alpha of all looks together; what is None is taken from
-    `declared` (what was fixed before looking: `margin`, `confidence`, `looks`, `tune`), else from `DEFAULTS`, one look
-    and no tuning. Intervals and verdicts are at `looks["confidence_each"]`, which spends alpha evenly over the declared
-    looks. `missing_runs` are runs of the sweep that have no row, `repeated_runs` those that stand in the store twice,
-    `disagreeing_runs` those of them whose results differ. `looks_taken` is which look this is, None where none counts;
-    `looks_declared_before` is how many the earlier ones declared: more, declared after looking, are not planned.
-    `declared_before` are the margin and the confidence that the first look was taken at. `other_looks` says how many
-    `looks` under this name were at another search space, and what is `changed` since, by setting.
-    `ignore` are columns over which pairs may be pooled. Raises InputError where the rows cannot be analysed.
+    `margin` is in percentage points; `confidence` is 1 - alpha over all looks together. Where they are None, `declared`
+    decides (what was fixed before looking: `margin`, `confidence`, `looks`, `tune`), and where that is silent,
+    `DEFAULTS`, one look and no tuning. Intervals and verdicts are at `looks["confidence_each"]`, which spends alpha
+    evenly over the declared looks.
+
+    `missing_runs` counts runs of the sweep without a row, `repeated_runs` those that are in the store twice,
+    `disagreeing_runs` those of them whose results differ. `looks_taken` is the number of this look, None where looks
+    are not counted; `looks_declared_before` is how many the earlier ones declared: further ones, declared after
+    looking, are unplanned. `declared_before` has the margin and the confidence of the first look. `other_looks` says
+    how many `looks` under this name were at another search space, and which settings have `changed` since.
+    `ignore` names columns over which pairs may be pooled. Raises InputError where the rows cannot be analysed.
     """
     rows = checked(rows)
     check_ignored(rows, ignore)
@@ -77,7 +79,7 @@ def analyse(
         "repeated_runs": repeated_runs,
         "disagreeing_runs": disagreeing_runs,
         "pairs": pairs,
-        "missing_pairs": len(rows) - 2 * pairs,  # every run without a partner is a pair that misses one
+        "missing_pairs": len(rows) - 2 * pairs,  # each run without a partner is half of a missing pair
         "diverged_bias": sum(cell["diverged_bias"] for cell in cells),
         "diverged_no_bias": sum(cell["diverged_no_bias"] for cell in cells),
         "factors": names,
@@ -100,8 +102,8 @@ def analyse(
 
 
 def spent(confidence: float, looks: int) -> float:
-    """The confidence of each look, when alpha is divided evenly over so many (Bonferroni): 0.975 for 2 at 0.95."""
-    # Written so that a single look has exactly the confidence that was declared.
+    """The confidence of each look when alpha is divided evenly among them (Bonferroni): 0.975 for 2 looks at 0.95."""
+    # A single look has exactly the declared confidence, free of rounding.
     return confidence if looks == 1 else round(1 - (1 - confidence) / looks, 12)
 
 

@@ -1,7 +1,7 @@
 """From cells to brackets: up to which width or depth bias matters, and from which on it is equivalent.
 
-Both ends are fixed sequences, tested from the end of the axis inwards and stopped at the first failure, so
-that no correction is owed inside one axis (Maurer, Hothorn and Lehmacher 1995).
+Each end is a fixed sequence of tests, from that end of the axis inwards, stopped at the first failure, so
+that no correction is needed within one axis (Maurer, Hothorn and Lehmacher 1995).
 """
 
 from typing import Any, Final, NamedTuple
@@ -14,11 +14,11 @@ from analysis.judging import FEWEST_PAIRS, Counts, Floats, check_levels, decide,
 
 AXES: Final = ("width", "depth")
 LADDER: Final = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
-"""Margins, in points, at which every bracket is told again, beside the margin itself."""
+"""Margins, in points, at which every bracket is repeated, besides the margin itself."""
 
 
 class _Line(NamedTuple):
-    """The cells of one combination of the other settings, by their places, ordered along the axis."""
+    """The cells of one combination of the other settings, by index, ordered along the axis."""
 
     axis: str
     others: Record
@@ -40,7 +40,7 @@ class _Intervals(NamedTuple):
 
 
 def thresholds(cells: list[Record], margin: float, confidence: float) -> list[Record]:
-    """One record per axis that varies and per combination of the other settings that do.
+    """One record per axis that varies and combination of the other settings that vary.
 
     Keys: those settings, `axis`, `levels` (tested, ascending), `matters_up_to`, `equivalent_from` (levels or null),
     `monotone`, both ends again as `*_familywise` (alpha divided by the number of records), and `margins` (both ends
@@ -82,16 +82,16 @@ def thresholds(cells: list[Record], margin: float, confidence: float) -> list[Re
 
 
 def lines(cells: list[Record]) -> list[list[Record]]:
-    """The cells that each record of `thresholds` is made of, in the order of those; each ordered along its axis."""
+    """The cells behind each record of `thresholds`, in the same order; each list is ordered along its axis."""
     return [[cells[place] for place in line.places] for line in _lines(cells)]
 
 
 def familywise(cells: list[Record], margin: float, confidence: float) -> list[Record]:
     """The cells with their `verdict_familywise`: claims that hold for all cells at once with this confidence.
 
-    A cell `matters` up to one of its axes' `matters_up_to_familywise` and is `equivalent` from one's
-    `equivalent_from_familywise` on; all others are undecided. Where neither width nor depth varies, every cell
-    is judged at alpha divided by the number of cells.
+    A cell `matters` up to the `matters_up_to_familywise` of any of its axes, and is `equivalent` from the
+    `equivalent_from_familywise` of any of them on; all others are undecided. Where neither width nor depth varies,
+    every cell is judged at alpha divided by the number of cells.
     """
     lines = _lines(cells)
     verdicts = np.full(len(cells), "undecided", dtype=object)
@@ -110,7 +110,7 @@ def familywise(cells: list[Record], margin: float, confidence: float) -> list[Re
 
 
 def along(cells: list[Record], axis: str) -> list[tuple[Record, list[Record]]]:
-    """The cells of every combination of the other settings, after those; each ordered along the axis."""
+    """Every combination of the other settings, with its cells ordered along the axis."""
     return [(line.others, [cells[place] for place in line.places]) for line in _along(cells, axis)]
 
 

@@ -1,7 +1,8 @@
-"""Each arm at its own best learning rate: chosen for every seed by the other seeds, judged as ever.
+"""Each arm at its own best learning rate: chosen for every seed by the other seeds, judged as usual.
 
 Choosing by the seed's own validation accuracy would favour the arm with more rates to choose from. Where several rates
-are equally good, pairs of one cell share the luck of the choice and intervals are too narrow: the calibration has it.
+are equally good, pairs of one cell share the luck of the choice and intervals are too narrow: the calibration
+measures by how much.
 """
 
 from typing import Any, Final
@@ -19,12 +20,12 @@ TUNABLE: Final = ("learning_rate",)
 
 
 def cells(rows: pd.DataFrame, tune: list[str], margin: float, confidence: float) -> list[Record]:
-    """Records as `effects.cells` gives them, of checked rows, one a combination of the settings that are not tuned.
+    """Records as from `effects.cells`, of checked rows: one per combination of the settings that are not tuned.
 
     For seed s, each arm of a pair is its run at the rate with the best mean validation accuracy over the seeds other
     than s (the lowest of equals); `rate_bias` and `rate_no_bias` are those most often chosen. A seed has a pair where
-    there are both chosen runs. Raises InputError where nothing can be tuned: `tune` names no axis of the rows, or there
-    is no validation accuracy.
+    both chosen runs exist. Raises InputError where nothing can be tuned: `tune` names no axis of the rows, or there is
+    no validation accuracy.
     """
     name = _tuned(rows, tune)
     names = [one for one in effects.factors(rows) if one != name]
@@ -55,17 +56,17 @@ def best_of_others(validation: Floats) -> NDArray[np.int64]:
 
 def _tuned(rows: pd.DataFrame, tune: list[str]) -> str:
     if len(tune) != 1 or tune[0] not in TUNABLE:
-        raise InputError(f"tune {', '.join(tune)}: allowed is {', '.join(TUNABLE)}")
+        raise InputError(f"tune {', '.join(tune)}: must be {', '.join(TUNABLE)}")
     name = tune[0]
     if name not in rows or rows[name].nunique() < 2:
-        raise InputError(f"tune {name}: it is no axis of these rows, there is nothing to choose from")
+        raise InputError(f"tune {name}: is not an axis of these rows; there is nothing to choose from")
     if "validation_accuracy" not in rows:
-        raise InputError(f"tune {name}: a column validation_accuracy is needed to choose by")
+        raise InputError(f"tune {name}: needs a column validation_accuracy to choose by")
     return name
 
 
 def _table(rows: pd.DataFrame, name: str, names: list[str]) -> tuple[pd.DataFrame, dict[str, Floats]]:
-    """Pairs of chosen runs as `effects.matched` gives them, and the rate of each arm's."""
+    """The pairs of chosen runs as from `effects.matched`, and the rates of each arm."""
     by: Any = names
     cell = np.zeros(len(rows), np.int64) if not names else np.asarray(rows.groupby(by, dropna=False).ngroup())
     seeds, seed = np.unique(rows["seed"].to_numpy(), return_inverse=True)
@@ -79,7 +80,7 @@ def _table(rows: pd.DataFrame, name: str, names: list[str]) -> tuple[pd.DataFram
     best = best_of_others(validation)
     chosen = np.take_along_axis(places, np.maximum(best, 0)[..., None], axis=-1)[..., 0]
     chosen = np.where(best >= 0, chosen, -1)
-    # One row a cell and seed that has any run, in order, so that a cell without a pair has its record too.
+    # One row per cell and seed with any run, in order, so that a cell without a pair has its record too.
     own = (places >= 0).any(axis=(0, 3))
     where = np.nonzero(own)
     first = _first_of_each(cell)

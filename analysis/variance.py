@@ -11,16 +11,16 @@ from analysis.seed_effects import SeedEffects
 
 INTERACTIONS: Final = "interactions"
 MOST_COLUMNS: Final = 300
-"""Levels, less one a factor, beyond which a grid with gaps is not taken apart."""
+"""A grid with gaps whose levels, less one per factor, are more than this is not decomposed."""
 
 
 def shares(by_seed: SeedEffects) -> list[Record]:
-    """One record a factor: `factor`, `share` of the variance of cell effects (0 to 1); what no single factor explains
-    is the last, `interactions`. Empty where the effects differ by no more than their noise, or fewer than two seeds
+    """One record per factor: `factor`, `share` of the variance of cell effects (0 to 1); the last, `interactions`, is
+    what no single factor explains. Empty where the effects differ by no more than their noise, or fewer than two seeds
     have all cells.
 
     Sums of squares of the factors (type II where the grid has gaps), each less its expectation under noise alone: the
-    mean over pairs of different seeds of the product of their coordinates, which noise of neither seed can inflate.
+    mean, over pairs of different seeds, of the product of their coordinates, which neither seed's noise can inflate.
     """
     grams = _grams(by_seed)
     if grams is None:
@@ -36,10 +36,10 @@ def shares(by_seed: SeedEffects) -> list[Record]:
 
 
 def difference(by_seed: SeedEffects, first: str, second: str) -> tuple[float, Floats]:
-    """Share of `first` less share of `second`, and one pseudo-value a seed, whose mean and spread give its interval.
+    """Share of `first` less share of `second`, and one pseudo-value per seed; their mean and spread give its interval.
 
-    The delete-one jackknife over seeds (Tukey 1958). NaN and none where `shares` would be empty or with fewer than
-    three seeds.
+    The delete-one jackknife over seeds (Tukey 1958). NaN and no pseudo-values where `shares` would be empty or there
+    are fewer than three seeds.
     """
     grams = _grams(by_seed)
     if grams is None or len(grams[""]) < 3:
@@ -68,7 +68,7 @@ def _between_without_one(gram: Floats) -> Floats:
 
 
 def _grams(by_seed: SeedEffects) -> dict[str, Floats] | None:
-    """By factor, and in all (""), the products of the seeds' coordinates, `[seeds, seeds]`."""
+    """By factor, and under "" for all of them, the products of the seeds' coordinates, `[seeds, seeds]`."""
     effects = by_seed.complete(np.ones(len(by_seed.levels), dtype=bool))
     if len(effects) < 2 or not by_seed.names:
         return None
@@ -86,7 +86,7 @@ def _grams(by_seed: SeedEffects) -> dict[str, Floats] | None:
 
 
 def _of_level_means(effects: Floats, code: Any) -> Floats:
-    """Where every combination of levels is there, factors are orthogonal and level means are all there is to know."""
+    """Products for one factor of a full grid, where factors are orthogonal, so that level means suffice."""
     count = np.bincount(code)
     order = np.argsort(code, kind="stable")
     sums = np.add.reduceat(effects[:, order], np.concatenate([[0], np.cumsum(count)[:-1]]), axis=1)
@@ -95,7 +95,7 @@ def _of_level_means(effects: Floats, code: Any) -> Floats:
 
 
 def _explained(effects: Floats, codes: list[Any]) -> Floats:
-    """Products of the parts of the seeds' effects that main effects of these factors explain."""
+    """Products of the parts of the seeds' effects that these factors' main effects explain."""
     columns = [np.ones((effects.shape[1], 1))]
     columns += [(code[:, None] == np.arange(1, code.max() + 1)).astype(np.float64) for code in codes]
     basis, sizes, _ = np.linalg.svd(np.hstack(columns), full_matrices=False)

@@ -1,6 +1,6 @@
-"""The figures of a report: which a sweep has, each in a module of its own; matplotlib, SVG and PNG.
+"""The figures of a report, drawn by matplotlib as SVG and PNG, each in a module of its own.
 
-What the axes of a sweep do not vary is not drawn.
+A figure is drawn only if the sweep's axes vary what it shows.
 """
 
 from collections.abc import Callable, Collection
@@ -13,7 +13,7 @@ from analysis.effects import Record
 from analysis.figures.environment import load_matplotlib
 from analysis.wording.captions import CAPTIONS
 
-load_matplotlib()  # before the modules of figures import it, with whatever settings they would find
+load_matplotlib()  # before a module of figures imports it with whatever settings it would find
 
 from analysis.figures import arms, dots, effect, heat_map, margins, variance  # noqa: E402
 
@@ -27,10 +27,10 @@ def draw(
     out: Path,
     names: Collection[str] = tuple(CAPTIONS),
 ) -> list[str]:
-    """Writes `<out>/<name>.svg` and `.png` of those of the figures `names` that the sweep has; returns their names.
+    """Writes `<out>/<name>.svg` and `.png` for those figures of `names` that the sweep has; returns their names.
 
     `verdict` is what `analyse` returns, `pairs` the table of `effects.pairs`, `curves` that of `arm_means.curves` or
-    None. What an earlier report drew and this sweep does not have is removed.
+    None. Figures of an earlier report that this sweep does not have are removed.
     """
     made = _figures(verdict, pairs, curves)
     for name in names:

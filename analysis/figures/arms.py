@@ -1,4 +1,4 @@
-"""The two arms apart: their accuracies against an axis, and their learning curves."""
+"""Each arm by itself: accuracies against an axis, and learning curves."""
 
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -67,7 +67,7 @@ def _scale(axes: Axes, line: list[Record], axis: str | None) -> None:
 
 
 def learning(verdict: Record, table: pd.DataFrame, stem: Path) -> None:
-    """Writes the validation accuracy of both arms over the steps, one panel a cell; `table` as `arm_means.curves`."""
+    """Writes the validation accuracy of both arms over the steps, a panel per cell; `table` as `arm_means.curves`."""
     names = verdict["factors"]
     parts = arm_means.by_arm(table, names)
     drawn = [cell for cell in verdict["cells"] if (*arm_means.key(cell, names), "bias") in parts]

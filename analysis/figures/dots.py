@@ -15,7 +15,7 @@ from analysis.wording import captions
 from analysis.wording.phrases import capital, describe
 
 MOST_VECTORS: Final = 5_000
-"""With more dots than this the SVG holds them as a picture: it would else grow to many megabytes."""
+"""With more dots than this, the SVG holds them as a picture; it would grow to many megabytes otherwise."""
 _COLOUR: Final = style.COLOURS[0]
 
 

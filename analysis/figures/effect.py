@@ -30,10 +30,10 @@ class _Panel(NamedTuple):
 
 
 def draw(verdict: Record, axis: str | None, stem: Path) -> None:
-    """Writes the effect against `axis`, or, where that is None, of cells side by side.
+    """Writes the effect against `axis` or, where that is None, of cells side by side.
 
-    One line per batch norm and other ordered axis, one panel per combination of the other settings. What is not
-    drawn is said below.
+    One line per level of batch norm and of the other ordered axis, one panel per combination of the other settings.
+    The caption says what is left out.
     """
     cells, margin = verdict["cells"], verdict["margin"]
     found, left_out = _panels(cells, verdict["thresholds"], axis) if axis else _points(cells)
@@ -125,7 +125,7 @@ def _draw(axes: Axes, panel: _Panel, axis: str | None, margin: float, styles: in
 
 
 def _draw_strip(axes: Axes, panel: _Panel, axis: str, above: Axes, styles: list[int]) -> None:
-    """One row a line: a filled bar where bias matters, a hollow one where it is equivalent, dots between."""
+    """One row per line: a filled bar where bias matters, a hollow one where it is equivalent, dots between."""
     left, right = above.get_xlim()
     for line in panel.lines:
         row, colour = styles.index(line.style), style.COLOURS[line.style]
@@ -164,7 +164,7 @@ def _scale_places(axes: Axes, panel: _Panel, axis: str | None) -> None:
 
 
 def _legend(axes: Axes, labels: dict[int, str], margin: float) -> None:
-    """Lines in a row of their own above the verdicts, so that either reads across."""
+    """The lines in a row above the verdicts, so that each reads across."""
     axes.set_axis_off()
     lines = [
         Line2D([], [], color=style.COLOURS[one], linestyle=style.DASHES[one], label=label)

@@ -18,9 +18,9 @@ from analysis.wording import captions
 from analysis.wording.phrases import capital, describe, signed
 
 MOST_NUMBERS: Final = 12
-"""Levels an axis up to which the effect is written into its square."""
-# Orange and violet are told apart by all common forms of colour blindness; which is which in black and white, the
-# number and the direction of the triangle say.
+"""With no more levels per axis than this, the effect is written into its square."""
+# Orange and violet stay distinct in all common forms of colour blindness; in black and white, the number and the
+# direction of the triangle tell which is which.
 _MAP: Final = "PuOr_r"
 _MARKS: Final = {"helps": "^", "hurts": "v", "equivalent": "o", "undecided": "x"}
 

@@ -19,7 +19,7 @@ _DASH: Final = (0, (5, 2))
 
 
 def draw(verdict: Record, stem: Path) -> None:
-    """Writes both ends of every threshold against the margin that they were judged with."""
+    """Writes both ends of every threshold against the margin at which they are judged."""
     records = [one for one in verdict["thresholds"] if one["margins"]]
     found, left_out = style.spread_out(records, style.MOST_PANELS, "thresholds")
     title, caption = captions.margins(verdict, left_out)

@@ -1,7 +1,7 @@
 """What all figures share: colours, marks, panels, captions, and pictures that are the same for the same cells.
 
-Built on `Figure` alone (no pyplot, no display, no global state). Verdicts are told by the shape of the marker, lines
-and arms by their dashes, so that every figure reads in black and white.
+Built on `Figure` alone (no pyplot, no display, no global state). Markers tell verdicts apart, dashes tell lines and
+arms apart, so that every figure reads in black and white.
 """
 
 import math
@@ -27,8 +27,7 @@ MOST_PANELS: Final = 12
 MOST_POINTS: Final = 24
 """Cells drawn side by side where neither width nor depth varies."""
 
-# Okabe and Ito's palette, told apart by all common forms of colour blindness; its yellow is too light for
-# lines.
+# Okabe and Ito's palette, distinct in all common forms of colour blindness; its yellow is too light for lines.
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DASHES: Final = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (8, 3)))
 ARMS: Final[dict[str, dict[str, Any]]] = {
@@ -45,14 +44,14 @@ _Item = TypeVar("_Item")
 
 @contextmanager
 def drawing(stem: str) -> Iterator[None]:
-    """Settings of matplotlib for one figure: names hold dollar signs, and ids in the SVG are the same each time."""
+    """matplotlib's settings for one figure: names may hold dollar signs, and ids in the SVG are the same each time."""
     with default_style({"text.parse_math": False, "svg.hashsalt": stem}):
         yield
 
 
 def save(figure: Figure, stem: Path) -> None:
     """Writes `<stem>.svg` and `<stem>.png`, the same bytes for the same figure."""
-    # The solver of the layout rounds in an order of its own, and names in the SVG are hashes of what it found.
+    # The layout solver's rounding varies, and names in the SVG are hashes of its result.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
@@ -65,7 +64,7 @@ def save(figure: Figure, stem: Path) -> None:
 
 def blank(width: float, height: float, title: str, caption: Sequence[str]) -> Figure:
     """An empty figure, in inches, with its title above and the caption's paragraphs wrapped below."""
-    # Space beyond the default 0.04 inches: the longest label else touches the edge of the figure.
+    # More than the default 0.04 inches: otherwise the longest label touches the edge of the figure.
     engine = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06)
     lines = [line for part in caption if part for line in textwrap.wrap(part, int(16 * width))]
     titles = textwrap.wrap(title, int(10 * width))
@@ -120,7 +119,7 @@ def mark(verdict: str, colour: str) -> dict[str, Any]:
 
 
 def spread_out(items: Sequence[_Item], most: int, what: str) -> tuple[list[_Item], str]:
-    """At most so many of the items, evenly spaced with both ends, and what the caption says of the others."""
+    """At most `most` of the items, evenly spaced with both ends, and what the caption says of the others."""
     if len(items) <= most:
         return list(items), ""
     chosen = [round(n * (len(items) - 1) / (most - 1)) for n in range(most)]
@@ -133,7 +132,7 @@ def place(axis: str, level: float) -> float:
 
 
 def scale_axis(axes: Axes, axis: str, levels: Sequence[Any], *, apart: float = 0.045) -> None:
-    """Ticks at the levels tested, those left out that stand too close; `apart` is a share of the axis."""
+    """Ticks at the levels tested, except those too close to another; `apart` is a share of the axis."""
     names = {place(axis, level): str(level) for level in levels}
     places = sorted(names)
     reach = places[-1] - places[0]
@@ -149,7 +148,7 @@ def label(axes: Axes, names: dict[float, str], places: Sequence[float]) -> None:
 
 
 def logarithmic_from(ends: Sequence[float], margin: float) -> float | None:
-    """Where the scale of effects becomes logarithmic: at twice the margin, where they go far beyond; else None."""
+    """Where the scale of effects becomes logarithmic: at twice the margin if they go far beyond it, else None."""
     inner = 2 * margin or 1.0
     return inner if max(map(abs, ends), default=0) > 6 * inner else None
 
@@ -188,7 +187,7 @@ def tidy(axes: Axes, title: str) -> None:
 
 
 def lines(cells: Sequence[Record], axis: str) -> tuple[list[tuple[Record, list[Record]]], str]:
-    """The cells along the axis, one line a panel, those without batch norm first; what is left out is said."""
+    """The cells along the axis, one line per panel, those without batch norm first; and what is left out."""
     found = sorted(along(list(cells), axis), key=lambda line: bool(line[0].get("batch_norm")))
     return spread_out(found, MOST_PANELS, "panels")
 
@@ -198,7 +197,7 @@ def name_of(cell: Record) -> str:
 
 
 def name_cells(axes: Axes, cells: Sequence[Record]) -> None:
-    """Cells side by side, each with its settings below; many have their levels alone, upright, below all which ones."""
+    """Cells side by side with their settings below; if many, only levels, set upright, over the settings' names."""
     upright = len(cells) > 6
     names = {float(n): _levels(cell) if upright else _stacked(name_of(cell)) for n, cell in enumerate(cells)}
     axes.set_xlim(-0.5, len(cells) - 0.5)
@@ -209,7 +208,7 @@ def name_cells(axes: Axes, cells: Sequence[Record]) -> None:
 
 
 def _levels(cell: Record) -> str:
-    """The levels of its settings; those that are on or off are named, since they would not tell else."""
+    """The levels of its settings; those that are on or off are named, as true or false alone would not tell."""
     named = settings(cell).items()
     return ", ".join(describe({name: level}) if isinstance(level, bool) else str(level) for name, level in named)
 
@@ -219,12 +218,12 @@ def _stacked(said: str) -> str:
 
 
 def known(values: Sequence[float | None]) -> list[float]:
-    """With NaN for what is missing: a gap in a line or band."""
+    """The values, NaN where one is missing: a gap in a line or band."""
     return [math.nan if value is None else value for value in values]
 
 
 def _apart(places: list[float], least: float) -> list[float]:
-    """Those of the ascending places that stand at least `least` from the one before."""
+    """Those of the ascending places that are at least `least` beyond the last one kept."""
     kept = places[:1]
     for at in places[1:]:
         if at - kept[-1] >= least:

@@ -47,7 +47,7 @@ def render(verdict: Record, pairs: pd.DataFrame, curves: pd.DataFrame | None = N
         "data": _json(data),
         "plotly": _script(get_plotlyjs()),
     }
-    # One pass over the template: what is filled in is never searched for marks again.
+    # One pass over the template: what is filled in is not searched for marks.
     pieces = _asset("page.html").split("%%")
     return "".join(parts[one] if n % 2 else one for n, one in enumerate(pieces)), said or None
 
@@ -57,7 +57,7 @@ def _asset(name: str) -> str:
 
 
 def _answers(lines: list[str]) -> str:
-    """A list; what is more than one reads at a glance is folded away."""
+    """A list, folded after its first `MOST_SHOWN` lines."""
     shown, more = lines[:MOST_SHOWN], lines[MOST_SHOWN:]
     folded = f"<details><summary>{len(more)} more</summary><ul>{_items(more)}</ul></details>" if more else ""
     return f"<ul>{_items(shown)}</ul>{folded}"

@@ -1,4 +1,4 @@
-"""A sweep of more cells than a person reads, brought down to fewer: groups of cells that share the first factors."""
+"""Reduces a sweep of more cells than a person can read to groups of cells that share the first factors."""
 
 from typing import Any, Final
 
@@ -12,9 +12,9 @@ _FIRST: Final = ("width", "depth", "batch_norm")
 
 
 def aggregate(cells: list[Record], factors: list[str], most: int = MOST_CELLS) -> tuple[list[Record], list[str], str]:
-    """The cells, or at most `most` groups of them; the factors that these differ in; what was done, or no text.
+    """The cells, or at most `most` groups of them; the factors in which these differ; what was done, or "".
 
-    A group's record has the keys `cells` (how many), `pairs` (of all), `effect` and both accuracies (means of its
+    A group's record has the keys `cells` (how many), `pairs` (in all), `effect` and both accuracies (means of its
     cells), `low` and `high` (lowest and highest effect of its cells, no interval) and `verdict`: that of all its cells,
     or `mixed`.
     """

@@ -1,4 +1,4 @@
-"""What the page's charts and table are drawn from: columns of short numbers, never more than is read."""
+"""The data of the page's charts and table: columns of short numbers, never more than a person reads."""
 
 from typing import Any, Final
 
@@ -49,7 +49,7 @@ def page_data(verdict: Record, pairs: pd.DataFrame, curves: pd.DataFrame | None)
 
 
 def _left_out(verdict: Record, pairs: pd.DataFrame, data: Record, grouped: bool) -> list[str]:
-    """What else is not on the page because it is too much to read, and where it is."""
+    """What else the page leaves out as too much to read, and where to find it."""
     ladders = sum(bool(one["margins"]) for one in verdict["thresholds"])
     tuned = len(verdict["tuned_cells"] or [])
     lines = []
@@ -65,7 +65,7 @@ def _left_out(verdict: Record, pairs: pd.DataFrame, data: Record, grouped: bool)
 
 
 def _table(cells: list[Record], factors: list[str], columns: list[str]) -> Record:
-    """`factors`: names; `levels`: by factor, as they come; `columns`; `rows`: a level's number each, then values."""
+    """`factors`: names; `levels`: by factor, as they come; `columns`; `rows`: an index per factor, then values."""
     columns = [name for name in columns if cells and any(cell.get(name) is not None for cell in cells)]
     levels = {name: list(dict.fromkeys(cell[name] for cell in cells)) for name in factors}
     places = {name: {level: n for n, level in enumerate(own)} for name, own in levels.items()}
@@ -83,7 +83,7 @@ def _short(name: str, value: Any) -> Any:
 
 
 def _dots(verdict: Record, pairs: pd.DataFrame) -> list[list[Any]] | None:
-    """One a cell, in their order: seeds, accuracies with and without bias in percent, whether a run diverged."""
+    """One entry per cell, in order: seeds, accuracies with and without bias in percent, whether a run diverged."""
     if len(pairs) > MOST_PAIRS:
         return None
     names = verdict["factors"]
@@ -115,7 +115,7 @@ def _curves(verdict: Record, curves: pd.DataFrame | None) -> list[Record]:
 
 
 def _points(part: pd.DataFrame) -> list[list[Any]]:
-    """Steps, runs, means, lows, highs; null where one run has no interval."""
+    """Steps, runs, means, lows, highs; null where a single run has no interval."""
     keys = ("mean", "low", "high")
     numbers = [[None if one != one else round(one, 2) for one in part[key].tolist()] for key in keys]
     return [part["step"].tolist(), part["n"].tolist(), *numbers]

@@ -1,4 +1,4 @@
-"""What makes the experiment itself doubtful, one sentence each."""
+"""What casts doubt on the experiment itself, one sentence each."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -10,7 +10,7 @@ MOST_NAMED: Final = 3
 
 
 def negative_control(cells: list[Record], known: bool) -> list[str]:
-    """Of the cells that `alarms.failed_control` gives, and whether they are known to be of the control."""
+    """For the cells from `alarms.failed_control`; `known` says whether they surely belong to the control."""
     if not cells:
         return []
     named = "; ".join(
@@ -27,7 +27,7 @@ def negative_control(cells: list[Record], known: bool) -> list[str]:
 
 
 def disagreeing(runs: int | None) -> list[str]:
-    """Of runs that stand twice with different results."""
+    """For runs that are in the store twice with different results."""
     if not runs:
         return []
     said = "1 run stands" if runs == 1 else f"{runs:,} runs stand"
@@ -35,7 +35,7 @@ def disagreeing(runs: int | None) -> list[str]:
 
 
 def mixed(pairs: Mapping[str, int]) -> list[str]:
-    """Of what `alarms.mixed` counts."""
+    """For the pairs that `alarms.mixed` counts."""
     return [
         f"The runs of {count:,} pairs differ in {column}: bias is not all that sets them apart."
         for column, count in pairs.items()
@@ -43,7 +43,7 @@ def mixed(pairs: Mapping[str, int]) -> list[str]:
 
 
 def changed(levels: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Of what `alarms.changed` gives."""
+    """For the levels from `alarms.changed`."""
     return [
         f"The {name} {now:g} was declared after a look at {then:g}: it is set before looking."
         for name, (now, then) in levels.items()

@@ -1,7 +1,7 @@
-"""What stands above and below every figure: its title, and paragraphs that say what is drawn and what is not.
+"""The title above every figure, and the paragraphs below it that say what is drawn and what is not.
 
-Each function returns both; `inner` is where the scale of effects becomes logarithmic, None where it is linear, and
-`left_out` what `drawn` says. Empty paragraphs have nothing to say.
+Each function returns both. `inner` is where the scale of effects becomes logarithmic, None where it is linear;
+`left_out` is the text of `drawn`. Empty paragraphs are skipped.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _PAIRED: Final = "Arms of a pair move together: bands that overlap do not mean e
 
 
 def effect(verdict: Record, axis: str | None, inner: float | None, left_out: str) -> tuple[str, list[str]]:
-    """Of the effects against an axis, or cell by cell."""
+    """For the effects against an axis, or cell by cell."""
     cells = verdict["cells"]
     unknown = sum(cell["effect"] is None for cell in cells)
     bars = (
@@ -44,7 +44,7 @@ def effect(verdict: Record, axis: str | None, inner: float | None, left_out: str
 
 
 def heat_map(verdict: Record, inner: float | None, left_out: str) -> tuple[str, list[str]]:
-    """Of the effects on the grid of width and depth."""
+    """For the effects on the grid of width and depth."""
     return f"{verdict['name']}: effect of convolution bias, width by depth", [
         f"Colour and number: mean effect in percentage points over {_counted(verdict['cells'])}. Marks: the verdict at "
         f"margin ±{verdict['margin']:g} points, from {_intervals(verdict)} or, for equivalence, two one-sided tests. "
@@ -55,7 +55,7 @@ def heat_map(verdict: Record, inner: float | None, left_out: str) -> tuple[str, 
 
 
 def accuracies(verdict: Record, axis: str | None, panels: int, left_out: str) -> tuple[str, list[str]]:
-    """Of both arms' accuracies."""
+    """For both arms' accuracies."""
     return f"{verdict['name']}: accuracy with and without bias{_against(axis)}", [
         f"Mean test accuracy over {_counted(verdict['cells'])}, with {_intervals(verdict)} "
         f"of each arm's mean over seeds. {_PAIRED}",
@@ -65,7 +65,7 @@ def accuracies(verdict: Record, axis: str | None, panels: int, left_out: str) ->
 
 
 def learning(verdict: Record, runs: Sequence[int], left_out: str) -> tuple[str, list[str]]:
-    """Of both arms' learning curves; `runs` are how many every point is a mean of."""
+    """For both arms' learning curves; `runs` are the numbers of runs that points are means of."""
     return f"{verdict['name']}: learning curves", [
         f"Mean validation accuracy over n = {_span(runs)} runs an arm; bands are {_intervals(verdict)} of that mean "
         f"over seeds. {_PAIRED} Scales differ between panels.",
@@ -76,7 +76,7 @@ def learning(verdict: Record, runs: Sequence[int], left_out: str) -> tuple[str, 
 def pairs(
     verdict: Record, axis: str | None, diverged: int, inner: float | None, left_out: str
 ) -> tuple[str, list[str]]:
-    """Of every pair as a dot; in so many of them a run diverged."""
+    """For every pair as a dot; in `diverged` of them a run diverged."""
     return f"{verdict['name']}: every pair{_against(axis)}", [
         f"Each dot is one pair; {_counted(verdict['cells'])}. Bars: mean and {_intervals(verdict)}. Grey: the margin, "
         f"±{verdict['margin']:g} points. Sideways places of dots mean nothing.",
@@ -87,7 +87,7 @@ def pairs(
 
 
 def variance(verdict: Record) -> tuple[str, list[str]]:
-    """Of each factor's share of the variance."""
+    """For each factor's share of the variance."""
     cells = verdict["cells"]
     return f"{verdict['name']}: what moves the effect of convolution bias", [
         f"Shares of the variance of the mean effects of {len(cells)} cells, {_counted(cells)}, "
@@ -96,7 +96,7 @@ def variance(verdict: Record) -> tuple[str, list[str]]:
 
 
 def margins(verdict: Record, left_out: str) -> tuple[str, list[str]]:
-    """Of the thresholds against the margin."""
+    """For the thresholds against the margin."""
     declared = verdict["margin_declared"] is not None and not verdict["margin_given"]
     return f"{verdict['name']}: the threshold against the margin", [
         f"Both ends of the threshold, were the margin another; {_counted(verdict['cells'])}, {_intervals(verdict)}. "
@@ -107,7 +107,7 @@ def margins(verdict: Record, left_out: str) -> tuple[str, list[str]]:
 
 
 def drawn(shown: int, of: int, what: str) -> str:
-    """What is left out, where anything is."""
+    """What is left out, if anything."""
     return f"Drawn are {shown} of {of} {what}." if shown < of else ""
 
 

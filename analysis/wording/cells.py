@@ -1,4 +1,4 @@
-"""What is said of a cell, and of the bracket that the cells of an axis make."""
+"""Sentences about a cell, and about the bracket that the cells of an axis form."""
 
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ def with_reasons(cells: list[Record]) -> list[Record]:
 
 
 def reason(cell: Record) -> str | None:
-    """Why no verdict can be given, where more than the pairs' luck stands against it."""
+    """Why no verdict can be given, where there is a reason other than chance."""
     if cell["pairs"] < FEWEST_PAIRS:
         return f"fewer than {FEWEST_PAIRS} pairs ({cell['pairs']})"
     if cell.get("limit"):
@@ -49,7 +49,7 @@ def reason(cell: Record) -> str | None:
 def statement(bracket: Record, line: list[Record], margin: float, confidence: float) -> str:
     """One sentence: both ends of a bracket, what is undecided between them, and where bias matters again.
 
-    `line` are the cells that the bracket was made of, ordered along its axis.
+    `line` holds the cells behind the bracket, ordered along its axis.
     """
     axis, others = bracket["axis"], settings(bracket)
     where = f"{describe(others)}, " if others else ""

@@ -1,4 +1,4 @@
-"""The claims that the question came with, in words: what each says, how it was measured, and what came out."""
+"""The question's claims in words: what each says, how it was measured, and what came out."""
 
 from typing import Final
 
@@ -59,11 +59,11 @@ _CLAIMS: Final = {
         "share of variance",
     ),
 }
-"""By a hypothesis' name: the claim, its contrast and the unit of that; in braces stands the level of reference."""
+"""By a hypothesis' name: the claim, its contrast and the contrast's unit; {} stands for the reference level."""
 
 
 def claim(found: Record, margin: float, confidence: float) -> Record:
-    """A record of `hypotheses` as `verdict.json` has it: in words, with a `statement` and, if undecided, a `reason`."""
+    """A record of `hypotheses` as in `verdict.json`: in words, with a `statement` and, if undecided, a `reason`."""
     words, contrast, unit = (text.format(found["reference"]) for text in _CLAIMS[found["name"]])
     if found["name"] == "input_mean" and found["reference"] is not None:
         contrast += ", less the same of the later layers' biases"

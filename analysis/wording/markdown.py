@@ -15,7 +15,7 @@ MOST_ROWS: Final = 200
 
 
 def markdown(verdict: Record, figures: Sequence[str] = ()) -> str:
-    """`figures` are the names that `figures.draw` returned; their pictures stand in the same folder."""
+    """`figures` are the names that `figures.draw` returned; their pictures are in the same folder."""
     hypotheses = [f"- {_text(one['statement'])}" + _reason(one) for one in verdict["hypotheses"]]
     names = verdict["factors"]
     sections = [
@@ -89,5 +89,5 @@ def _share(accuracy: float | None) -> str:
 
 
 def _text(line: str) -> str:
-    """What a user named may hold marks of Markdown's tables and HTML."""
+    """Escapes what would be table or HTML markup in names that users chose."""
     return line.replace("<", "&lt;").replace("|", "\\|")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def grouped(cells: int, groups: int, over: Sequence[str], joined: str | None, size: int) -> str:
-    """That cells are shown as groups: means over these factors, and `size` neighbouring levels of `joined` in one."""
+    """Says that groups of cells are shown: means over these factors, `size` neighbouring levels of `joined` in one."""
     mean = f" over {', '.join(over)}" if over else ""
     levels = f" Neighbouring levels of {joined} are joined, {size} at a time, and shown at the first of them."
     return (
@@ -15,20 +15,20 @@ def grouped(cells: int, groups: int, over: Sequence[str], joined: str | None, si
 
 
 def no_dots(pairs: int) -> str:
-    """That pairs are not drawn."""
+    """Says that pairs are not drawn."""
     return f"The {pairs:,} pairs are too many dots for this page: effects.parquet has every one."
 
 
 def first_curves(shown: int) -> str:
-    """That not all cells' learning curves are drawn."""
+    """Says that not all cells' learning curves are drawn."""
     return f"Learning curves of the first {shown} cells alone are shown; curves/ has the others."
 
 
 def first_thresholds(shown: int, of: int) -> str:
-    """That not all thresholds are drawn against the margin."""
+    """Says that not all thresholds are drawn against the margin."""
     return f"Of {of:,} thresholds against the margin, the first {shown} are shown."
 
 
 def first_tuned(shown: int, of: int) -> str:
-    """That not all tuned cells are listed."""
+    """Says that not all tuned cells are listed."""
     return f"Of {of:,} tuned cells, the first {shown:,} are shown; verdict.json has the others."

@@ -113,7 +113,7 @@ def _near_an_end(cell: Record, margin: float) -> bool:
 
 
 def ignored(verdict: Record) -> list[str]:
-    """Which columns were left out of account, where any were."""
+    """Which columns were ignored, if any."""
     names = ", ".join(verdict["ignored_columns"])
     return [f"Columns that vary but are no setting were ignored: {names}."] if names else []
 
@@ -172,7 +172,7 @@ def _looks(verdict: Record) -> str:
 
 
 def other_looks(verdict: Record) -> str:
-    """That another search space was looked at under this name, and what was another there; empty where none was."""
+    """Says that another search space was looked at under this name, and what differed; empty if none was."""
     other = verdict.get("other_looks")
     if not other:
         return ""

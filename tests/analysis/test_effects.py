@@ -251,14 +251,14 @@ def test_two_rows_for_one_arm_of_a_pair_are_refused_by_name() -> None:
     ("column", "value", "message"),
     [
         ("test_accuracy", None, "row 2"),
-        ("test_accuracy", -0.1, "row 2: -0.1; allowed is 0 to 1"),
+        ("test_accuracy", -0.1, "row 2: -0.1; must be 0 to 1"),
         ("test_accuracy", 97.5, "0-100 instead of 0-1"),
         ("test_accuracy", "high", "row 2: high"),
-        ("bias", "maybe", "row 2: maybe; allowed are true, false, 1 and 0"),
-        ("seed", 1.5, "row 2: 1.5; a whole number from 0"),
-        ("width", 0, "row 2: 0; a whole number from 1"),
-        ("width", "wide", "row 2: wide; a number"),
-        ("status", "lost", "row 2: lost; allowed are ok and diverged"),
+        ("bias", "maybe", "row 2: maybe; must be true, false, 1 or 0"),
+        ("seed", 1.5, "row 2: 1.5; must be a whole number, 0 or more"),
+        ("width", 0, "row 2: 0; must be a whole number, 1 or more"),
+        ("width", "wide", "row 2: wide; must be a number"),
+        ("status", "lost", "row 2: lost; must be ok or diverged"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_row(column: str, value: Any, message: str) -> None:
@@ -282,7 +282,7 @@ def test_a_table_without_a_pair_is_refused_with_what_it_lacks() -> None:
 
 @pytest.mark.parametrize(("margin", "confidence"), [(-1, 0.95), (math.nan, 0.95), (0.5, 0.5), (0.5, 95)])
 def test_an_impossible_margin_or_confidence_is_refused(margin: float, confidence: float) -> None:
-    with pytest.raises(InputError, match="allowed"):
+    with pytest.raises(InputError, match="must be"):
         effects.cells(table([0.9], [0.9]), margin, confidence)
 
 

@@ -67,9 +67,9 @@ def test_a_foreign_parquet_is_refused_with_the_columns_that_it_lacks(tmp_path: P
         (lambda rows: rows.drop(columns="seed"), "no column seed"),
         (lambda rows: rows.assign(test_accuracy=np.nan), "column test_accuracy, row 1: nan"),
         (lambda rows: rows.assign(test_accuracy=100 * rows["test_accuracy"]), "0-100 instead of 0-1: divide it by 100"),
-        (lambda rows: rows.assign(test_accuracy=-rows["test_accuracy"]), "allowed is 0 to 1"),
+        (lambda rows: rows.assign(test_accuracy=-rows["test_accuracy"]), "must be 0 to 1"),
         (lambda rows: pd.concat([rows, rows.iloc[:1]]), "two rows for width 1, seed 0, bias True"),
-        (lambda rows: rows.assign(run_id="x"), "run_id x stands twice"),
+        (lambda rows: rows.assign(run_id="x"), "run_id x appears twice"),
     ],
 )
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -96,13 +96,13 @@ def exit_status(arguments: list[str]) -> int:
 
 def test_a_column_that_stands_twice_is_refused() -> None:
     rows = pd.concat([ROWS, ROWS[["width"]]], axis=1)
-    with pytest.raises(InputError, match="column width stands twice"):
+    with pytest.raises(InputError, match="column width appears twice"):
         checked(rows)
 
 
 def test_an_accuracy_a_little_above_one_is_not_taken_for_a_percentage() -> None:
     rows = ROWS.assign(test_accuracy=1.0001)
-    with pytest.raises(InputError, match=r"row 1: 1.0001; allowed is 0 to 1$"):
+    with pytest.raises(InputError, match=r"row 1: 1.0001; must be 0 to 1$"):
         checked(rows)
 
 
@@ -123,7 +123,7 @@ def test_a_pandas_index_is_a_column_like_the_others(index: Any, tmp_path: Path) 
 def test_seeds_that_floating_point_numbers_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     ROWS.assign(seed=ROWS["seed"] + 2**60).to_csv(path, index=False)
-    assert f"column seed, row 1: {2**60}; at most {2**53} is allowed" in refused(path)
+    assert f"column seed, row 1: {2**60}; must be at most {2**53}" in refused(path)
 
 
 def test_rows_without_a_run_id_are_no_repeats(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_rows_without_a_run_id_are_no_repeats(tmp_path: Path) -> None:
     ROWS.assign(run_id=ids).to_csv(path, index=False)
     assert len(load_table(path)) == len(ROWS)
     ROWS.assign(run_id=["a", "a", *ids[2:]]).to_csv(path, index=False)
-    assert "run_id a stands twice" in refused(path)
+    assert "run_id a appears twice" in refused(path)
 
 
 def test_columns_that_tell_runs_apart_and_divide_no_cells_are_said() -> None:

@@ -91,15 +91,15 @@ def test_what_can_only_be_meant_one_way_is_read_so(tmp_path: Path, content: byte
 
 
 ILL_MEANT: dict[str, tuple[bytes | str, str]] = {
-    "a column twice": (text(ROWS.assign(again=4)).replace("again", "width"), "column width stands twice"),
+    "a column twice": (text(ROWS.assign(again=4)).replace("again", "width"), "column width appears twice"),
     "a column twice, but for spaces": (
         text(ROWS.assign(again=4)).replace("again", " width"),
-        "column width stands twice",
+        "column width appears twice",
     ),
-    "a required column twice": (text(ROWS.assign(again=4)).replace("again", "seed"), "column seed stands twice"),
+    "a required column twice": (text(ROWS.assign(again=4)).replace("again", "seed"), "column seed appears twice"),
     "a column twice, with semicolons": (
         text(ROWS.assign(again=4), sep=";").replace("again", "width"),
-        "column width stands twice",
+        "column width appears twice",
     ),
     "decimal commas between commas": (
         lined(lambda line: line.replace(".", ",")),
@@ -114,14 +114,14 @@ ILL_MEANT: dict[str, tuple[bytes | str, str]] = {
     "a separator of its own": (PLAIN.replace(",", "~"), "no column bias, seed, test_accuracy"),
     "thousands or decimals": (
         text(ROWS.assign(steps="1,000"), sep=";"),
-        "column steps, row 1: 1,000; a number is needed; its comma may mark decimals or thousands",
+        "column steps, row 1: 1,000; must be a number; its comma may mark decimals or thousands",
     ),
     "points and commas": (
         text(ROWS.assign(test_accuracy=["0,5", *["0.5"] * (len(ROWS) - 1)]), sep=";"),
         "column test_accuracy, row 1: 0,5",
     ),
     "percent signs": (text(ROWS.assign(test_accuracy="93 %")), "column test_accuracy, row 1: 93 %"),
-    "words of another language": (PLAIN.replace("True", "WAHR"), "column bias, row 1: WAHR; allowed are true, false"),
+    "words of another language": (PLAIN.replace("True", "WAHR"), "column bias, row 1: WAHR; must be true, false"),
     "two files joined": (PLAIN + PLAIN, "column bias, row 25: bias"),
 }
 
@@ -209,7 +209,7 @@ def test_a_folder_that_is_no_table_is_refused_with_what_it_is(tmp_path: Path) ->
 
 def test_a_run_that_stands_in_two_files_of_a_folder_is_refused(tmp_path: Path) -> None:
     rows = ROWS.assign(run_id=[f"r{n}" for n in range(len(ROWS))])
-    with pytest.raises(InputError, match="run_id r0 stands twice"):
+    with pytest.raises(InputError, match="run_id r0 appears twice"):
         load_table(parts(tmp_path / "rows", a=rows, b=rows[:1]))
 
 
@@ -219,7 +219,7 @@ def test_a_run_that_stands_in_two_files_of_a_folder_is_refused(tmp_path: Path) -
 def test_a_column_that_stands_twice_in_a_parquet_file_is_refused(tmp_path: Path) -> None:
     table = pa.Table.from_pandas(ROWS, preserve_index=False)
     pq.write_table(table.append_column("width", table["width"]), tmp_path / "t.parquet")
-    with pytest.raises(InputError, match="column width stands twice"):
+    with pytest.raises(InputError, match="column width appears twice"):
         load_table(tmp_path / "t.parquet")
 
 

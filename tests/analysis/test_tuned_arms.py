@@ -89,9 +89,9 @@ def test_a_single_seed_is_undecided_and_no_error() -> None:
 
 def test_what_cannot_be_tuned_is_refused() -> None:
     rows = rows_with_best_rates(6)
-    with pytest.raises(InputError, match="no axis of these rows"):
+    with pytest.raises(InputError, match="is not an axis of these rows"):
         analyse(rows[rows["learning_rate"] == 0.1], name="study", declared=TUNE)
-    with pytest.raises(InputError, match="validation_accuracy is needed"):
+    with pytest.raises(InputError, match="needs a column validation_accuracy"):
         analyse(rows.drop(columns="validation_accuracy"), name="study", declared=TUNE)
-    with pytest.raises(InputError, match="tune width: allowed is learning_rate"):
+    with pytest.raises(InputError, match="tune width: must be learning_rate"):
         analyse(rows, name="study", declared={"tune": ["width"]})
