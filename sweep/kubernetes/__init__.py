@@ -3,4 +3,4 @@
 from typing import Final
 
 OVERLAYS: Final = ("cpu", "gpu", "gpu-spot", "kueue", "shared-cluster")
-"""The folders of `k8s/overlays/`: how a sweep may run."""
+"""The folders of `k8s/overlays/`: the ways to run a sweep."""

@@ -1,4 +1,4 @@
-"""What is asked of kubectl: to build manifests, to apply them, and to say how a job goes."""
+"""Calls kubectl: to build manifests, to apply them, and to follow a job."""
 
 import json
 import shutil
@@ -11,13 +11,13 @@ from typing import Any, Final
 from sweep.common.errors import InputError
 
 POLL: Final = 5.0
-"""Seconds between two looks at a job."""
+"""Seconds between two queries of a job's state."""
 
 PATIENCE: Final = 12
-"""Looks in a row that may fail before following gives up."""
+"""Queries in a row that may fail before `follow` gives up."""
 
 ENDS: Final = ("Complete", "Failed")
-"""States in which a RayJob stays; `ValidationFailed`, which the operator never leaves either, is told as a failure."""
+"""Final states of a RayJob. The operator never leaves `ValidationFailed` either; it counts as a failure."""
 
 
 def build(folder: Path) -> str:
@@ -36,7 +36,7 @@ def apply(manifests: str) -> str:
 
 
 def follow(name: str, namespace: str, say: Callable[[str], None], poll: float = POLL) -> bool:
-    """Says how a RayJob's state changes, and shows its log on standard output, until it ends; whether it succeeded.
+    """Reports a RayJob's states with `say` and shows its log on standard output until it ends; whether it succeeded.
 
     The log is that of the pod that submitted the job; the operator gives the pod's Job the RayJob's name.
     """
@@ -70,14 +70,14 @@ def follow(name: str, namespace: str, say: Callable[[str], None], poll: float = 
 
 
 def _follow_log(name: str, namespace: str, read_until: float | None) -> subprocess.Popen[bytes]:
-    """Goes on where an earlier look at the log broke off, to the second."""
+    """Resumes the log where an earlier reader broke off, to the second."""
     since = [] if read_until is None else [f"--since={int(time.monotonic() - read_until) + 1}s"]
     command = ["logs", "--follow", f"job/{name}", "--namespace", namespace, *since]
     return subprocess.Popen([_kubectl(), *command], stderr=subprocess.DEVNULL)
 
 
 def _drain(logs: "subprocess.Popen[bytes] | None") -> None:
-    """Lets the log come to its end."""
+    """Waits for the end of the log, at most 30 seconds."""
     if logs is not None:
         try:
             logs.wait(30)
@@ -86,7 +86,7 @@ def _drain(logs: "subprocess.Popen[bytes] | None") -> None:
 
 
 def _status(name: str, namespace: str) -> tuple[dict[str, Any], str]:
-    """The status of a RayJob, and what went wrong if it cannot be had."""
+    """The status of a RayJob, and what went wrong if it cannot be read."""
     try:
         found = json.loads(_run(["get", "rayjob", name, "--namespace", namespace, "--output", "json"]))
     except InputError as error:
@@ -96,7 +96,7 @@ def _status(name: str, namespace: str) -> tuple[dict[str, Any], str]:
 
 
 def _state(status: dict[str, Any]) -> str:
-    """The state of a RayJob in a line: `Running, job RUNNING, 3 of 8 workers`."""
+    """The state of a RayJob in one line: `Running, job RUNNING, 3 of 8 workers`."""
     cluster = status.get("rayClusterStatus") or {}
     parts = [status.get("jobDeploymentStatus") or "New"]
     parts += [f"job {status['jobStatus']}"] if status.get("jobStatus") else []
@@ -119,7 +119,7 @@ def _kubectl() -> str:
     found = shutil.which("kubectl")
     if found is None:
         raise InputError(
-            "sweep kubernetes needs kubectl 1.27 or newer to build the manifests, and finds none on the PATH; "
+            "sweep kubernetes needs kubectl 1.27 or newer to build the manifests, but none is on the PATH; "
             "see https://kubernetes.io/docs/tasks/tools"
         )
     return found

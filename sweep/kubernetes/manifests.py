@@ -1,7 +1,7 @@
 """The manifests that run one search space on Kubernetes: an overlay of `k8s/` with this sweep filled in.
 
-The YAML is that of `k8s/`, which the wheel carries; what differs from sweep to sweep is said as kustomize's own
-patches, and `kubectl kustomize` puts them together. Needs neither a cluster nor the network, the store, torch or ray.
+The YAML is that of `k8s/`, which the wheel includes; what differs from sweep to sweep goes into kustomize's own
+patches, which `kubectl kustomize` applies. Needs neither a cluster nor the network, the store, torch or ray.
 """
 
 import dataclasses
@@ -29,36 +29,36 @@ from sweep.space import catalogue, yaml_lines
 from sweep.space.search_space import SearchSpace, parse
 
 LONGEST_NAME: Final = 44
-"""Characters of a RayJob's name. The operator's `validation.go` allows 47; six fewer than 50 leave the name that it
-makes of it for the cluster uncut, so that the Secret of the cluster's token is called as the cluster is."""
+"""Characters of a RayJob's name. The operator's `validation.go` allows 47, but the operator adds six to name the
+cluster and cuts the result at 50; uncut, the Secret of the cluster's token has the cluster's name."""
 
 LARGEST_CONFIG_MAP: Final = 2**20
 """Bytes of a ConfigMap, its keys included."""
 
 MOUNTED: Final = "/mnt/store"
-"""Where the claim of `pvc://` is mounted in the pods."""
+"""Where pods mount the claim of a `pvc://` store."""
 
 SECONDS_OF_LONGEST: Final[dict[DeviceKind, float]] = {"cpu": 120.0, "cuda": 60.0}
-"""What an array of `plan.LONGEST` operations takes: on one core of an EPYC, measured; on an H100, where the rates of
-first trials of our kernels stand for it."""
+"""Seconds that an array of `plan.LONGEST` operations takes: on one core of an EPYC, measured; on an H100, estimated
+from first trials of our kernels."""
 
 EACH: Final[dict[DeviceKind, float]] = {"cpu": 1.0, "cuda": 10.0}
-"""Seconds that an array costs beside its arithmetic; on a GPU, where kernels and graphs are compiled, a guess."""
+"""Seconds that an array costs besides its arithmetic; on a GPU, where kernels and graphs are compiled, a guess."""
 
 STARTUP: Final = 1800
 """Seconds that nodes, images and Ray may take before the first array is trained."""
 
 MARGIN: Final = 3
-"""The deadline is this many times the estimate: a slower machine, retries, the last arrays of a sweep."""
+"""The deadline is this many times the estimate, to allow for slower machines, retries and the last arrays."""
 
 PROCESS: Final[dict[DeviceKind, int]] = {"cpu": 3 * 2**28, "cuda": 4 * 2**30}
-"""Memory of a process that trains, beside its array: on a CPU, 0.70 GiB measured; with CUDA's libraries, a guess."""
+"""Bytes that a training process needs besides its array: 0.70 GiB measured on a CPU; with CUDA's libraries, a guess."""
 
 NODE: Final = 2**30
-"""Memory of a Ray node's own processes."""
+"""Bytes that a Ray node's own processes need."""
 
 STORE_SHARE: Final = 0.3
-"""The part of its memory that a Ray node keeps for shared objects, which hold the pictures."""
+"""The share of its memory that a Ray node reserves for shared objects, which hold the pictures."""
 
 _INSTANCE: Final = "app.kubernetes.io/instance"
 _QUEUE: Final = "kueue.x-k8s.io/queue-name"
@@ -111,12 +111,12 @@ class Wish:
 
     @property
     def shared(self) -> bool:
-        """Whether the cluster is one for many sweeps, which come from elsewhere."""
+        """Whether the cluster serves many sweeps, which are submitted from elsewhere."""
         return self.overlay == "shared-cluster"
 
     @property
     def mounts(self) -> "tuple[str, str] | None":
-        """The claim of a store that is a mounted folder, and the folder in the pods; None for an object store."""
+        """The claim of a mounted store, and the store's folder in the pods; None for an object store."""
         given = "pvc://sweep-results" if self.store is None else self.store
         found = addresses.parse(given, "--store", addresses.PODS)
         if found.scheme != "pvc":
@@ -128,9 +128,9 @@ class Wish:
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How large the cluster is made. What depends on pictures of unknown shape is None, and the overlay decides.
+    """How large to make the cluster. What depends on pictures of unknown shape is None, and the overlay decides.
 
-    `memory` is a worker's, in bytes; `gpu_memory` what the largest array needs of a GPU.
+    In bytes: `memory` of a worker, and `gpu_memory` that the largest array needs on a GPU.
     """
 
     runs: int
@@ -145,7 +145,7 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Manifests:
-    """What is applied, and what is worth knowing about it."""
+    """The manifests to apply, and notes on what the user should know."""
 
     name: str
     text: str
@@ -180,9 +180,9 @@ def read(path: Path) -> Source:
 
 
 def manifests(source: Source, wish: Wish, library: Library, output: Path | None = None) -> Manifests:
-    """The overlay with this sweep filled in; with `output`, its kustomization is left in that folder, which is made.
+    """The overlay with this sweep filled in; with `output`, its kustomization is also written to that folder.
 
-    Raises InputError where `output` holds something already; it is there whole or not at all.
+    The folder is written whole or not at all. Raises InputError where it already holds something.
     """
     output = None if output is None else addresses.local(output, "--output")
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -196,7 +196,7 @@ def manifests(source: Source, wish: Wish, library: Library, output: Path | None 
 
 
 def name_of(source: Source, wish: Wish) -> str:
-    """The sweep's name in the cluster: a DNS label, and another one where anything of it differs."""
+    """The sweep's name in the cluster: a DNS label that differs wherever the search space or the wish does."""
     if wish.shared:
         return "sweep"
     about = [source.space.name, source.content.decode("utf-8", "replace"), *map(str, dataclasses.astuple(wish))]
@@ -207,14 +207,14 @@ def name_of(source: Source, wish: Wish) -> str:
 
 
 def sizes(space: SearchSpace, wish: Wish, library: Library, cluster: Document) -> Sizes:
-    """How many workers, how large and for how long; from the plan alone, as if nothing were in the store."""
+    """How many workers, how large and for how long: from the plan alone, as if the store were empty."""
     group = cluster["workerGroupSpecs"][0]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     slots = int(limits.get("nvidia.com/gpu", limits["cpu"]))  # arrays that a worker trains at once
     most = wish.max_gpus or wish.max_workers or group["maxReplicas"]
     arrays = _arrays(space, wish.device, library)
     if arrays is None:
-        return Sizes(space.run_count(), None, most, None, None, None, None, "unknown, as the shape of the pictures is")
+        return Sizes(space.run_count(), None, most, None, None, None, None, "unknown, like the shape of the pictures")
     needed = max(1, -(-len(arrays) // slots))
     workers = most if wish.shared else min(most, needed)
     seconds = _seconds(arrays, wish.device, workers * slots)
@@ -265,7 +265,7 @@ def _written(folder: Path, source: Source, wish: Wish, library: Library) -> Mani
 
 @dataclasses.dataclass(frozen=True)
 class _Values:
-    """What is filled in."""
+    """What `_filled` fills in."""
 
     name: str
     source: Source
@@ -282,7 +282,7 @@ class _Values:
 
     @property
     def annotations(self) -> dict[str, str]:
-        """What the cluster was sized for, for whoever looks at it later."""
+        """What the cluster was sized for, for whoever inspects it later."""
         size = self.sizes
         known = {
             "sweep": self.source.space.name,
@@ -316,7 +316,7 @@ def _patch(document: Document, values: _Values) -> Document | None:
 
 
 def _filled(path: Keys, old: Any, document: Document, values: _Values) -> Any:
-    """The value that this sweep has at a place of an object."""
+    """This sweep's value at a path of an object, where `old` is the overlay's."""
     if path[-1] == _INSTANCE:
         return values.name
     if path == ("metadata", "name") and _INSTANCE in document["metadata"].get("labels", {}):
@@ -337,7 +337,7 @@ def _filled(path: Keys, old: Any, document: Document, values: _Values) -> Any:
 
 
 def _cluster_operations(document: Document, found: tuple[Keys, Document], values: _Values) -> Iterator[Document]:
-    """Sizes and deadlines."""
+    """The patch operations for sizes, deadline and annotations."""
     size, (where, cluster) = values.sizes, found
     group = (*where, "workerGroupSpecs", 0)
     annotations = document["metadata"].get("annotations", {}) | values.annotations
@@ -366,7 +366,7 @@ def _downloaded(space: SearchSpace) -> list[str]:
 
 
 def _notes(space: SearchSpace, wish: Wish, size: Sizes) -> Iterator[str]:
-    """What the user has to see to, or may want to know."""
+    """What the user has to take care of, or may want to know."""
     if wish.image is None:
         yield "Image: the overlay's, without a registry; --image names yours (k8s/Dockerfile builds it)."
     if wish.store is None:
@@ -386,7 +386,7 @@ def _arrays(space: SearchSpace, device: DeviceKind, library: Library) -> list[Ar
 
 
 def _seconds(arrays: Sequence[Array], device: DeviceKind, slots: int) -> float:
-    """Seconds of training on so many cores or GPUs, from the arithmetic of the arrays."""
+    """Seconds of training on `slots` cores or GPUs, from the arithmetic of the arrays."""
     rate = plan.LONGEST[device] / SECONDS_OF_LONGEST[device]
     seconds = [array.work / rate + EACH[device] for array in arrays]
     return max(sum(seconds) / slots, max(seconds))
@@ -395,7 +395,7 @@ def _seconds(arrays: Sequence[Array], device: DeviceKind, slots: int) -> float:
 def _memory(arrays: Sequence[Array], device: DeviceKind, slots: int, pictures: int) -> int:
     """Bytes of memory of a worker that trains `slots` arrays at once, in whole GiB.
 
-    On a GPU the array itself lies on the device; its checkpoint passes through the memory: weights, at most two
+    On a GPU the array itself is on the device, but its checkpoint passes through main memory: weights, at most two
     moments, and a copy.
     """
     if device == "cpu":
@@ -407,7 +407,7 @@ def _memory(arrays: Sequence[Array], device: DeviceKind, slots: int, pictures: i
 
 
 def _pictures(space: SearchSpace) -> int:
-    """Bytes of all pictures of the data sets whose numbers are known."""
+    """Bytes of all pictures of the data sets whose sizes are known."""
     entries = [catalogue.CATALOGUE[name] for name in space.datasets if name in catalogue.CATALOGUE]
     return sum(
         math.prod(each.picture) * (each.train + (each.validation or 0) + (each.test or 0))
@@ -425,26 +425,26 @@ def _gib(size: float) -> int:
 
 
 def _image(given: str) -> Document:
-    """As kustomize's images transformer wants it."""
+    """An image as kustomize's images transformer expects it."""
     found = _IMAGE.fullmatch(given)
     assert found
     parts = {"newName": found["name"], "newTag": found["tag"], "digest": found["digest"]}
     if parts["digest"]:
-        parts["newTag"] = None  # kustomize takes one of them
+        parts["newTag"] = None  # kustomize takes only one of the two
     elif not parts["newTag"]:
-        parts["newTag"] = "latest"  # what no tag means; the overlay's would stay otherwise
+        parts["newTag"] = "latest"  # what no tag means; otherwise the overlay's would stay
     return {"name": "sweep", **{key: value for key, value in parts.items() if value}}
 
 
 def _cluster(document: Document) -> tuple[Keys, Document] | None:
-    """The Ray cluster that an object describes, and where in it."""
+    """Where in an object a Ray cluster is described, and its description; None where it has none."""
     if document["kind"] == "RayJob":
         return ("spec", "rayClusterSpec"), document["spec"]["rayClusterSpec"]
     return (("spec",), document["spec"]) if document["kind"] == "RayCluster" else None
 
 
 def _walk(node: Any, path: Keys = ()) -> Iterator[tuple[Keys, Any]]:
-    """Every value that is neither a mapping nor a list, and the way to it."""
+    """Every value that is neither a mapping nor a list, after the path to it."""
     if isinstance(node, dict | list):
         for key, child in node.items() if isinstance(node, dict) else enumerate(node):
             yield from _walk(child, (*path, key))
@@ -468,7 +468,7 @@ def _save(folder: Path, kustomization: Document) -> None:
 
 
 def _move(folder: Path, output: Path) -> None:
-    """Moves a finished folder to its place: first beside it, then by its name."""
+    """Moves a finished folder to its place: copies it beside the place, then renames it."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as beside:
         staged = shutil.copytree(folder, Path(beside) / "kustomization")
@@ -476,6 +476,6 @@ def _move(folder: Path, output: Path) -> None:
 
 
 def _home() -> Path:
-    """The folder `k8s/`: in the wheel within the package, in a checkout beside it."""
+    """The folder `k8s/`: inside the package when installed from a wheel, beside it in a checkout."""
     here = Path(__file__).parents[1]
     return next(path for path in (here / "k8s", here.parent / "k8s") if (path / "base").is_dir())

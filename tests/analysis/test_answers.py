@@ -208,7 +208,7 @@ def test_the_words_of_the_answer_are_what_the_kept_results_say() -> None:
     def cells(sweep: str, **levels: Any) -> list[dict[str, Any]]:
         return [one for one in kept[sweep]["cells"] if all(one[name] == level for name, level in levels.items())]
 
-    # The words around the numbers: each stands for verdicts, margins and ends.
+    # What the words around the numbers say of verdicts, margins and ends.
     assert all(verdict["margin"] == 0.5 and verdict["confidence"] == 0.95 for verdict in kept.values())
     [axis] = kept["width-quick"]["thresholds"]
     assert max(cell["width"] for cell in kept["width-quick"]["cells"]) == 16
@@ -220,7 +220,7 @@ def test_the_words_of_the_answer_are_what_the_kept_results_say() -> None:
     assert early["direction"] == "helps" and early["effect"] > later["effect"] > last["effect"] > 0
     ones, zeros = (cells("bias_init-quick", width=16, bias_init=start)[0] for start in ("original", "zeros"))
     assert (ones["verdict"], ones["direction"], zeros["verdict"]) == ("matters", "hurts", "equivalent")
-    # What the four points say in words alone.
+    # What the four points say without a number.
     [plain] = [axis for axis in kept["width"]["thresholds"] if not axis["batch_norm"]]
     without = cells("width", batch_norm=False)
     assert max(cell["width"] for cell in without) == 64

@@ -206,7 +206,7 @@ def test_with_the_pairs_needed_four_in_five_cells_are_settled(mean: float) -> No
     judged = judging.judge(np.full(4000, int(size)), drawn.mean(1), drawn.std(1, ddof=1), margin=0.5, confidence=0.95)
     settled = int((judged["verdict"] != "undecided").sum())
     assert stats.binomtest(settled, 4000, 0.8, alternative="less").pvalue > 1e-3
-    # One pair too many a cell would not be noticed, twice as many would.
+    # A pair too many per cell would go unnoticed here, twice the pairs would not.
     assert settled / 4000 < 0.86
 
 
@@ -226,7 +226,7 @@ def test_with_the_truth_at_the_margin_wrong_verdicts_stay_below_alpha(noise: str
         "mixture": generator.choice([-1.0, 1.0], (count, pairs)) + generator.normal(0, 0.5, (count, pairs)),
     }[noise]
     base = generator.uniform(0.4, 0.6, (count, pairs))
-    # Half the cells have halves missing: every second pair beyond the sixth lacks one arm.
+    # In half of the cells, every second pair beyond the sixth lacks one arm.
     kept = (np.arange(pairs) < 6) | (np.arange(pairs) % 2 == 0) | (np.arange(count) % 2 == 0)[:, None]
     arms = []
     for bias, accuracy in ((True, base + (0.5 + 0.2 * draw) / 100), (False, base)):

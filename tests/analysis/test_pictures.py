@@ -10,7 +10,7 @@ from analysis import effects
 
 
 def table(with_bias: Any, without: Any, **columns: Any) -> pd.DataFrame:
-    """Runs from who gets which picture right, `[seeds, pictures]` for either arm."""
+    """Runs whose arms get these pictures right, `[seeds, pictures]` each."""
     parts = []
     for bias, right in ((True, np.asarray(with_bias)), (False, np.asarray(without))):
         bits = [row.tobytes() for row in np.packbits(right.astype(bool), axis=1)]

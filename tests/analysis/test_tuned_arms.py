@@ -48,7 +48,7 @@ def test_each_arm_is_judged_at_its_own_best_rate() -> None:
         assert (cell["rate_bias"], cell["rate_no_bias"]) == (0.1, 0.01)
         assert cell["effect"] == pytest.approx(1, abs=0.8)
         assert cell["pairs"] == 12
-    # At equal settings the same rows say 6 points the one way and 4 the other.
+    # At equal rates, the same rows say 6 points one way and 4 the other.
     assert [round(cell["effect"]) for cell in verdict["cells"]] == [-4, 6, -4, 6]
     assert [one["axis"] for one in verdict["tuned_thresholds"]] == ["width"]
 
@@ -59,20 +59,20 @@ def test_test_accuracy_is_that_of_the_chosen_runs_and_choices_are_by_validation(
     best = rows[(rows["width"] == 1) & (rows["bias"] == (rows["learning_rate"] == 0.1))]
     assert first["accuracy_bias"] == pytest.approx(best[best["bias"]]["test_accuracy"].mean())
     assert first["accuracy_no_bias"] == pytest.approx(best[~best["bias"]]["test_accuracy"].mean())
-    # The other way round in the tests, the same in the validation: the choice stays.
+    # Test accuracies are turned round, validation accuracies are not: the choice stays.
     turned = rows.assign(test_accuracy=1 - rows["test_accuracy"])
     (again, _) = tuned_arms.cells(checked(turned), TUNE["tune"], 0.5, 0.95)
     assert (again["rate_bias"], again["effect"]) == (0.1, pytest.approx(-first["effect"]))
 
 
 def test_more_rates_to_choose_from_are_no_advantage() -> None:
-    """Nothing planted; the arm with bias has five rates, the other one. By its own validation it would gain."""
+    """Nothing planted; the arm with bias has five rates, the other has one: by its own validation it would gain."""
     rates, seeds = 5, 4000
     rows = study(grid(learning_rate=[0.1 * (rate + 1) for rate in range(rates)]), seeds, noise=1.0, seed=6)
     rows["test_accuracy"] += np.random.default_rng(1).normal(0, 0.01, len(rows))
     rows["validation_accuracy"] = rows["test_accuracy"]
     rows = rows[rows["bias"] | (rows["learning_rate"] < 0.15)]
-    # Groups of ten seeds stand for sweeps of their own.
+    # Every ten seeds stand for a sweep of their own.
     rows = rows.assign(split=rows["seed"] // 10, seed=rows["seed"] % 10)
     found = np.array([cell["effect"] for cell in tuned_arms.cells(checked(rows), TUNE["tune"], 0.5, 0.95)])
     assert abs(found.mean()) < 4 * found.std() / len(found) ** 0.5

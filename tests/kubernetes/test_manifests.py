@@ -216,7 +216,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
         lambda job: job["spec"].update(shutdownAfterJobFinishes=False),
         "ttlSecondsAfterFinished needs shutdownAfterJobFinishes",
     ),
-    "no deadline": (lambda job: job["spec"].update(activeDeadlineSeconds=0), "activeDeadlineSeconds has to be"),
+    "no deadline": (lambda job: job["spec"].update(activeDeadlineSeconds=0), "activeDeadlineSeconds must be"),
     "a shell variable": (
         lambda job: job["spec"].update(entrypoint='sweep launch a.yaml --store "$SWEEP_STORE"'),
         "the submitter's shell would expand it",

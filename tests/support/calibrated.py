@@ -1,6 +1,6 @@
-"""How often the analysis is wrong: simulated sweeps with planted effects, judged by what the report calls.
+"""How often the analysis is wrong: simulated sweeps with planted effects, judged by the report's own code.
 
-Rates of wrong verdicts and ends come with the bound that they must keep, or none where they are only measured.
+Rates of wrong verdicts and ends come with the bound that they must keep, or with none if they are only measured.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ STEEP = (3.0, 3.0, 0.5, 0.0, 0.0, 0.0, 0.0)
 """Both ends reach the level on the margin in almost every axis, so that an end is wrong as often as it can be."""
 GENTLE = (1.5, 0.9, 0.7, 0.5, 0.4, 0.2, 0.0)
 PLATEAU = (3.0, 3.0, 0.5, 0.5, 0.5, 0.0, 0.0)
-"""Levels on the margin: whoever takes the last level that passes, not the last before a failure, is wrong more."""
+"""Levels on the margin: taking the last level that passes, not the last before a failure, is wrong more often."""
 DECLARED = {"margin": MARGIN, "confidence": CONFIDENCE}
 
 Numbers = NDArray[np.float64]
@@ -43,7 +43,7 @@ class Rate(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether a binomial test sees no breach; at 1e-4, for there are a hundred of these."""
+        """Whether a binomial test sees no breach; at 1e-4, as there are a hundred of these."""
         if self.bound is None:
             return True
         side = "less" if self.least else "greater"
@@ -64,7 +64,7 @@ def _mixture(generator: np.random.Generator, shape: tuple[int, ...]) -> Numbers:
 
 
 def _unequal(generator: np.random.Generator, shape: tuple[int, ...]) -> Numbers:
-    """From level to level another spread, from 0.8 points down to 0.2."""
+    """A spread that falls with the level, from 0.8 points to 0.2."""
     return generator.normal(0, 1, shape) * np.linspace(0.8, 0.2, shape[1])[:, None]
 
 
@@ -72,10 +72,10 @@ NOISES: dict[str, Noise] = {"normal": _normal, "t3": _t3, "mixture": _mixture, "
 
 
 def rows(effects: Numbers, *, missing: bool = False, pictures: int | None = None, seed: int = 0) -> pd.DataFrame:
-    """Runs whose pairs have these effects `[axes, levels, pairs]` in points; one split an axis, one width a level.
+    """Runs whose pairs have these effects `[axes, levels, pairs]` in points; one split per axis, one width per level.
 
     With `missing`, every second pair beyond the sixth lacks one arm or the other; with `pictures`, accuracies are
-    counts over so many.
+    counts over that many.
     """
     generator = np.random.default_rng(seed)
     split, level, pair = (place.ravel() for place in np.indices(effects.shape))

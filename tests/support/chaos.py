@@ -1,8 +1,8 @@
 """A sweep on a Ray cluster of several nodes on this machine, with faults of all kinds while it trains.
 
-Faults come at seeded shares of the whole work, so that a slow machine has as many as a fast one; and the work is sized
-by what the machine does (`lasting`), since a fault and what mends it take seconds on any. What dies is killed by
-its process id; what is needed again is started anew: nodes, the cluster, the launch.
+Faults come at seeded shares of the whole work, so that a slow machine has as many as a fast one. The work is sized to
+the machine's speed (`lasting`), since a fault and its repair take seconds on any machine. Processes are killed by id;
+nodes, the cluster and the launch are started again when needed.
 """
 
 import contextlib
@@ -41,22 +41,22 @@ TROUBLES = ("stopped worker", "stopped launch", "store away", "disk full", "laun
 """SIGSTOP for some seconds; the store's folder is moved away for some; no space there for some; a second launch."""
 
 SECONDS = 4.0
-"""How long what passes by itself lasts."""
+"""How long a trouble that passes by itself lasts."""
 
 NOTICE = 7.0
 """Seconds between the notice that a node goes and its end."""
 
 ENVIRONMENT = {
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "8",  # who has lost the head gives up
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "8",  # a process that has lost the head gives up
     "RAY_health_check_initial_delay_ms": "2000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "5000",
     "SWEEP_CHECKPOINT_SECONDS": "0.5",
 }
-"""Ray's own patience, and ours, in a test's time."""
+"""Ray's timeouts and ours, shortened for a test."""
 
 WITHOUT = ["train_seconds", "finished_at", "device", "torch_version"]
-"""The columns of times and places."""
+"""The columns that say when and where a run was trained."""
 
 
 def table(store: Path) -> pd.DataFrame:
@@ -77,9 +77,9 @@ def command(space: Path, store: Path, *more: str) -> list[str]:
 
 
 def lasting(space: str, folder: Path, seconds: float, least: int) -> str:
-    """A search space with `{steps}` filled in: so many that one core trains for so long, and not fewer than `least`.
+    """A search space with `{steps}` filled in: as many as keep one core busy for `seconds`, and at least `least`.
 
-    How fast this machine trains is taken from a launch of few steps.
+    A launch of few steps tells how fast this machine trains.
     """
     folder.mkdir()
     probe, store, steps = folder / "probe.yaml", folder / "results", 150
@@ -91,7 +91,7 @@ def lasting(space: str, folder: Path, seconds: float, least: int) -> str:
 
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str = "48m") -> Iterator[bool]:
-    """A disk of its own at a folder, if this user may have one."""
+    """Mounts a small disk at a folder; yields whether this user may."""
     folder.mkdir(exist_ok=True)
     mounted = (
         shutil.which("mount") is not None
@@ -163,7 +163,7 @@ class Nodes:
         return own + [child for pid in own for child in descendants(pid)]
 
     def drain(self, node: Any, seconds: float) -> None:
-        """Gives notice that a node goes in so many seconds, as an autoscaler does."""
+        """Gives notice that a node goes in `seconds`, as an autoscaler does."""
         from ray._raylet import GcsClient
         from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
@@ -203,13 +203,13 @@ class Seen:
 
     steps: int
     done: int = 0
-    at: float = 0.0  # when it last came on
+    at: float = 0.0  # when it last progressed
     rows: str | None = None
     back: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
 
 class Watch:
-    """Looks at the store all the time: how far each array is, and whether anything is lost or trained again."""
+    """Reads the store all the time: how far each array is, and whether anything is lost or trained again."""
 
     def __init__(self, store: Path, arrays: list[Array]) -> None:
         self.store = store
@@ -217,7 +217,7 @@ class Watch:
         self.work = {array.array_id: array.work for array in arrays}
         self.changed: list[str] = []
         self.holders: dict[str, tuple[int, float]] = {}
-        self.last = 0.0  # when anything last came on
+        self.last = 0.0  # when anything last progressed
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -262,7 +262,7 @@ class Watch:
                     seen.done = checkpoint
 
     def _hold(self, name: str) -> None:
-        """Takes note of who trains an array, and from when on."""
+        """Notes which process trains an array, and since when."""
         try:
             pid = int(json.loads((self.store / "leases" / f"{name}.json").read_text())["pid"])
         except (OSError, ValueError):
@@ -281,7 +281,7 @@ class Watch:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """One fault: what, when, at what share of the work; the arrays in training that it hit, as `Watch` tells them."""
+    """One fault: what, when, at what share of the work; the arrays in training that it hit, as from `Watch`."""
 
     kind: str
     at: float
@@ -315,7 +315,7 @@ class Chaos:
         self.nodes: Nodes | None = None
 
     def run(self, limit: float) -> None:
-        """Until every fault has come and a launch has found or trained everything."""
+        """Runs until every fault has come and a launch has found or trained everything."""
         last = time.monotonic() + limit
         with self.watch:
             try:
@@ -340,7 +340,7 @@ class Chaos:
                     self.nodes.close()
 
     def outlived(self) -> list[int]:
-        """Workers that outlive their cluster by more than some seconds; they are ended."""
+        """Workers that outlive their cluster by more than 20 seconds; they are ended."""
         with contextlib.suppress(AssertionError):
             wait_for(lambda: not any(map(alive, self.workers)), 20)
         left = [pid for pid in self.workers if alive(pid) and "ray::" in command_line(pid)]
@@ -356,7 +356,7 @@ class Chaos:
         )
 
     def _at_work(self) -> dict[int, Any]:
-        """What there is to hit: the processes that train an array for a launch that runs, and the node of each."""
+        """What faults can hit: the processes that train an array for a running launch, and the node of each."""
         workers = self.nodes.workers() if self.drivers and self.nodes else {}
         return {worker: node for worker, node in workers.items() if self.watch.in_training([worker])}
 
@@ -444,7 +444,7 @@ class Chaos:
 
 @contextlib.contextmanager
 def environment() -> Iterator[None]:
-    """What the cluster and its launches read; Ray's files lie in a folder of their own."""
+    """The environment of the cluster and its launches; Ray's files have a folder of their own."""
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
         os.environ.update(ENVIRONMENT | {"RAY_TMPDIR": scratch})
@@ -456,7 +456,7 @@ def environment() -> Iterator[None]:
 
 
 def undisturbed(space: Path, store: Path) -> float:
-    """Launches a sweep on this machine; seconds that it took."""
+    """Launches a sweep on this machine; returns the seconds that it took."""
     started = time.monotonic()
     calm = {name: value for name, value in os.environ.items() if name != "SWEEP_CHECKPOINT_SECONDS"}
     done = subprocess.run(command(space, store), capture_output=True, text=True, env=calm, check=False)

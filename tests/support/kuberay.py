@@ -1,7 +1,7 @@
 """What the KubeRay operator (1.7) does with a manifest, restated: its schema, its rules, and the pods that it makes.
 
 The schema is that of its CRDs, made strict so that a misspelt field is an error. The rules are those of its
-`validation.go` that a schema cannot hold, as far as our manifests come near them. The pods are those of its `pod.go`.
+`validation.go` that a schema cannot express, as far as they concern our manifests. The pods are those of its `pod.go`.
 """
 
 import copy
@@ -16,7 +16,7 @@ import jsonschema
 import yaml
 
 CRDS = Path(os.environ.get("SWEEP_KUBERAY_CRDS", Path(__file__).parents[3] / "shared" / "kuberay"))
-"""The folder of KubeRay's CRDs; they are not ours to carry."""
+"""The folder of KubeRay's CRDs; they are not ours to redistribute."""
 
 LONGEST_CLUSTER_NAME = 53
 LONGEST_JOB_NAME = LONGEST_CLUSTER_NAME - 6
@@ -35,7 +35,7 @@ def _validator(kind: str) -> Any:
 
 
 def _strict(schema: Any) -> Any:
-    """The schema without room for fields that it does not know; int-or-string fields take both."""
+    """The schema, refusing fields that it does not know; int-or-string fields take both."""
     if isinstance(schema, list):
         return [_strict(each) for each in schema]
     if not isinstance(schema, dict):
@@ -47,12 +47,12 @@ def _strict(schema: Any) -> Any:
 
 
 def schema_problems(document: Document) -> list[str]:
-    """Where a RayJob or RayCluster is not as its CRD says."""
+    """Where a RayJob or RayCluster violates its CRD."""
     return [f"{error.json_path}: {error.message}" for error in _validator(document["kind"]).iter_errors(document)]
 
 
 def operator_problems(document: Document) -> list[str]:
-    """What the operator would refuse, or do otherwise than we want, though the schema allows it."""
+    """What the operator would refuse, or would not do as we want, though the schema allows it."""
     spec, name = document["spec"], document["metadata"]["name"]
     job = document["kind"] == "RayJob"
     cluster = spec["rayClusterSpec"] if job else spec
@@ -75,7 +75,7 @@ def _job_problems(spec: Document) -> list[str]:
         found.append("clusterSelector excludes suspend and backoffLimit")
     for key in ("activeDeadlineSeconds", "preRunningDeadlineSeconds"):
         if spec.get(key, 1) <= 0:
-            found.append(f"{key} has to be positive")
+            found.append(f"{key} must be positive")
     if spec.get("backoffLimit", 0) < 0:
         found.append("backoffLimit is negative")
     if spec.get("submissionMode") == "SidecarMode" and ({"submitterPodTemplate", "submitterConfig"} & set(spec)):
@@ -110,11 +110,11 @@ def _cluster_problems(cluster: Document) -> list[str]:
         if not group["template"]["spec"].get("containers"):
             found.append(f"{where}: no container")
         if group.get("resources") and {"num-cpus", "num-gpus", "memory", "resources"} & set(params):
-            found.append(f"{where}: resources stand in rayStartParams too")
+            found.append(f"{where}: resources are in rayStartParams too")
         if "labels" in params:
-            found.append(f"{where}: labels do not belong into rayStartParams")
+            found.append(f"{where}: labels do not belong in rayStartParams")
         if any(not isinstance(value, str) for value in params.values()):
-            found.append(f"{where}: rayStartParams have to be text")
+            found.append(f"{where}: rayStartParams must be text")
         v2 = auto and cluster.get("autoscalerOptions", {}).get("version") == "v2"
         if v2 and group["template"]["spec"].get("restartPolicy", "Never") != "Never":
             found.append(f"{where}: autoscaler v2 needs restartPolicy Never")
@@ -123,7 +123,7 @@ def _cluster_problems(cluster: Document) -> list[str]:
     for group in cluster["workerGroupSpecs"]:
         least, most = group.get("minReplicas"), group.get("maxReplicas")
         if most is None:
-            found.append(f"{group['groupName']}: no maxReplicas, which is 2147483647 then")
+            found.append(f"{group['groupName']}: no maxReplicas, which then is 2147483647")
         elif not 0 <= (least or 0) <= most:
             found.append(f"{group['groupName']}: minReplicas {least}, maxReplicas {most}")
         if not auto and (least is None or group.get("replicas") is None):
@@ -139,7 +139,7 @@ def _cluster_problems(cluster: Document) -> list[str]:
 
 
 def pods(document: Document) -> Iterator[Document]:
-    """The pods that the operator makes of a RayJob or RayCluster: head, one worker of each group, submitter."""
+    """The pods that the operator makes from a RayJob or RayCluster: submitter, head, one worker of each group."""
     spec, name = document["spec"], document["metadata"]["name"]
     if document["kind"] == "RayJob":
         template = copy.deepcopy(spec["submitterPodTemplate"])
@@ -210,7 +210,7 @@ def _pod(template: Document, name: str) -> Document:
 
 
 def head_command(cluster: Document) -> str:
-    """The `ray start` command of a cluster's head; its autoscaler, if it has one, is another process."""
+    """The `ray start` command of a cluster's head; its autoscaler, if it has one, is a process of its own."""
     monitor = {"no-monitor": "true"} if cluster.get("enableInTreeAutoscaling") else {}
     group = cluster["headGroupSpec"]
     return start_command(group | {"rayStartParams": group.get("rayStartParams", {}) | monitor})
@@ -233,7 +233,7 @@ def start_command(group: Document, head: str | None = None) -> str:
 
 
 def submit_command(entrypoint: str, address: str = "http://127.0.0.1:8265", job: str = "sweep-job") -> str:
-    """The command of the pod that submits a job, and follows its log."""
+    """The command of the pod that submits a job and follows its log."""
     where = f"--address {address}"
     submit = f"ray job submit {where} --no-wait --submission-id {job} -- {entrypoint} ;"
     status = f"ray job status {where} {job} >/dev/null 2>&1 ;"

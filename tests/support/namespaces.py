@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 GATEWAY = "10.77.0.1"
 TOOLS = ("chroot", "ip", "mount", "nsenter", "setpriv", "unshare")
 HIDDEN = ("/root", "/home", "/mnt", "/tmp")
-"""What no image has; Python and the project are put back where they lie below."""
+"""Folders that no image has; Python and the project are put back where they are below them."""
 
 Document = dict[str, Any]
 
@@ -50,13 +50,13 @@ rm -r "$IMAGE/tmp/etc"
 echo "sweep:x:$UID_:$GID_::/home/sweep:/bin/bash" >> "$IMAGE/etc/passwd"
 printf '%s\n' "$HOSTS" > "$IMAGE/etc/hosts"
 rm -f "$IMAGE/etc/resolv.conf"
-echo "nameserver 127.0.0.1" > "$IMAGE/etc/resolv.conf" # nobody is there, which is said at once
+echo "nameserver 127.0.0.1" > "$IMAGE/etc/resolv.conf" # nothing listens there, so lookups fail at once
 mkdir -p "$IMAGE/home/sweep" $(for each in $MOUNTS; do echo "$IMAGE${each#*=}"; done)
 mount -t proc proc "$IMAGE/proc"
-# All read-only, as the root file system of a container, but for what the kernel itself serves.
+# All read-only, like the root file system of a container, except what the kernel itself serves.
 awk -v root="$IMAGE" '$5 == root || index($5, root "/") == 1 {print $5}' /proc/self/mountinfo | while read -r place; do
   case "$place" in "$IMAGE"/proc*|"$IMAGE"/sys*|"$IMAGE"/dev*) continue ;; esac
-  [ ! -e "$place" ] || mount -o remount,ro,bind "$place" # what is no more there has been hidden
+  [ ! -e "$place" ] || mount -o remount,ro,bind "$place" # what is no longer there has been hidden
 done
 for each in $MOUNTS; do
   place="$IMAGE${each#*=}"
@@ -82,7 +82,7 @@ exec chroot "$IMAGE" setpriv --reuid "$UID_" --regid "$GID_" --groups "$GID_" --
 def missing() -> str | None:
     """Why there can be no pods here; None where there can."""
     if sys.platform != "linux" or os.geteuid() != 0:
-        return "pods are Linux namespaces, which root alone makes with devices between them"
+        return "pods are Linux namespaces, which only root can connect by network devices"
     if lacking := [tool for tool in TOOLS if shutil.which(tool) is None]:
         return f"pods need {', '.join(lacking)}"
     probe = "mount -t tmpfs tmpfs /mnt && ip link add br0 type bridge && ip link add v0 type veth peer name v1"
@@ -112,7 +112,7 @@ class Pod:
 
 
 class Network:
-    """A bridge that pods hang on; nothing leads out of it."""
+    """A bridge between pods, with no way out."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -141,8 +141,8 @@ class Network:
     ) -> Pod:
         """Runs `command`, in bash, as the first container of a pod of Kubernetes.
 
-        `secrets` are the Secrets that it may read by name, `files` folders by the ConfigMap that they stand for,
-        `hosts` addresses by name.
+        By name: `secrets` are the Secrets that it may read, `files` the folders that stand for ConfigMaps, `hosts`
+        the addresses that it knows.
         """
         name, container = pod["metadata"]["name"], pod["spec"]["containers"][0]
         number = len(self.pods) + 2
@@ -204,7 +204,7 @@ def network(folder: Path) -> Iterator[Network]:
 
 
 def _mounts(pod: Document, files: Mapping[str, Path]) -> Iterator[str]:
-    """`what=where` of each volume of the first container, those above others first."""
+    """`what=where` of each volume of the first container, outer ones first."""
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
     for mount in sorted(pod["spec"]["containers"][0]["volumeMounts"], key=lambda mount: mount["mountPath"]):
         volume = volumes[mount["name"]]

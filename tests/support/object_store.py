@@ -78,7 +78,7 @@ class Faults:
 
 @contextlib.contextmanager
 def proxy(port: int, faults: Faults) -> Iterator[tuple[str, list[str]]]:
-    """An address that leads to the server at `port` through faults, and the requests that came, as they come."""
+    """An address that leads to the server at `port` through faults, and the growing list of requests."""
     requests: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -149,7 +149,7 @@ def proxy(port: int, faults: Faults) -> Iterator[tuple[str, list[str]]]:
 
 @contextlib.contextmanager
 def environment(endpoint: str) -> Iterator[dict[str, str]]:
-    """The variables with which clients find the server, be it of the one kind or the other."""
+    """The variables with which clients find the server, S3 or Google Cloud Storage."""
     wanted = CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint, "STORAGE_EMULATOR_HOST": endpoint}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

@@ -1,6 +1,6 @@
 """The oracle: the network in plain `torch.nn`, trained by `torch.optim`, one run at a time, fused with nothing.
 
-It shares with the trainer the random streams and the order of the pictures, and no other line of code.
+It shares the random streams and the order of the pictures with the trainer, but no other line of code.
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ ACTIVATIONS = {
 
 
 class HashedDropout(nn.Module):
-    """Dropout whose masks are hashed from the run's seed, by NumPy: one a step, in the order of its steps.
+    """Dropout whose masks are hashed from the run's seed, by NumPy: one mask per step, in order.
 
     Units are counted in the order picture, row, column, channel; those of a linear layer as if padded to 16.
     """
@@ -195,7 +195,7 @@ def train_shared(run: Run, data: Data, dtype: torch.dtype = torch.float64) -> tu
         for net, mine in zip(nets, losses, strict=True):
             logits = net(inputs(run, data, data.train[0][chosen], dtype))
             loss = nn.functional.cross_entropy(logits, torch.from_numpy(data.train[1][chosen]))
-            stepper.zero_grad(set_to_none=True)  # what has no gradient is no part of this arm, and is left alone
+            stepper.zero_grad(set_to_none=True)  # without a gradient it is not in this arm: left alone
             loss.backward()
             stepper.step()
             mine.append(loss.item())

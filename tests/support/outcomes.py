@@ -1,4 +1,4 @@
-"""Outcomes of runs that nobody trained, for tests of what is done with them."""
+"""Made-up outcomes of runs, for tests of what is done with them."""
 
 import dataclasses
 from typing import Any, Final
@@ -10,7 +10,7 @@ BY: Final = Provenance(device="cpu (test)", dataset_fingerprint="f" * 16, torch_
 
 
 def outcome(number: int = 500, **changed: Any) -> Outcome:
-    """One that its number tells from others, with two points of a curve."""
+    """An outcome identified by its number, with a learning curve of two points."""
     result = Outcome(
         status="ok",
         test_accuracy=number / 1000,

@@ -1,4 +1,4 @@
-"""Processes of this machine, looked at from outside."""
+"""Processes of this machine, seen from outside."""
 
 import os
 import subprocess
@@ -33,7 +33,7 @@ def alive(pid: int) -> bool:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What the process has spent in user mode."""
+    """Seconds that the process has spent in user mode."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -42,7 +42,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def command_line(pid: int) -> str:
-    """What the process calls itself."""
+    """The process's command line, as it may have rewritten it."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -19,7 +19,7 @@ SWEEP = [sys.executable, "-m", "sweep"]
 
 
 def environment(token: str | None = None, **more: str) -> dict[str, str]:
-    """That of a process whose cluster wants this token, with our Python first and this tree on its path."""
+    """That of a process whose cluster expects this token, with our Python first and this tree on its path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SWEEP_", "TUNE_"))}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     mine = {"PATH": path, "PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
@@ -54,7 +54,7 @@ class Cluster:
 
 @contextlib.contextmanager
 def running(*cpus: int, python: str = sys.executable, **more: str) -> Iterator[Cluster]:
-    """A cluster with a node of so many CPUs each, the head first, token authentication on."""
+    """A cluster with token authentication, and one node for each number of CPUs, the head first."""
     token, temporary = secrets.token_hex(32), tempfile.mkdtemp(prefix="rc-")  # short: sockets lie in it
     process = subprocess.Popen(
         [python, __file__, *map(str, cpus)],
@@ -86,7 +86,7 @@ def sweep(
     prefix: tuple[str, ...] = (),
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """The command line, to its end."""
+    """Runs the command line to its end."""
     done = subprocess.run(
         [*prefix, *SWEEP, *map(str, arguments)], capture_output=True, text=True, timeout=280, env=env, cwd=cwd
     )
@@ -96,14 +96,14 @@ def sweep(
 
 
 def start(*arguments: str | Path, env: dict[str, str]) -> subprocess.Popen[str]:
-    """The command line, left running."""
+    """Starts the command line and leaves it running."""
     return subprocess.Popen(
         [*SWEEP, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
     )
 
 
 def wait_for(condition: object, seconds: float = 120.0) -> None:
-    """Until a callable is true."""
+    """Returns as soon as a callable is true."""
     assert callable(condition)
     last = time.monotonic() + seconds
     while not condition():
@@ -116,7 +116,7 @@ def _main() -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     head, *others = map(int, sys.argv[1:])
-    # Another Ray on this machine may have the port that its agent, which starts jobs, always takes.
+    # By default the agent, which starts jobs, has a fixed port; another Ray on this machine may have it.
     with socket.create_server(("", 0)) as free:
         agent = free.getsockname()[1]
     dashboard = {"include_dashboard": True, "dashboard_port": 0, "dashboard_agent_listen_port": agent}

@@ -1,4 +1,4 @@
-"""Small files in the formats of the public data sets, written as those who published them did."""
+"""Small files in the formats of the public data sets, written as their publishers did."""
 
 import dataclasses
 import gzip
@@ -113,7 +113,7 @@ def png(array: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def deep_png(array: np.ndarray, transparent: tuple[int, ...] | None = None) -> bytes:
-    """A PNG of 16 bits a value, `[height, width]` or with an axis of 1 to 4 channels; one colour may be transparent."""
+    """A PNG of 16 bits per value, `[height, width]` or with 1 to 4 channels last; one colour may be transparent."""
     height, width = array.shape[:2]
     rows = array.reshape(height, width, -1).astype(">u2")
     colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[rows.shape[2]]
@@ -127,7 +127,7 @@ def deep_png(array: np.ndarray, transparent: tuple[int, ...] | None = None) -> b
 
 
 def deep_tiff(array: np.ndarray, order: str = "<", packed: bool = False) -> bytes:
-    """A TIFF `[height, width, 3]` of 16 bits a value, little-endian or (`>`) big-endian, deflated if `packed`."""
+    """A TIFF `[height, width, 3]` of 16 bits per value, little-endian or (`>`) big-endian, deflated if `packed`."""
     height, width, _ = array.shape
     pixels = array.astype(f"{order}u2").tobytes()
     if packed:
@@ -154,7 +154,7 @@ def deep_tiff(array: np.ndarray, order: str = "<", packed: bool = False) -> byte
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    """A picture as a file of a kind."""
+    """A picture as a file of this kind."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -179,7 +179,7 @@ def write_folder(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def trust(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Has the catalogue's checksums be those of the files below `folder`."""
+    """Makes the catalogue's checksums those of the files below `folder`."""
 
     def md5(path: Path, wanted: str | None) -> str | None:
         return hashlib.md5(path.read_bytes()).hexdigest() if wanted and path.exists() else wanted
@@ -194,7 +194,7 @@ def trust(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 def publish(monkeypatch: pytest.MonkeyPatch, name: str, *folders: str) -> None:
-    """Has the files of a data set be served from these addresses, by their names."""
+    """Makes the files of a data set come from these addresses, by their names."""
     source = CATALOGUE[name]
     files = tuple(
         dataclasses.replace(each, urls=tuple(folder + Path(each.path).name for folder in folders))

@@ -1,4 +1,4 @@
-"""What our manifests promise about safety: of pods as Kubernetes runs them, of secrets, and of who may talk to whom."""
+"""What our manifests promise about safety: of pods as Kubernetes runs them, of secrets, and of who may call whom."""
 
 import ipaddress
 import re
@@ -26,7 +26,7 @@ def pod_problems(pod: Document) -> list[str]:
     if spec.get("automountServiceAccountToken", True) and not (component == MAY_CALL_THE_API and has_autoscaler):
         found.append(f"{name}: holds a token of the API server")
     if "podAntiAffinity" in spec.get("affinity", {}):
-        found.append(f"{name}: keeps away from its like (podAntiAffinity)")
+        found.append(f"{name}: avoids nodes with pods of its kind (podAntiAffinity)")
     if any("hostPath" in volume for volume in spec.get("volumes", [])):
         found.append(f"{name}: mounts a path of its node")
     for container in [*spec.get("initContainers", []), *spec["containers"]]:
@@ -87,7 +87,7 @@ def _variables(node: Any) -> Iterator[Document]:
 
 
 def may_talk(policies: list[Document], source: Document | str, target: Document | str, port: int) -> bool:
-    """Whether NetworkPolicies let one pod speak to another: both sides have to. An address stands for somewhere else.
+    """Whether NetworkPolicies let one pod talk to another; both sides must. An address stands for the world outside.
 
     A pod is `{"labels": …, "namespace": …}`; namespaces have the label that Kubernetes gives them.
     """

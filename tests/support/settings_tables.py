@@ -26,7 +26,7 @@ BOUNDS: Final = {
 }
 HELD: Final = tuple(round(100 * share) for share in HELD_OUT)
 SHARES: Final = f"{100 - sum(HELD)} / {HELD[0]} / {HELD[1]} %"
-"""Of a set that brings no parts of its own."""
+"""Of a data set that is not split by its publisher."""
 
 
 def settings() -> str:

@@ -22,7 +22,7 @@ def study(
     seed: int = 0,
     **shared: Any,
 ) -> pd.DataFrame:
-    """One row a run: both arms of `seeds` pairs in every cell; `effect` of a cell and `noise` are in points.
+    """One row per run: both arms of `seeds` pairs in every cell; `effect` of a cell and `noise` are in points.
 
     Validation accuracy follows test accuracy with 0.2 points of noise of its own.
     """
