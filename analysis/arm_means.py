@@ -22,7 +22,7 @@ def accuracies(pairs: pd.DataFrame, names: list[str], confidence: float) -> pd.D
     parts = [
         pairs[names].assign(arm=arm, value=100 * pairs[f"accuracy_{arm}"]) for arm in ARMS
     ]  # fmt: skip
-    return _summed(pd.concat(parts, ignore_index=True), [*names, "arm"], confidence)
+    return _mean_intervals(pd.concat(parts, ignore_index=True), [*names, "arm"], confidence)
 
 
 def curves(points: pd.DataFrame, rows: pd.DataFrame, names: list[str], confidence: float) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def curves(points: pd.DataFrame, rows: pd.DataFrame, names: list[str], confidenc
     table = points[["run_id", "step", "validation_accuracy"]].merge(known, on="run_id")
     table["arm"] = np.where(table["bias"], *ARMS)
     table["value"] = 100 * table["validation_accuracy"]
-    return _summed(table, [*names, "arm", "step"], confidence)
+    return _mean_intervals(table, [*names, "arm", "step"], confidence)
 
 
 def band_table(points: pd.DataFrame | None, rows: pd.DataFrame, verdict: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -74,7 +74,7 @@ def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _summed(table: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
+def _mean_intervals(table: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
     groups = table.groupby(keys, dropna=False, sort=True)["value"]
     found = pd.DataFrame({"n": groups.count(), "mean": groups.mean(), "spread": groups.std()}).reset_index()
     low, high = interval(

@@ -96,14 +96,14 @@ def matched(rows: pd.DataFrame) -> pd.DataFrame:
         places[arm][group[own]] = order[own]
     table = rows[[*names, "seed"]].iloc[first].reset_index(drop=True)
     table["cell"] = cell[first]
-    table = beside(rows, table, places["bias"], places["no_bias"])
+    table = with_pair_columns(rows, table, places["bias"], places["no_bias"])
     if table["effect"].isna().all():
         _refuse_no_pairs(rows)
     unknown_columns.refuse_pooled(rows, table, others)
     return table
 
 
-def beside(rows: pd.DataFrame, table: pd.DataFrame, with_bias: Counts, without: Counts) -> pd.DataFrame:
+def with_pair_columns(rows: pd.DataFrame, table: pd.DataFrame, with_bias: Counts, without: Counts) -> pd.DataFrame:
     """`table` with the columns of pairs, made from the runs at these positions of `rows` (-1: no run)."""
     accuracy, status = rows["test_accuracy"].to_numpy(dtype=np.float64), rows["status"].to_numpy(dtype=object)
     for arm, place in zip(_ARMS, (with_bias, without), strict=True):

@@ -60,24 +60,24 @@ def hypotheses(by_seed: SeedEffects, shared: Record, margin: float, confidence: 
 
 def _contrasts(by_seed: SeedEffects, shared: Record) -> Iterator[Contrast]:
     levels, every = by_seed.levels, np.ones(len(by_seed.levels), bool)
-    aside = "batch_norm" in by_seed.names
-    plain = ~levels["batch_norm"].to_numpy(dtype=bool) if aside else every
+    norm_varies = "batch_norm" in by_seed.names
+    plain = ~levels["batch_norm"].to_numpy(dtype=bool) if norm_varies else every
     for name in SLOPES:
         if name in by_seed.names:
-            yield Contrast(name, _weights(by_seed, (name,), plain, _slope), "below", without_batch_norm=aside)
-    if aside:
+            yield Contrast(name, _weights(by_seed, (name,), plain, _slope), "below", without_batch_norm=norm_varies)
+    if norm_varies:
         weights = _weights(by_seed, ("batch_norm",), every, lambda norm: _gap(~norm.astype(bool)))
         yield Contrast("batch_norm", weights, "above")
     control = negative_control(levels, shared)
     if control is not None and control.any():
         yield Contrast(NEGATIVE_CONTROL, control / control.sum(), "inside")
-    yield from _input_mean(by_seed, plain, aside)
+    yield from _input_mean(by_seed, plain, norm_varies)
     for name, references in REFERENCES.items():
-        yield from _hides(by_seed, name, references, plain, aside)
+        yield from _against_reference(by_seed, name, references, plain, norm_varies)
     if "bias_init" in by_seed.names and {"zeros", "original"} <= set(levels["bias_init"]):
         chosen = plain & levels["bias_init"].isin(["zeros", "original"]).to_numpy()
         weights = _weights(by_seed, ("bias_init",), chosen, lambda start: _gap(start == "original"))
-        yield Contrast("bias_init", weights, "differs", "zeros", aside)
+        yield Contrast("bias_init", weights, "differs", "zeros", norm_varies)
 
 
 def negative_control(levels: pd.DataFrame, shared: Record) -> NDArray[np.bool_] | None:
@@ -95,7 +95,7 @@ def negative_control(levels: pd.DataFrame, shared: Record) -> NDArray[np.bool_] 
     return np.asarray(cancels, dtype=bool)
 
 
-def _input_mean(by_seed: SeedEffects, plain: NDArray[np.bool_], aside: bool) -> Iterator[Contrast]:
+def _input_mean(by_seed: SeedEffects, plain: NDArray[np.bool_], norm_varies: bool) -> Iterator[Contrast]:
     """Effect of the first layer's bias on inputs not `standardized`, less that on others; less the later layers'."""
     levels = by_seed.levels
     if not {"bias_layers", "input_scaling"} <= set(by_seed.names) or "first_conv" not in set(levels["bias_layers"]):
@@ -118,17 +118,17 @@ def _input_mean(by_seed: SeedEffects, plain: NDArray[np.bool_], aside: bool) -> 
         return weights
 
     weights = _weights(by_seed, ("bias_layers", "input_scaling"), chosen, interaction)
-    yield Contrast("input_mean", weights, "above", "later_conv" if both else None, aside)
+    yield Contrast("input_mean", weights, "above", "later_conv" if both else None, norm_varies)
 
 
-def _hides(
-    by_seed: SeedEffects, name: str, references: tuple[Any, ...], plain: NDArray[np.bool_], aside: bool
+def _against_reference(
+    by_seed: SeedEffects, name: str, references: tuple[Any, ...], plain: NDArray[np.bool_], norm_varies: bool
 ) -> Iterator[Contrast]:
     reference = next((one for one in references if name in by_seed.names and one in set(by_seed.levels[name])), None)
     if reference is None:
         return
     weights = _weights(by_seed, (name,), plain, lambda levels: _gap(levels == reference))
-    yield Contrast(name, weights, "above", reference, aside)
+    yield Contrast(name, weights, "above", reference, norm_varies)
 
 
 def _weights(

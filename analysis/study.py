@@ -14,7 +14,7 @@ from analysis.provenance import provenance
 from analysis.run_table import checked, ignored
 from analysis.seed_effects import seed_effects
 from analysis.unknown_columns import check_ignored
-from analysis.wording import alarms as said
+from analysis.wording import alarms as alarm_sentences
 from analysis.wording.cells import statement, with_reasons
 from analysis.wording.claims import claim
 
@@ -91,10 +91,10 @@ def analyse(
         "tuned_cells": tuned_cells,
         "tuned_thresholds": None if tuned_cells is None else _thresholds(tuned_cells, each),
         "alarms": [
-            *said.negative_control(*alarms.failed_control(cells, origin["settings"])),
-            *said.disagreeing(disagreeing_runs),
-            *said.mixed(alarms.mixed(rows, names)),
-            *said.changed(alarms.changed(DEFAULTS | dict(declared), declared_before)),
+            *alarm_sentences.negative_control(*alarms.failed_control(cells, origin["settings"])),
+            *alarm_sentences.disagreeing(disagreeing_runs),
+            *alarm_sentences.mixed(alarms.mixed(rows, names)),
+            *alarm_sentences.changed(alarms.changed(DEFAULTS | dict(declared), declared_before)),
         ],
         "provenance": origin,
         "aggregated": None,

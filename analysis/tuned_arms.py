@@ -86,7 +86,7 @@ def _table(rows: pd.DataFrame, name: str, names: list[str]) -> tuple[pd.DataFram
     first = _first_of_each(cell)
     table = rows[names].iloc[first[where[0]]].reset_index(drop=True)
     table["seed"], table["cell"] = seeds[where[1]], where[0]
-    return effects.beside(rows, table, chosen[0][own], chosen[1][own]), {
+    return effects.with_pair_columns(rows, table, chosen[0][own], chosen[1][own]), {
         "bias": np.where(chosen[0] >= 0, rates[best[0]], np.nan)[own],
         "no_bias": np.where(chosen[1] >= 0, rates[best[1]], np.nan)[own],
     }

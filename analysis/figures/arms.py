@@ -36,7 +36,7 @@ def accuracies(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Pat
                 _accuracy(axes, line, table, names, axis, arm, step)
             style.tidy(axes, capital(describe(others)))
             _scale(axes, line, axis)
-        style.outer(panels, style.AXIS_NAMES[axis] if axis else "", "test accuracy (%)")
+        style.label_outer(panels, style.AXIS_NAMES[axis] if axis else "", "test accuracy (%)")
         style.save(figure, stem)
 
 
@@ -50,12 +50,12 @@ def _accuracy(
     places = [at + 0.008 * step * reach for at in places]
     look = {key: value for key, value in style.ARMS[arm].items() if key in ("color", "marker")}
     dashes: Any = style.ARMS[arm]["linestyle"] if axis else "none"
-    low, high = style.known(values["low"]), style.known(values["high"])
+    low, high = style.with_gaps(values["low"]), style.with_gaps(values["high"])
     axes.vlines(places, low, high, color=look["color"], linewidth=1)
     if axis:
         axes.fill_between(places, low, high, color=look["color"], alpha=0.12, linewidth=0)
     inside = look["color"] if arm == "bias" else "white"
-    axes.plot(places, style.known(values["mean"]), linestyle=dashes, linewidth=1.3, markersize=4.5,
+    axes.plot(places, style.with_gaps(values["mean"]), linestyle=dashes, linewidth=1.3, markersize=4.5,
               markerfacecolor=inside, **look)  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def learning(verdict: Record, table: pd.DataFrame, stem: Path) -> None:
                 axes.plot(part["step"], part["mean"], color=look["color"], linestyle=look["linestyle"], linewidth=1.3)
             style.tidy(axes, capital(style.name_of(cell)))
             axes.title.set_fontsize(8)
-        style.outer(panels, "step", "validation accuracy (%)")
+        style.label_outer(panels, "step", "validation accuracy (%)")
         style.save(figure, stem)
 
 

@@ -38,7 +38,7 @@ def draw(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Path) -> 
         figure, above, panels = style.panels(len(lines), title=title, caption=caption, size=size)
         style.legend(above, _handles(bool(diverged)))
         for (others, line), axes in zip(lines, panels, strict=True):
-            style.zone(axes, margin)
+            style.margin_zone(axes, margin)
             for place, cell in enumerate(line):
                 _cell(axes, place, cell, dots.get(arm_means.key(cell, names)), len(pairs) > MOST_VECTORS)
             style.tidy(axes, capital(describe(others)))
@@ -49,7 +49,7 @@ def draw(verdict: Record, pairs: pd.DataFrame, axis: str | None, stem: Path) -> 
             else:
                 style.name_cells(axes, line)
             style.scale_effects(axes, ends, margin)
-        style.outer(panels, style.AXIS_NAMES[axis] if axis else "", style.EFFECT)
+        style.label_outer(panels, style.AXIS_NAMES[axis] if axis else "", style.EFFECT)
         style.save(figure, stem)
 
 

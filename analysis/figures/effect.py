@@ -106,14 +106,14 @@ def _ends(panels: list[_Panel]) -> list[float]:
 
 
 def _draw(axes: Axes, panel: _Panel, axis: str | None, margin: float, styles: int) -> None:
-    style.zone(axes, margin)
+    style.margin_zone(axes, margin)
     _scale_places(axes, panel, axis)
     for line in panel.lines:
         colour = style.COLOURS[line.style]
         # A small step aside, so that equal effects do not hide one another.
-        aside = (line.style - (styles - 1) / 2) * 0.012 * (axes.get_xlim()[1] - axes.get_xlim()[0])
-        places = [_place(cell, axis, index) + aside for index, cell in enumerate(line.cells)]
-        means, lows, highs = (style.known([cell[key] for cell in line.cells]) for key in ("effect", "low", "high"))
+        offset = (line.style - (styles - 1) / 2) * 0.012 * (axes.get_xlim()[1] - axes.get_xlim()[0])
+        places = [_place(cell, axis, index) + offset for index, cell in enumerate(line.cells)]
+        means, lows, highs = (style.with_gaps([cell[key] for cell in line.cells]) for key in ("effect", "low", "high"))
         if axis:
             axes.fill_between(places, lows, highs, color=colour, alpha=0.15, linewidth=0, zorder=2)
             axes.plot(places, means, color=colour, linestyle=style.DASHES[line.style], linewidth=1.4, zorder=4)

@@ -40,7 +40,7 @@ def draw(verdict: Record, stem: Path) -> None:
         for (name, part), axes in zip(found, panels, strict=True):
             _draw(axes, part, *levels, norm=norm)
             axes.set_title(capital(name), fontsize=9)
-        style.outer(panels, style.AXIS_NAMES["width"], style.AXIS_NAMES["depth"])
+        style.label_outer(panels, style.AXIS_NAMES["width"], style.AXIS_NAMES["depth"])
         rows = -(-len(found) // 2)
         bar = figure.colorbar(ScalarMappable(norm, _MAP), ax=panels, shrink=min(0.8, 1.6 / rows), aspect=25, pad=0.02)
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda effect, _: f"{effect:+g}" if effect else "0"))

@@ -32,7 +32,7 @@ def draw(verdict: Record, stem: Path) -> None:
             where = describe(settings(record))
             style.tidy(axes, capital(", ".join(filter(None, [where, f"along {record['axis']}" if axis_said else ""]))))
             axes.set_ylabel(record["axis"], fontsize=9)
-        style.outer(panels, "margin (percentage points)", None)
+        style.label_outer(panels, "margin (percentage points)", None)
         style.save(figure, stem)
 
 

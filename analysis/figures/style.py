@@ -87,7 +87,7 @@ def panels(
     return figure, legend, [figure.add_subplot(grid[1 + n // columns, n % columns]) for n in range(count)]
 
 
-def outer(panels: Sequence[Axes], below: str, beside: str | None) -> None:
+def label_outer(panels: Sequence[Axes], below: str, beside: str | None) -> None:
     """Names the axes at the lower and left edge of the panels only."""
     places = [one.get_subplotspec() for one in panels]
     bottom: dict[int, Axes] = {}
@@ -173,7 +173,7 @@ def scale_effects(axes: Axes, ends: Sequence[float], margin: float) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda effect, _: f"{effect:+g}" if effect else "0"))
 
 
-def zone(axes: Axes, margin: float) -> None:
+def margin_zone(axes: Axes, margin: float) -> None:
     """The margin as a grey zone around the line of no effect."""
     if margin > 0:
         axes.axhspan(-margin, margin, color="0.9", zorder=0)
@@ -217,7 +217,7 @@ def _stacked(said: str) -> str:
     return "\n".join(textwrap.fill(part, 14) for part in said.split(", "))
 
 
-def known(values: Sequence[float | None]) -> list[float]:
+def with_gaps(values: Sequence[float | None]) -> list[float]:
     """The values, NaN where one is missing: a gap in a line or band."""
     return [math.nan if value is None else value for value in values]
 

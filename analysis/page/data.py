@@ -70,13 +70,13 @@ def _table(cells: list[Record], factors: list[str], columns: list[str]) -> Recor
     levels = {name: list(dict.fromkeys(cell[name] for cell in cells)) for name in factors}
     places = {name: {level: n for n, level in enumerate(own)} for name, own in levels.items()}
     rows = [
-        [*(places[name][cell[name]] for name in factors), *(_short(name, cell.get(name)) for name in columns)]
+        [*(places[name][cell[name]] for name in factors), *(_rounded(name, cell.get(name)) for name in columns)]
         for cell in cells
     ]
     return {"factors": factors, "levels": list(levels.values()), "columns": columns, "rows": rows}
 
 
-def _short(name: str, value: Any) -> Any:
+def _rounded(name: str, value: Any) -> Any:
     if isinstance(value, float):
         return round(100 * value, 3) if name.startswith("accuracy") else round(value, _DIGITS.get(name, 6))
     return value
