@@ -42,19 +42,19 @@ SECONDS_OF_LONGEST: Final[dict[DeviceKind, float]] = {"cpu": 120.0, "cuda": 60.0
 """Seconds that an array of `plan.LONGEST` operations takes: on one core of an EPYC, measured; on an H100, estimated
 from first trials of our kernels."""
 
-EACH: Final[dict[DeviceKind, float]] = {"cpu": 1.0, "cuda": 10.0}
+ARRAY_SECONDS: Final[dict[DeviceKind, float]] = {"cpu": 1.0, "cuda": 10.0}
 """Seconds that an array costs besides its arithmetic; on a GPU, where kernels and graphs are compiled, a guess."""
 
-STARTUP: Final = 1800
+STARTUP_SECONDS: Final = 1800
 """Seconds that nodes, images and Ray may take before the first array is trained."""
 
-MARGIN: Final = 3
+DEADLINE_FACTOR: Final = 3
 """The deadline is this many times the estimate, to allow for slower machines, retries and the last arrays."""
 
-PROCESS: Final[dict[DeviceKind, int]] = {"cpu": 3 * 2**28, "cuda": 4 * 2**30}
+PROCESS_BYTES: Final[dict[DeviceKind, int]] = {"cpu": 3 * 2**28, "cuda": 4 * 2**30}
 """Bytes that a training process needs besides its array: 0.70 GiB measured on a CPU; with CUDA's libraries, a guess."""
 
-NODE: Final = 2**30
+NODE_BYTES: Final = 2**30
 """Bytes that a Ray node's own processes need."""
 
 STORE_SHARE: Final = 0.3
@@ -227,7 +227,7 @@ def sizes(space: SearchSpace, wish: Wish, library: Library, cluster: Document) -
         memory=_memory(arrays, wish.device, slots, _pictures(space)),
         gpu_memory=_gib(max(map(_bytes, arrays)) + 2**30) if wish.device == "cuda" else None,
         estimated_seconds=seconds,
-        deadline_seconds=max(3600, -(-(STARTUP + MARGIN * math.ceil(seconds)) // 600) * 600),
+        deadline_seconds=max(3600, -(-(STARTUP_SECONDS + DEADLINE_FACTOR * math.ceil(seconds)) // 600) * 600),
         estimate=f"on {workers * slots} {kind} at {rate:.0e} operations per second each; not measured on this cluster",
     )
 
@@ -388,7 +388,7 @@ def _arrays(space: SearchSpace, device: DeviceKind, library: Library) -> list[Ar
 def _seconds(arrays: Sequence[Array], device: DeviceKind, slots: int) -> float:
     """Seconds of training on `slots` cores or GPUs, from the arithmetic of the arrays."""
     rate = plan.LONGEST[device] / SECONDS_OF_LONGEST[device]
-    seconds = [array.work / rate + EACH[device] for array in arrays]
+    seconds = [array.work / rate + ARRAY_SECONDS[device] for array in arrays]
     return max(sum(seconds) / slots, max(seconds))
 
 
@@ -399,10 +399,10 @@ def _memory(arrays: Sequence[Array], device: DeviceKind, slots: int, pictures: i
     moments, and a copy.
     """
     if device == "cpu":
-        each = PROCESS[device] + max(map(_bytes, arrays))
+        each = PROCESS_BYTES[device] + max(map(_bytes, arrays))
     else:
-        each = PROCESS[device] + 24 * max(array.parameter_count() for array in arrays)
-    needed = max(NODE + slots * each + pictures, pictures / STORE_SHARE)
+        each = PROCESS_BYTES[device] + 24 * max(array.parameter_count() for array in arrays)
+    needed = max(NODE_BYTES + slots * each + pictures, pictures / STORE_SHARE)
     return _gib(needed * 1.25)  # Ray ends workers before a node's memory is full
 
 

@@ -401,12 +401,12 @@ def test_the_cluster_is_sized_from_the_plan() -> None:
         assert size.arrays == len(arrays) and size.runs == 896
         assert size.workers == min(8, -(-len(arrays) // slots)) == group(job)["maxReplicas"]
         assert size.estimated_seconds is not None and size.deadline_seconds is not None and size.memory is not None
-        assert size.deadline_seconds >= manifests.STARTUP + manifests.MARGIN * size.estimated_seconds
+        assert size.deadline_seconds >= manifests.STARTUP_SECONDS + manifests.DEADLINE_FACTOR * size.estimated_seconds
         assert job["spec"]["activeDeadlineSeconds"] == size.deadline_seconds
         resources = group(job)["template"]["spec"]["containers"][0]["resources"]
         assert resources["limits"]["memory"] == resources["requests"]["memory"] == f"{size.memory // 2**30}Gi"
         largest = max(len(array) * plan.array_bytes(array.cell, array.shape) for array in arrays)
-        assert size.memory > slots * manifests.PROCESS[device] + (largest if device == "cpu" else 0)  # type: ignore[index]
+        assert size.memory > slots * manifests.PROCESS_BYTES[device] + (largest if device == "cpu" else 0)  # type: ignore[index]
         assert job["metadata"]["annotations"]["sweep/arrays"] == str(len(arrays))
 
 
