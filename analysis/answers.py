@@ -219,7 +219,7 @@ def verdicts(results: Path = RESULTS) -> str:
 def keep(store: Path, results: Path = RESULTS) -> list[str]:
     """Copies `verdict.json`, `report.md` and the first figure of each claim's sweep from a store; returns the sweeps.
 
-    `about.json` beside them says by which command, on what, and when they were made. Sweeps without a report, or
+    `about.json` beside them says which command made them, on which devices, and when. Sweeps without a report, or
     with runs missing, are left out.
     """
     kept = []

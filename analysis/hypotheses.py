@@ -81,7 +81,7 @@ def _contrasts(by_seed: SeedEffects, shared: Record) -> Iterator[Contrast]:
 
 
 def negative_control(levels: pd.DataFrame, shared: Record) -> NDArray[np.bool_] | None:
-    """Whether batch norm cancels each cell's bias; None where `bias_layers` or `bias_init` is not known."""
+    """Whether batch norm cancels each cell's bias; None where a setting that decides it is unknown."""
 
     def column(name: str) -> pd.Series | None:
         if name in levels:

@@ -79,7 +79,7 @@ def analyse(
         "repeated_runs": repeated_runs,
         "disagreeing_runs": disagreeing_runs,
         "pairs": pairs,
-        "missing_pairs": len(rows) - 2 * pairs,  # each run without a partner is half of a missing pair
+        "missing_pairs": len(rows) - 2 * pairs,  # each run without a partner is a pair with a run missing
         "diverged_bias": sum(cell["diverged_bias"] for cell in cells),
         "diverged_no_bias": sum(cell["diverged_no_bias"] for cell in cells),
         "factors": names,

@@ -10,7 +10,7 @@ MOST_NAMED: Final = 3
 
 
 def negative_control(cells: list[Record], known: bool) -> list[str]:
-    """For the cells from `alarms.failed_control`; `known` says whether they surely belong to the control."""
+    """For the cells from `alarms.failed_control`; `known` says whether they are known to belong to it."""
     if not cells:
         return []
     named = "; ".join(
