@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Final, Literal
 
+from sweep.cluster import ray_internals
 from sweep.common.errors import InputError
 
 CONNECT: Final = 10.0
@@ -112,19 +113,13 @@ def _running() -> str | None:
     given = os.environ.get("RAY_ADDRESS", "")
     if given and given != "auto":
         return given
-    try:
-        file = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-        return file.read_text().strip() or None
-    except OSError:
-        return None
+    return ray_internals.last_started()
 
 
 def _wants_token(address: str, shown: str | None) -> bool:
     """Whether a cluster's head refuses who shows this token; InputError where there is no cluster."""
-    from sweep.cluster.ray_internals import head_refuses
-
     try:
-        return head_refuses(address, shown, CONNECT)
+        return ray_internals.head_refuses(address, shown, CONNECT)
     except ConnectionError as error:
         raise InputError(f"--address {address}: no Ray cluster answers there ({_reason(str(error))})") from None
 

@@ -10,13 +10,10 @@ import contextlib
 import dataclasses
 import functools
 import pickle
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
 import ray
 from ray import tune
@@ -25,26 +22,18 @@ from rich.console import Console
 from sweep import plan
 from sweep.cluster import ray_internals
 from sweep.cluster.address import Where
-from sweep.cluster.nodes import Crew, StopSign, muster
+from sweep.cluster.nodes import Crew, muster
 from sweep.cluster.prometheus import Metrics
-from sweep.cluster.trial import STOPPING, DataKey, Trial, data_key, note_failure, shared, train_one
-from sweep.common.errors import Terminated
+from sweep.cluster.stop_signal import StopSignal, stopping
+from sweep.cluster.trial import DataKey, Trial, data_key, note_failure, shared, train_one
+from sweep.cluster.watcher import Watcher
 from sweep.common.fault_options import Care
 from sweep.common.progress import Meter, say
 from sweep.data.library import Library
 from sweep.data.splits import Data
 from sweep.plan import Array
-from sweep.space.runs import DEFAULTS, settings_of
 from sweep.space.search_space import SearchSpace
 from sweep.store.rows import Store
-
-if TYPE_CHECKING:
-    pass
-
-
-OUT_OF_MEMORY: Final = ("running low on memory", "exceeds the memory usage threshold")
-"""Words of Ray when it ends a worker for want of memory on its node."""
-
 
 CARE: Final = Care()
 """What a launch does against loss unless it is told otherwise."""
@@ -104,7 +93,7 @@ def launch(
         for space in spaces:
             store.save_sweep(space.name, space.resolved())
         kept = store.tidy(statuses)
-        watcher = _Watcher(missing.arrays if missing else [], ", ".join(space.name for space in spaces))
+        watcher = Watcher(missing.arrays if missing else [], ", ".join(space.name for space in spaces))
         if missing:
             _train(missing, len(run_ids), store, kept, watcher, care, console)
             trained = [array.array_id for array in missing.arrays]
@@ -150,7 +139,7 @@ def _train(
     wanted: int,
     store: Store,
     kept: Mapping[str, frozenset[str]],
-    watcher: "_Watcher",
+    watcher: Watcher,
     care: Care,
     console: Console,
 ) -> None:
@@ -190,20 +179,20 @@ def _tune(
     kept: Mapping[str, frozenset[str]],
     data: dict[DataKey, tuple[Any, Any]],
     crew: Crew,
-    watcher: "_Watcher",
+    watcher: Watcher,
     care: Care,
     patient: bool,
 ) -> None:
     """Runs one trial an array, in their order; `patient` ones wait where another launch is training their array."""
     specifications = ray.put({array.array_id: pickle.dumps((array, _larger(array, kept, store))) for array in todo})
-    sign = StopSign()
+    signal = StopSignal()
     # Tune's own folder; with nothing kept there, hosts need not share it.
     with (
         tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as scratch,
-        _stopping(watcher, sign),
+        stopping(watcher.running, signal),
         ray_internals.every_death_is_one_trials_own(),
     ):
-        trial = Trial(specifications, data, store.address, crew, sign, patient, care.checkpoint_seconds)
+        trial = Trial(specifications, data, store.address, crew, signal, patient, care.checkpoint_seconds)
         trainable = functools.partial(train_one, trial=trial)
         trainable.__name__ = "array"  # type: ignore[attr-defined]
         tune.Tuner(
@@ -226,123 +215,3 @@ def _larger(array: Array, kept: Mapping[str, frozenset[str]], store: Store) -> l
     """The checkpoints that hold this array's runs among others: it was larger before some of them were done."""
     own = store.checkpoint(array.array_id)
     return [name for name, run_ids in kept.items() if name != own and run_ids.issuperset(array.run_ids)]
-
-
-@contextlib.contextmanager
-def _stopping(watcher: "_Watcher", sign: StopSign) -> Iterator[None]:
-    """On Ctrl-C, has the arrays in training save a checkpoint before KeyboardInterrupt is raised; twice, it is at once.
-
-    SIGTERM does the same, as Terminated.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread hears of signals
-        return
-
-    received: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, before[signal.Signals(number)])
-        sign.wait_until_obeyed(set(watcher.running), STOPPING)
-        received.append(number)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:  # whatever stood in the handler, Ray hands on this
-        if signal.SIGTERM in received:
-            raise Terminated from None
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        sign.clear()
-
-
-def _words(array: Array) -> str:
-    """What an array trains, as far as it is not the default: `width=1, batch_norm=True, seeds 0 to 31`."""
-    chosen = [f"{name}={level}" for name, level in settings_of(array.cell).items() if level != DEFAULTS[name]]
-    seeds = sorted({seed for _, members in array.parts for _, seed in members})
-    if len(array.parts) > 1:
-        chosen.append(f"and {len(array.parts) - 1} cells that differ in {_list_own(array)}")
-    return ", ".join([*chosen, f"seeds {seeds[0]} to {seeds[-1]}"])
-
-
-def _list_own(array: Array) -> str:
-    """The settings in which the cells of an array differ."""
-    cells = [settings_of(cell) for cell, _ in array.parts]
-    return " and ".join(name for name in DEFAULTS if any(cell[name] != cells[0][name] for cell in cells))
-
-
-class _Watcher(tune.Callback):  # type: ignore[misc]
-    """Hears of every trial in the driver: moves the meter, counts what was trained, gathers failures."""
-
-    meter: Meter
-    metrics: Metrics
-
-    def __init__(self, arrays: Sequence[Array], name: str) -> None:
-        self.name = name
-        self.arrays = {array.array_id: array for array in arrays}
-        self.running: set[str] = set()
-        self.put_off: dict[str, None] = {}  # in their order; an array that is tried again may be so twice
-        self.failures: dict[str, str] = {}
-        self.lost: dict[str, str] = {}
-        self.trained: set[str] = set()
-        self.notes: set[str] = set()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ray_internals.pickled_callback()
-
-    def named_failures(self, done: Collection[str]) -> dict[str, str]:
-        """What went wrong by array, which is named with its settings.
-
-        Where all its runs are `done` nothing did: its worker died behind the last row, or another launch trained it.
-        """
-        failed = (self.failures | self.lost).items()
-        both = {name: message for name, message in failed if not all(map(done.__contains__, self.arrays[name].run_ids))}
-        return {f"{array_id} ({_words(self.arrays[array_id])})": message for array_id, message in both.items()}
-
-    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        array = self.arrays[trial.config["array"]]
-        if "note" in result:
-            if result["note"] not in self.notes:
-                self.notes.add(result["note"])
-                say(self.meter.console, result["note"])
-            return
-        if "share" in result:
-            self.running.add(array.array_id)
-            self.meter.partly(array.array_id, result["share"] * array.work)
-            self.metrics.partly(array.array_id, result["share"] * len(array) * array.cell.steps)
-            return
-        self.running.discard(array.array_id)
-        if "put_off" in result:
-            self.put_off[array.array_id] = None
-            return
-        if "failed" in result:
-            self.failures[array.array_id] = result["failed"]
-        if "trained" in result:
-            self.trained.update(array.run_ids)
-        self._finished(array, diverged=result.get("trained"), failed="failed" in result)
-
-    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        ray_internals.forget_numbers(trial)
-
-    def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        self.running.discard(trial.config["array"])
-        # Ray ended a worker because its node ran out of memory: the next try needs less.
-        if any(word in line for line in ray_internals.last_failure(trial) for word in OUT_OF_MEMORY):
-            trial.config["halvings"] += 1
-
-    def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-        array = self.arrays[trial.config["array"]]
-        self.running.discard(array.array_id)
-        words = ray_internals.last_failure(trial)
-        raised = any("Traceback" in line for line in words)
-        happened = f"failed: {words[-1]}" if raised else f"its worker was lost: {words[0]}"
-        self.lost[array.array_id] = f"tried {trial.num_failures} times, {happened}"
-        self._finished(array, failed=True)
-
-    def _finished(self, array: Array, diverged: int | None = None, failed: bool = False) -> None:
-        """`diverged` are that many of its runs, None where it was not trained here."""
-        self.meter.finished(array.array_id, len(array), array.work, failed)
-        self.metrics.finished(array.array_id, len(array), len(array) * array.cell.steps, diverged, failed)

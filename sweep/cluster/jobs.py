@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import ray
-from ray import job_submission
 from rich.console import Console
 
-from sweep.cluster import node_probe, packaging
+from sweep.cluster import node_probe, packaging, ray_internals
 from sweep.cluster.address import Where
 from sweep.common.errors import InputError
 from sweep.common.progress import say
@@ -83,8 +82,8 @@ class Cluster:
             for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray would take these instead
                 os.environ.pop(name, None)
         with self._speaking():
-            self.client = _Client(self.address)
-            version = self._version()
+            self.client = ray_internals.job_client(self.address, ANSWER)
+            version = ray_internals.ray_version(self.client)
         if version != ray.__version__:
             raise InputError(
                 f"--address {self.address}: the cluster runs Ray {version}, and here is Ray {ray.__version__}; "
@@ -186,7 +185,7 @@ class Cluster:
             try:
                 return str(self.client.submit_job(**job))
             except RuntimeError as error:
-                if "No available agent" not in str(error) or time.monotonic() > last:
+                if ray_internals.NO_AGENT not in str(error) or time.monotonic() > last:
                     raise
             time.sleep(POLL)
 
@@ -259,10 +258,6 @@ class Cluster:
                 return
             shown(text)
 
-    def _version(self) -> str:
-        answer = self.client._do_request("GET", "/api/version")
-        return str(answer.json()["ray_version"])
-
     @contextlib.contextmanager
     def _speaking(self) -> Iterator[None]:
         """What goes wrong while we speak to the dashboard, in one message."""
@@ -281,13 +276,6 @@ class Cluster:
             raise
         except (RuntimeError, ValueError, KeyError) as error:
             raise InputError(f"--address {self.address}: {' '.join(str(error).split())[:500]}") from error
-
-
-class _Client(job_submission.JobSubmissionClient):  # type: ignore[misc]
-    """Ray's own client, which would wait for ever for a dashboard that takes a request and never answers."""
-
-    def _do_request(self, *arguments: Any, **options: Any) -> Any:
-        return super()._do_request(*arguments, **{"timeout": ANSWER, **options})
 
 
 def check_travels(spaces: Sequence[SearchSpace], store: str) -> None:

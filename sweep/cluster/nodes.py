@@ -7,7 +7,6 @@ import dataclasses
 import errno
 import logging
 import os
-import secrets
 import socket
 import threading
 import time
@@ -17,11 +16,11 @@ from typing import Any, Final
 
 import ray
 from ray import cloudpickle
-from ray.experimental import internal_kv
 from rich.console import Console
 
 from sweep.cluster import node_probe, packaging, ray_internals
 from sweep.cluster.address import Where
+from sweep.cluster.ray_internals import ANSWER, table
 from sweep.common.atomic_files import temporary_name
 from sweep.common.errors import InputError
 from sweep.common.host import cores
@@ -30,23 +29,11 @@ from sweep.plan import DeviceKind
 from sweep.space.runs import TRAINER_VERSION
 from sweep.store.rows import Store
 
-LOOK_EVERY: Final = 1.0
-"""Seconds between two looks of an array in training whether it is to stop."""
-
-NOTICE_EVERY: Final = 2.0
-"""Seconds between two looks of an array in training whether its node is about to go."""
-
-ANSWER: Final = 5.0
-"""Seconds that the cluster's head has to take or give a sign."""
-
 WAITING: Final = 5.0
 """Seconds between two looks whether the cluster has room for an array yet."""
 
 AWAY: Final = 5.0
 """Seconds that a node which cannot train for us keeps an array, so that others get the next one."""
-
-_SIGNS: Final = b"sweep"
-"""Our part of Ray's table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +100,8 @@ def muster(where: Where, store: Store, console: Console) -> Crew:
     is not seen by all of them.
     """
     _hush()
+    if caution := ray_internals.caution():
+        say(console, caution)
     if where.kind == "here":
         return _crew_here(where)
     try:
@@ -314,7 +303,7 @@ def _hearing_the_head(console: Console) -> contextlib.AbstractContextManager[Non
         while not done.wait(WAITING):
             before = heard
             try:
-                _table().internal_kv_exists(b"", _SIGNS, ANSWER)
+                table().exists(b"")
                 heard = True
             except Exception:
                 heard = False
@@ -326,80 +315,3 @@ def _hearing_the_head(console: Console) -> contextlib.AbstractContextManager[Non
                 )
 
     return _beside(look)
-
-
-class StopSign:
-    """Tells the arrays of a launch to stop, and hears that they did, through the table of Ray's head.
-
-    Hosts need share no disk, and no signal reaches a Tune function.
-    """
-
-    def __init__(self) -> None:
-        self.launch = secrets.token_hex(8).encode()
-        self._asked, self._last = False, 0.0
-        self._looking = False
-
-    def wait_until_obeyed(self, array_ids: Collection[str], seconds: float) -> None:
-        """Has the arrays save a checkpoint and stop; waits until these did, or time is over.
-
-        Another thread asks: a signal handler that waits for a lost head could not be interrupted.
-        """
-        obeyed = threading.Event()
-        threading.Thread(target=self._ask, args=(array_ids, seconds, obeyed), daemon=True).start()
-        obeyed.wait(seconds)
-
-    def _ask(self, array_ids: Collection[str], seconds: float, obeyed: threading.Event) -> None:
-        wanted = {self.launch + b"/stopped/" + array_id.encode() for array_id in array_ids}
-        last = time.monotonic() + seconds
-        with contextlib.suppress(Exception):  # the head is gone, and the arrays with it
-            _table().internal_kv_put(self.launch + b"/stop", b"", True, _SIGNS, ANSWER)
-            while time.monotonic() < last and not wanted <= set(
-                _table().internal_kv_keys(self.launch + b"/stopped/", _SIGNS, ANSWER)
-            ):
-                time.sleep(0.1)
-        obeyed.set()
-
-    def asked(self) -> bool:
-        """Whether an array is to stop, as far as is known; the table is asked now and then.
-
-        Another thread asks: on busy cores an answer takes milliseconds, and training would wait for it.
-        """
-        if not (self._asked or self._looking) and time.monotonic() - self._last >= LOOK_EVERY:
-            self._last, self._looking = time.monotonic(), True
-            threading.Thread(target=self._look, daemon=True).start()
-        return self._asked
-
-    def _look(self) -> None:
-        with contextlib.suppress(Exception):  # a head that cannot be asked has not asked for a stop
-            self._asked = bool(_table().internal_kv_exists(self.launch + b"/stop", _SIGNS, ANSWER))
-        self._looking = False
-
-    def obeyed(self, array_id: str) -> None:
-        """An array has stopped, and saved what it could."""
-        with contextlib.suppress(Exception):
-            _table().internal_kv_put(self.launch + b"/stopped/" + array_id.encode(), b"", True, _SIGNS, ANSWER)
-
-    def clear(self) -> None:
-        """Leaves nothing in the table."""
-        with contextlib.suppress(Exception):
-            _table().internal_kv_del(self.launch, True, _SIGNS, ANSWER)
-
-
-class Notice:
-    """Hears, in a worker, that its node is about to be taken away: an autoscaler, or `ray drain-node`, has said so."""
-
-    def __init__(self, crew: Crew) -> None:
-        self._given, self._last = False, -NOTICE_EVERY
-        self.node = ray.get_runtime_context().get_node_id() if crew.where.kind != "here" else None
-
-    def given(self) -> bool:
-        """Whether there is notice; Ray is asked now and then. A node never gets it back."""
-        if self.node and not self._given and time.monotonic() - self._last >= NOTICE_EVERY:
-            self._last = time.monotonic()
-            with contextlib.suppress(Exception):  # no head to ask
-                self._given = self.node in ray_internals.draining_nodes()
-        return self._given
-
-
-def _table() -> Any:
-    return internal_kv.internal_kv_get_gcs_client()

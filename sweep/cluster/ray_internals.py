@@ -1,19 +1,58 @@
 """All that stands on names which Ray and Tune keep to themselves, one contract test each.
 
-Known to hold for Ray 2.52 to 2.60; the contract tests say whether they do for the one that is installed. Ray itself is
-imported where it is used: a head is asked before.
+`TRIED` are the versions that it was tried with; `caution` says so where another is installed. Ray itself is imported
+where it is used: a head is asked before.
 """
 
 import contextlib
+import importlib.metadata
+import os
 import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+TRIED: Final = ("2.52", "2.60")
+"""The first and the last minor version of Ray that the contract tests have passed with."""
+
+ANSWER: Final = 5.0
+"""Seconds that a cluster's head has to answer."""
+
+OUT_OF_MEMORY: Final = ("running low on memory", "exceeds the memory usage threshold")
+"""Words of Ray when it ends a worker for want of memory on its node."""
+
+NO_AGENT: Final = "No available agent"
+"""Words of a cluster that has just started, and takes no job yet."""
+
 ASK: Final = "/ray.rpc.NodeInfoGcsService/GetClusterId"
 """The question that a head answers to everybody whom it would let in."""
 
 REFUSED: Final = ("UNAUTHENTICATED", "PERMISSION_DENIED")
+
+
+def caution() -> str | None:
+    """What to say before a launch where Ray is of a version that nobody has tried; None where it was tried."""
+    installed = importlib.metadata.version("ray")
+    if _minor(TRIED[0]) <= _minor(installed) <= _minor(TRIED[1]):
+        return None
+    first, last = TRIED
+    return (
+        f"Ray {installed} is installed; sweep was tried with Ray {first} to {last}. If this launch fails: "
+        f"pip install 'ray[default,tune]=={last}.*'"
+    )
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+
+
+def last_started() -> str | None:
+    """The address of the cluster that was last started on this machine, where Ray leaves it; None where none was."""
+    try:
+        file = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+        return file.read_text().strip() or None
+    except OSError:
+        return None
 
 
 def head_refuses(address: str, token: str | None, seconds: float) -> bool:
@@ -78,6 +117,11 @@ def last_failure(trial: Any) -> list[str]:
     return last.strip().splitlines() or ["unknown"]
 
 
+def ran_out_of_memory(trial: Any) -> bool:
+    """Whether the last worker of a trial was ended because its node ran out of memory."""
+    return any(word in line for line in last_failure(trial) for word in OUT_OF_MEMORY)
+
+
 def forget_numbers(trial: Any) -> None:
     """Empties what Tune keeps of a trial that has ended.
 
@@ -94,3 +138,55 @@ def draining_nodes() -> Collection[str]:
 
     found: Collection[str] = ray._private.state.state.get_draining_nodes()
     return found
+
+
+class Table:
+    """Our part of the table that the head of a Ray cluster keeps. Each call raises where the head does not answer."""
+
+    PART: Final = b"sweep"
+
+    def __init__(self) -> None:
+        from ray.experimental import internal_kv
+
+        self._client = internal_kv.internal_kv_get_gcs_client()
+
+    def put(self, key: bytes) -> None:
+        """Notes a key."""
+        self._client.internal_kv_put(key, b"", True, self.PART, ANSWER)
+
+    def exists(self, key: bytes) -> bool:
+        """Whether a key was noted."""
+        return bool(self._client.internal_kv_exists(key, self.PART, ANSWER))
+
+    def keys(self, prefix: bytes) -> Collection[bytes]:
+        """The keys that begin so."""
+        found: Collection[bytes] = self._client.internal_kv_keys(prefix, self.PART, ANSWER)
+        return found
+
+    def clear(self, prefix: bytes) -> None:
+        """Forgets the keys that begin so."""
+        self._client.internal_kv_del(prefix, True, self.PART, ANSWER)
+
+
+def table() -> Table:
+    """The head's table; an error where this process has joined no cluster."""
+    return Table()
+
+
+def job_client(address: str, answer: tuple[float, float]) -> Any:
+    """Ray's client of a dashboard, which has `answer` seconds to accept a connection, and to answer.
+
+    Ray's own would wait for ever for a dashboard that takes a request and never answers.
+    """
+    from ray import job_submission
+
+    class Client(job_submission.JobSubmissionClient):  # type: ignore[misc]
+        def _do_request(self, *arguments: Any, **options: Any) -> Any:
+            return super()._do_request(*arguments, **{"timeout": answer, **options})
+
+    return Client(address)
+
+
+def ray_version(client: Any) -> str:
+    """The version of Ray that runs behind a `job_client`."""
+    return str(client._do_request("GET", "/api/version").json()["ray_version"])

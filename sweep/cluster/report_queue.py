@@ -7,23 +7,22 @@ for checkpoints, which somebody who waits for it would never write.
 import queue
 import threading
 from collections.abc import Callable
-from typing import Any
 
-Fields = dict[str, Any]
+from sweep.cluster.messages import Message
 
 
 class Reports:
     """Sends what it is given, one after the other, from a thread of its own."""
 
-    def __init__(self, send: Callable[[Fields], None]) -> None:
+    def __init__(self, send: Callable[[Message], None]) -> None:
         self.send = send
-        self._waiting: queue.SimpleQueue[Fields | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._go_on, daemon=True)
         self._thread.start()
 
-    def add(self, **fields: Any) -> None:
-        """Sends these when their turn comes."""
-        self._waiting.put(fields)
+    def add(self, message: Message) -> None:
+        """Sends this when its turn comes."""
+        self._waiting.put(message)
 
     def behind(self) -> bool:
         """Whether some are waiting still."""
@@ -33,12 +32,12 @@ class Reports:
         """Sends no more than what was given so far; does not wait for it."""
         self._waiting.put(None)
 
-    def finish(self, **fields: Any) -> None:
-        """Waits until all are sent, and sends these from the thread that calls."""
+    def finish(self, message: Message) -> None:
+        """Waits until all are sent, and sends this from the thread that calls."""
         self.end()
         self._thread.join()
-        self.send(fields)
+        self.send(message)
 
     def _go_on(self) -> None:
-        while (fields := self._waiting.get()) is not None:
-            self.send(fields)
+        while (message := self._waiting.get()) is not None:
+            self.send(message)

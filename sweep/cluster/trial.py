@@ -6,17 +6,21 @@ import contextlib
 import dataclasses
 import functools
 import pickle
+import threading
 import time
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import ray
 from ray import tune
 
-from sweep.cluster.nodes import Crew, Notice, StopSign
+from sweep.cluster.messages import Failed, Message, Note, Progress, PutOff, Trained, TrainedElsewhere, to_report
+from sweep.cluster.nodes import Crew
 from sweep.cluster.orphan_watch import orphaned
 from sweep.cluster.report_queue import Reports
+from sweep.cluster.stop_signal import STOPPING, Notice, StopSignal
 from sweep.data.pool import Pool
 from sweep.data.splits import Data
 from sweep.plan import Array
@@ -29,9 +33,6 @@ if TYPE_CHECKING:
 
 REPORT_EVERY: Final = 2.0
 """Seconds between two signs of life of an array in training."""
-
-STOPPING: Final = 20.0
-"""Seconds that arrays in training have to save a checkpoint when a launch is interrupted."""
 
 WAIT: Final = 1.0
 """Seconds between two looks whether another launch has finished an array."""
@@ -55,7 +56,7 @@ class Trial:
     data: dict[DataKey, tuple[Any, Any]]
     address: str
     crew: Crew
-    sign: StopSign
+    signal: StopSignal
     patient: bool
     checkpoint_seconds: float
 
@@ -65,22 +66,67 @@ def train_one(config: dict[str, Any], trial: Trial) -> None:
 
     `config` names the array, and how many times it is to be split before it is tried.
     """
-    from sweep.training.checkpoint import Checkpoint, Stopped
-
-    (array, larger), store = _specification(trial.specifications, config["array"]), Store(trial.address)
+    array, larger = _specification(trial.specifications, config["array"])
     lost = orphaned()
     trial.crew.check_here()
-    tune.report({"array": array.array_id, "share": 0.0})
-    reports = Reports(lambda fields: tune.report({"array": array.array_id, **fields}))
+    tune.report(to_report(Progress(0.0)))
+    reports = Reports(lambda message: tune.report(to_report(message)))
+    try:
+        outcome = _tried(array, larger, trial, reports, config["halvings"], lost)
+        # A launch that has been asked to stop waits for this, and takes no report.
+        trial.signal.obeyed(array.array_id)
+    finally:
+        reports.end()
+    if outcome is None:
+        time.sleep(STOPPING)  # the driver ends this process
+    else:
+        reports.finish(outcome)
+
+
+def _tried(
+    array: Array, larger: list[str], trial: Trial, reports: Reports, halvings: int, lost: threading.Event
+) -> Message | None:
+    """How an array went; None where it was stopped. Raises what another try, perhaps on another node, may mend."""
+    from sweep.training.checkpoint import Stopped
+
+    store = Store(trial.address)
+    store.place.on_wait = lambda reason: reports.add(Note(reason))
 
     def stopping() -> bool:
-        return lost.is_set() or trial.sign.asked()
+        return lost.is_set() or trial.signal.asked()
+
+    checkpoint = _checkpoint(array, larger, trial, store, reports, stopping)
+    while trial.patient and leases.held_elsewhere(store.place, array.array_id) and not stopping():
+        time.sleep(WAIT)
+    with leases.taken(store.place, array.array_id) as mine:
+        try:
+            if not mine:
+                return PutOff()
+            if store.has_rows(array.array_id):
+                checkpoint.remove()  # it may be that of a worker that died just before it could
+                return TrainedElsewhere()
+            pictures = _data(*trial.data[data_key(array)])
+            return Trained(_train_array(array, store, pictures, trial.crew, checkpoint, reports, halvings))
+        except Stopped:
+            return None
+        except Exception as error:
+            if may_pass(error):
+                raise  # Tune tries again, on another node if there is one
+            # The same array on the same machine would fail again.
+            message = f"{type(error).__name__}: {error}"
+            note_failure(store, array, message, traceback.format_exc())
+            return Failed(message)
+
+
+def _checkpoint(
+    array: Array, larger: list[str], trial: Trial, store: Store, reports: Reports, stopping: Callable[[], bool]
+) -> "Checkpoint":
+    from sweep.training.checkpoint import Checkpoint
 
     def uninsured(error: OSError) -> None:
-        reports.add(note=f"no checkpoint could be written, training goes on: {error.strerror or error}")
+        reports.add(Note(f"no checkpoint could be written, training goes on: {error.strerror or error}"))
 
-    store.place.on_wait = lambda reason: reports.add(note=reason)
-    checkpoint = Checkpoint(
+    return Checkpoint(
         store.place,
         store.checkpoint(array.array_id),
         about={"run_ids": array.run_ids},
@@ -90,36 +136,6 @@ def train_one(config: dict[str, Any], trial: Trial) -> None:
         others=larger,
         failing=uninsured,
     )
-    try:
-        while trial.patient and leases.held_elsewhere(store.place, array.array_id) and not stopping():
-            time.sleep(WAIT)
-        with leases.taken(store.place, array.array_id) as mine:
-            try:
-                if not mine:
-                    result: dict[str, Any] = {"put_off": True}
-                elif store.has_rows(array.array_id):
-                    checkpoint.remove()  # it may be that of a worker that died just before it could
-                    result = {"by_another": True}
-                else:
-                    pictures = _data(*trial.data[data_key(array)])
-                    diverged = _train_array(array, store, pictures, trial.crew, checkpoint, reports, config["halvings"])
-                    result = {"trained": diverged}
-            except Stopped:
-                result = {}
-            except Exception as error:
-                if may_pass(error):
-                    raise  # Tune tries again, on another node if there is one
-                # The same array on the same machine would fail again.
-                message = f"{type(error).__name__}: {error}"
-                note_failure(store, array, message, traceback.format_exc())
-                result = {"failed": message}
-        # A launch that has been asked to stop waits for this, and takes no report.
-        trial.sign.obeyed(array.array_id)
-    finally:
-        reports.end()
-    if not result:
-        time.sleep(STOPPING)  # the driver ends this process
-    reports.finish(**result)
 
 
 def may_pass(error: Exception) -> bool:
@@ -145,7 +161,7 @@ def _train_array(
         nonlocal last
         if time.monotonic() - last >= REPORT_EVERY and not reports.behind():
             last = time.monotonic()
-            reports.add(share=step / array.cell.steps)
+            reports.add(Progress(step / array.cell.steps))
 
     outcomes = train(array.runs(), data, device=crew.device, tick=tick, checkpoint=checkpoint, halvings=halvings)
     by = Provenance(

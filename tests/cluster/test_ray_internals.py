@@ -1,6 +1,9 @@
 """Ray and Tune still have what we take of their private parts: one contract each."""
 
+import importlib.metadata
 import inspect
+import mmap
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +12,30 @@ import ray
 from ray.tune.experiment import Trial
 
 from sweep.cluster import ray_internals
+
+
+def test_the_installed_ray_is_one_that_was_tried_and_the_oldest_is_the_oldest_that_may_be_installed() -> None:
+    assert ray_internals.caution() is None, "the tests pass? then TRIED can say so"
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert f"ray[default,tune]>={ray_internals.TRIED[0]}" in project["dependencies"]
+
+
+@pytest.mark.parametrize(
+    ("version", "tried"),
+    [
+        *(("2.52.0", True), ("2.52.1", True), ("2.60.0", True), ("2.60.7", True), ("2.60.0rc1", True)),
+        *(("2.51.2", False), ("2.61.0", False), ("2.100.0", False), ("3.0.0.dev0", False), ("1.60.0", False)),
+    ],
+)
+def test_a_ray_of_a_version_that_was_not_tried_is_named_before_a_launch(
+    version: str, tried: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+    said = ray_internals.caution()
+    assert (said is None) is tried
+    if said:
+        assert said.startswith(f"Ray {version} is installed; sweep was tried with Ray 2.52 to 2.60. If this launch")
+        assert "\n" not in said and "pip install 'ray[default,tune]==2.60.*'" in said
 
 
 def test_an_error_of_ray_that_tune_does_not_know_becomes_that_of_an_actor_and_only_meanwhile(
@@ -64,3 +91,63 @@ def test_the_question_to_a_head_is_one_of_rays_services() -> None:
     _, service, method = ray_internals.ASK.split("/")
     found = gcs_service_pb2.DESCRIPTOR.services_by_name[service.rpartition(".")[2]]
     assert found.full_name == service and method in found.methods_by_name
+
+
+def test_ray_says_in_these_words_that_a_node_ran_out_of_memory(tmp_path: Path) -> None:
+    raylet = Path(ray.__file__).parent / "core/src/ray/raylet/raylet"
+    with raylet.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as words:
+        assert any(words.find(each.encode()) >= 0 for each in ray_internals.OUT_OF_MEMORY)
+    file = tmp_path / "error.txt"
+    for text, expected in (("killed due to the node running low on memory. x", True), ("The actor died", False)):
+        file.write_text(f"Failure # 1 (occurred at 2026)\n{text}\n")
+        assert ray_internals.ran_out_of_memory(SimpleNamespace(error_file=str(file))) is expected
+
+
+def test_a_trial_of_tune_has_a_config_and_counts_its_failures() -> None:
+    trial = Trial("array", stub=True, config={"array": "a"})
+    assert trial.config == {"array": "a"} and trial.num_failures == 0
+
+
+def test_the_table_of_a_head_takes_what_we_ask_of_it() -> None:
+    from ray._raylet import InnerGcsClient
+    from ray.experimental import internal_kv
+
+    assert callable(internal_kv.internal_kv_get_gcs_client)
+    for name in ("put", "exists", "keys", "del"):
+        assert callable(getattr(InnerGcsClient, f"internal_kv_{name}"))
+
+
+def test_the_client_of_a_dashboard_asks_through_one_method_with_the_options_of_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ray.job_submission import JobSubmissionClient
+
+    asked = []
+
+    def answered(self: object, method: str, path: str, **options: object) -> SimpleNamespace:
+        asked.append((method, path, options))
+        return SimpleNamespace(json=lambda: {"ray_version": "2.60.0"})
+
+    assert list(inspect.signature(JobSubmissionClient._do_request).parameters)[:3] == ["self", "method", "endpoint"]
+    assert "**kwargs" in str(inspect.signature(JobSubmissionClient._do_request))
+    monkeypatch.setattr(JobSubmissionClient, "__init__", lambda self, address: None)
+    monkeypatch.setattr(JobSubmissionClient, "_do_request", answered)
+    assert ray_internals.ray_version(ray_internals.job_client("http://there", (1.0, 2.0))) == "2.60.0"
+    assert asked == [("GET", "/api/version", {"timeout": (1.0, 2.0)})]
+
+
+def test_a_cluster_that_takes_no_job_yet_says_so_in_these_words() -> None:
+    source = Path(ray.__file__).parent / "dashboard" / "modules" / "job" / "job_head.py"
+    assert ray_internals.NO_AGENT in source.read_text()
+
+
+def test_ray_leaves_the_address_of_the_cluster_that_it_started_last_where_we_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray._private import utils
+
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert ray_internals.last_started() is None
+    (tmp_path / "ray").mkdir()
+    utils.write_ray_address("10.0.0.1:6379", None)
+    assert ray_internals.last_started() == "10.0.0.1:6379"

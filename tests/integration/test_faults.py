@@ -83,10 +83,10 @@ def test_what_may_pass_is_tried_again_and_what_would_happen_again_is_not(error: 
 def test_the_next_try_is_split_where_the_last_failure_was_want_of_memory_and_the_last_failure_is_told(
     space: Path, tmp_path: Path
 ) -> None:
-    from sweep.cluster.driver import _Watcher
+    from sweep.cluster.watcher import Watcher
 
     [array] = plan.arrays(search_space.load(space), "cpu")
-    watcher = _Watcher([array], "one")
+    watcher = Watcher([array], "one")
     watcher.meter, watcher.metrics = Mock(), Mock()
     trial = Mock(
         config={"array": array.array_id, "halvings": 0}, error_file=str(tmp_path / "error.txt"), num_failures=3

@@ -1,4 +1,4 @@
-"""What `sweep.cluster.nodes.StopSign` promises to an array in training: it hears of a stop, and waits for no answer."""
+"""What a stop signal promises to an array in training: it hears of a stop, and waits for no answer."""
 
 import threading
 import time
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweep.cluster import nodes
+from sweep.cluster import stop_signal
 
 
 class Table:
@@ -16,7 +16,7 @@ class Table:
         self.answers, self.asked = threading.Semaphore(0), 0
         self.there = False
 
-    def internal_kv_exists(self, *_: Any) -> bool:
+    def exists(self, *_: Any) -> bool:
         self.asked += 1
         assert self.answers.acquire(timeout=30)
         return self.there
@@ -25,8 +25,8 @@ class Table:
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     slow = Table()
-    monkeypatch.setattr(nodes, "_table", lambda: slow)
-    monkeypatch.setattr(nodes, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(stop_signal, "table", lambda: slow)
+    monkeypatch.setattr(stop_signal, "LOOK_EVERY", 0.0)
     return slow
 
 
@@ -38,16 +38,16 @@ def until(condition: Any) -> None:
 
 
 def test_training_goes_on_while_the_head_does_not_answer_and_asks_once_at_a_time(table: Table) -> None:
-    sign = nodes.StopSign()
-    assert not any(sign.asked() for _ in range(100))
+    asking = stop_signal.StopSignal()
+    assert not any(asking.asked() for _ in range(100))
     until(lambda: table.asked == 1)
-    assert not sign.asked() and table.asked == 1
+    assert not asking.asked() and table.asked == 1
     table.answers.release()  # no stop
-    until(lambda: sign.asked() or table.asked == 2)
-    assert not sign.asked()
+    until(lambda: asking.asked() or table.asked == 2)
+    assert not asking.asked()
     table.there = True
     table.answers.release()
-    until(sign.asked)
+    until(asking.asked)
     assert table.asked == 2, "what is known is not asked again"
 
 
@@ -58,8 +58,8 @@ def test_a_head_that_cannot_be_asked_has_not_asked_for_a_stop(monkeypatch: pytes
         calls.append(1)
         raise ConnectionError("no head")
 
-    monkeypatch.setattr(nodes, "_table", gone)
-    monkeypatch.setattr(nodes, "LOOK_EVERY", 0.0)
-    sign = nodes.StopSign()
-    until(lambda: sign.asked() or len(calls) > 2)
-    assert not sign.asked()
+    monkeypatch.setattr(stop_signal, "table", gone)
+    monkeypatch.setattr(stop_signal, "LOOK_EVERY", 0.0)
+    asking = stop_signal.StopSignal()
+    until(lambda: asking.asked() or len(calls) > 2)
+    assert not asking.asked()

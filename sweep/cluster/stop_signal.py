@@ -1,0 +1,132 @@
+"""What tells arrays in training that their time is short: a launch that stops, or a node that is about to go."""
+
+import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
+
+import contextlib
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Collection, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+import ray
+
+from sweep.cluster import ray_internals
+from sweep.cluster.ray_internals import table
+from sweep.common.errors import Terminated
+
+if TYPE_CHECKING:
+    from sweep.cluster.nodes import Crew
+
+STOPPING: Final = 20.0
+"""Seconds that arrays in training have to save a checkpoint when a launch is interrupted."""
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks of an array in training whether it is to stop."""
+
+NOTICE_EVERY: Final = 2.0
+"""Seconds between two looks of an array in training whether its node is about to go."""
+
+
+class StopSignal:
+    """Tells the arrays of a launch to stop, and hears that they did, through the table of Ray's head.
+
+    Hosts need share no disk, and no signal reaches a Tune function.
+    """
+
+    def __init__(self) -> None:
+        self.launch = secrets.token_hex(8).encode()
+        self._asked, self._last = False, 0.0
+        self._looking = False
+
+    def wait_until_obeyed(self, array_ids: Collection[str], seconds: float) -> None:
+        """Has the arrays save a checkpoint and stop; waits until these did, or time is over.
+
+        Another thread asks: a signal handler that waits for a lost head could not be interrupted.
+        """
+        obeyed = threading.Event()
+        threading.Thread(target=self._ask, args=(array_ids, seconds, obeyed), daemon=True).start()
+        obeyed.wait(seconds)
+
+    def _ask(self, array_ids: Collection[str], seconds: float, obeyed: threading.Event) -> None:
+        wanted = {self.launch + b"/stopped/" + array_id.encode() for array_id in array_ids}
+        last = time.monotonic() + seconds
+        with contextlib.suppress(Exception):  # the head is gone, and the arrays with it
+            table().put(self.launch + b"/stop")
+            while time.monotonic() < last and not wanted <= set(table().keys(self.launch + b"/stopped/")):
+                time.sleep(0.1)
+        obeyed.set()
+
+    def asked(self) -> bool:
+        """Whether an array is to stop, as far as is known; the table is asked now and then.
+
+        Another thread asks: on busy cores an answer takes milliseconds, and training would wait for it.
+        """
+        if not (self._asked or self._looking) and time.monotonic() - self._last >= LOOK_EVERY:
+            self._last, self._looking = time.monotonic(), True
+            threading.Thread(target=self._look, daemon=True).start()
+        return self._asked
+
+    def _look(self) -> None:
+        with contextlib.suppress(Exception):  # a head that cannot be asked has not asked for a stop
+            self._asked = bool(table().exists(self.launch + b"/stop"))
+        self._looking = False
+
+    def obeyed(self, array_id: str) -> None:
+        """An array has stopped, and saved what it could."""
+        with contextlib.suppress(Exception):
+            table().put(self.launch + b"/stopped/" + array_id.encode())
+
+    def clear(self) -> None:
+        """Leaves nothing in the table."""
+        with contextlib.suppress(Exception):
+            table().clear(self.launch)
+
+
+class Notice:
+    """Hears, in a worker, that its node is about to be taken away: an autoscaler, or `ray drain-node`, has said so."""
+
+    def __init__(self, crew: "Crew") -> None:
+        self._given, self._last = False, -NOTICE_EVERY
+        self.node = ray.get_runtime_context().get_node_id() if crew.where.kind != "here" else None
+
+    def given(self) -> bool:
+        """Whether there is notice; Ray is asked now and then. A node never gets it back."""
+        if self.node and not self._given and time.monotonic() - self._last >= NOTICE_EVERY:
+            self._last = time.monotonic()
+            with contextlib.suppress(Exception):  # no head to ask
+                self._given = self.node in ray_internals.draining_nodes()
+        return self._given
+
+
+@contextlib.contextmanager
+def stopping(running: Collection[str], sign: StopSignal) -> Iterator[None]:
+    """On Ctrl-C, has the arrays in training save a checkpoint before KeyboardInterrupt is raised; twice, it is at once.
+
+    SIGTERM does the same, as Terminated.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears of signals
+        return
+
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        sign.wait_until_obeyed(set(running), STOPPING)
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:  # whatever stood in the handler, Ray hands on this
+        if signal.SIGTERM in received:
+            raise Terminated from None
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        sign.clear()
