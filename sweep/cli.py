@@ -42,7 +42,7 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt as interruption:
         say(console(stderr=True), "Interrupted.")
-        raise typer.Exit(143 if isinstance(interruption, Terminated) else 130) from None
+        raise typer.Exit(interruption.status if isinstance(interruption, Terminated) else 130) from None
 
 
 class _Program(TyperGroup):

@@ -13,6 +13,7 @@ import pickle
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import ray
@@ -20,7 +21,7 @@ from ray import tune
 from rich.console import Console
 
 from sweep import plan
-from sweep.cluster import ray_internals
+from sweep.cluster import ray_internals, scratch
 from sweep.cluster.address import Where
 from sweep.cluster.nodes import Crew, muster
 from sweep.cluster.prometheus import Metrics
@@ -78,24 +79,23 @@ def launch(
     last, and waited for. Failed arrays are named in the summary and stop no other. KeyboardInterrupt leaves what is
     done in the store.
     """
-    started = time.monotonic()
+    started, running, signal = time.monotonic(), set[str](), StopSignal()
     store.place.on_wait = functools.partial(say, console)
     run_ids = plan.run_ids_of_all(spaces)
-    statuses = store.statuses()
-    already = sum(run_id in statuses for run_id in run_ids)
-    missing = None
-    if already < len(run_ids):
-        missing = _Missing.of(spaces, statuses, library, muster(where or Where(), store, console), console)
     with contextlib.ExitStack() as leaving:
-        if missing:
+        leaving.enter_context(stopping(running, signal))
+        statuses = store.statuses()
+        missing = None
+        if not all(map(statuses.__contains__, run_ids)):
+            missing = _Missing.of(spaces, statuses, library, muster(where or Where(), store, console), console)
             leaving.callback(missing.crew.dismiss)
         # What is wrong with the pictures has been said by now: nothing is written for a launch that cannot start.
         for space in spaces:
             store.save_sweep(space.name, space.resolved())
         kept = store.tidy(statuses)
-        watcher = Watcher(missing.arrays if missing else [], ", ".join(space.name for space in spaces))
+        watcher = Watcher(missing.arrays if missing else [], ", ".join(space.name for space in spaces), running)
         if missing:
-            _train(missing, len(run_ids), store, kept, watcher, care, console)
+            _train(missing, len(run_ids), _Training(store, kept, missing.crew, watcher, care, signal), console)
             trained = [array.array_id for array in missing.arrays]
             statuses |= store.statuses(trained)
             store.clear_failures(statuses)
@@ -134,28 +134,39 @@ class _Missing:
             raise
 
 
-def _train(
-    missing: _Missing,
-    wanted: int,
-    store: Store,
-    kept: Mapping[str, frozenset[str]],
-    watcher: Watcher,
-    care: Care,
-    console: Console,
-) -> None:
-    """Trains what is missing of so many runs, first what nobody else is training; `watcher` hears how it goes.
+@dataclasses.dataclass(frozen=True)
+class _Training:
+    """What all arrays of a launch are trained with; `kept` names the runs of the checkpoints that there are."""
 
-    `kept` names the runs of the checkpoints that there are.
-    """
+    store: Store
+    kept: Mapping[str, frozenset[str]]
+    crew: Crew
+    watcher: Watcher
+    care: Care
+    signal: StopSignal
+
+    def larger(self, array: Array) -> list[str]:
+        """The checkpoints that hold an array's runs among others: it was larger before some of them were done."""
+        own = self.store.checkpoint(array.array_id)
+        return [name for name, run_ids in self.kept.items() if name != own and run_ids.issuperset(array.run_ids)]
+
+
+def _train(missing: _Missing, wanted: int, training: _Training, console: Console) -> None:
+    """Trains what is missing of so many runs, first what nobody else is training."""
     runs, work = sum(map(len, missing.arrays)), sum(array.work for array in missing.arrays)
     say(console, f"{runs:,} of {wanted:,} runs to train, in {len(missing.arrays):,} arrays")
-    with missing.crew.at_work(console), Meter(runs, work, console) as watcher.meter:
+    watcher = training.watcher
+    with (
+        scratch.folder() as folder,
+        missing.crew.at_work(folder, console),
+        Meter(runs, work, console) as watcher.meter,
+    ):
         references, watcher.metrics = shared(missing.data), Metrics(watcher.name, runs)
-        _tune(missing.arrays, store, kept, references, missing.crew, watcher, care, patient=False)
+        _tune(missing.arrays, training, references, folder, patient=False)
         while watcher.put_off:
             say(console, f"{len(watcher.put_off):,} arrays are being trained by another launch: waiting for them")
             left, watcher.put_off = [watcher.arrays[array_id] for array_id in watcher.put_off], {}
-            _tune(left, store, kept, references, missing.crew, watcher, care, patient=True)
+            _tune(left, training, references, folder, patient=True)
         watcher.metrics.over()
 
 
@@ -174,44 +185,31 @@ def _load(todo: Sequence[Array], library: Library, console: Console) -> dict[Dat
 
 
 def _tune(
-    todo: Sequence[Array],
-    store: Store,
-    kept: Mapping[str, frozenset[str]],
-    data: dict[DataKey, tuple[Any, Any]],
-    crew: Crew,
-    watcher: Watcher,
-    care: Care,
-    patient: bool,
+    todo: Sequence[Array], training: _Training, data: dict[DataKey, tuple[Any, Any]], folder: Path, patient: bool
 ) -> None:
-    """Runs one trial an array, in their order; `patient` ones wait where another launch is training their array."""
-    specifications = ray.put({array.array_id: pickle.dumps((array, _larger(array, kept, store))) for array in todo})
-    signal = StopSignal()
-    # Tune's own folder; with nothing kept there, hosts need not share it.
-    with (
-        tempfile.TemporaryDirectory(prefix="sweep-", ignore_cleanup_errors=True) as scratch,
-        stopping(watcher.running, signal),
-        ray_internals.every_death_is_one_trials_own(),
-    ):
-        trial = Trial(specifications, data, store.address, crew, signal, patient, care.checkpoint_seconds)
-        trainable = functools.partial(train_one, trial=trial)
-        trainable.__name__ = "array"  # type: ignore[attr-defined]
+    """Runs one trial an array, in their order; `patient` ones wait where another launch is training their array.
+
+    Tune has a place in `folder`: with nothing kept there, hosts need not share it.
+    """
+    specifications = ray.put({array.array_id: pickle.dumps((array, training.larger(array))) for array in todo})
+    trial = Trial(
+        *(specifications, data, training.store.address, training.crew, training.signal, patient),
+        training.care.checkpoint_seconds,
+    )
+    trainable = functools.partial(train_one, trial=trial)
+    trainable.__name__ = "array"  # type: ignore[attr-defined]
+    with ray_internals.every_death_is_one_trials_own(), ray_internals.tune_leaves_signals_alone():
         tune.Tuner(
-            tune.with_resources(trainable, crew.resources),
+            tune.with_resources(trainable, training.crew.resources),
             param_space={"array": tune.grid_search([array.array_id for array in todo]), "halvings": 0},
             tune_config=tune.TuneConfig(reuse_actors=True),
             run_config=tune.RunConfig(
                 name="arrays",
-                storage_path=scratch,
+                storage_path=tempfile.mkdtemp(dir=folder),
                 verbose=0,
-                callbacks=[watcher],
-                failure_config=tune.FailureConfig(max_failures=care.retries),
+                callbacks=[training.watcher],
+                failure_config=tune.FailureConfig(max_failures=training.care.retries),
             ),
         ).fit()
-    for array_id, message in watcher.lost.items():
-        note_failure(store, watcher.arrays[array_id], message)
-
-
-def _larger(array: Array, kept: Mapping[str, frozenset[str]], store: Store) -> list[str]:
-    """The checkpoints that hold this array's runs among others: it was larger before some of them were done."""
-    own = store.checkpoint(array.array_id)
-    return [name for name, run_ids in kept.items() if name != own and run_ids.issuperset(array.run_ids)]
+    for array_id, message in training.watcher.lost.items():
+        note_failure(training.store, training.watcher.arrays[array_id], message)

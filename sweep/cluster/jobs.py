@@ -14,7 +14,6 @@ import re
 import secrets
 import shlex
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any, Final
 import ray
 from rich.console import Console
 
-from sweep.cluster import node_probe, packaging, ray_internals
+from sweep.cluster import node_probe, packaging, ray_internals, scratch
 from sweep.cluster.address import Where
 from sweep.common.errors import InputError
 from sweep.common.progress import say
@@ -166,15 +165,16 @@ class Cluster:
         if where.installs:
             # What came with the job has no console script.
             program, environment = ["python", "-m", "sweep"], packaging.runtime_env(self._lacking(console))
-        with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
+        with scratch.folder() as own:
+            folder = own / "job"  # what travels
             for file, name in zip(files, names, strict=True):
-                (Path(folder) / name).parent.mkdir()
-                shutil.copyfile(file, Path(folder) / name)
+                (folder / name).parent.mkdir(parents=True)
+                shutil.copyfile(file, folder / name)
             return self._sent(
                 entrypoint=shlex.join([*program, *arguments]),
                 submission_id=f"sweep-{_slug(metadata['sweep'])}-{secrets.token_hex(4)}",
                 runtime_env=environment
-                | {"working_dir": folder, "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING)}},
+                | {"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING)}},
                 metadata=metadata,
             )
 
@@ -192,12 +192,14 @@ class Cluster:
     def _lacking(self, console: Console) -> list[str]:
         """What the cluster's nodes have to install for us: a small job looks at them."""
         wanted = packaging.requirements()
-        with tempfile.TemporaryDirectory(prefix="sweep-") as folder:
-            shutil.copyfile(node_probe.__file__, Path(folder) / "node_probe.py")
+        with scratch.folder() as own:
+            folder = own / "job"
+            folder.mkdir()
+            shutil.copyfile(node_probe.__file__, folder / "node_probe.py")
             job_id = self._sent(
                 entrypoint=shlex.join(["python", "node_probe.py", json.dumps(list(wanted))]),
                 submission_id=f"sweep-visit-{secrets.token_hex(4)}",
-                runtime_env={"working_dir": folder},
+                runtime_env={"working_dir": str(folder)},
             )
         try:
             ended, logs = self._ended(job_id, VISITING), self.client.get_job_logs(job_id)

@@ -18,9 +18,10 @@ import ray
 from ray import cloudpickle
 from rich.console import Console
 
-from sweep.cluster import node_probe, packaging, ray_internals
+from sweep.cluster import local_ray, node_probe, packaging, ray_internals
 from sweep.cluster.address import Where
 from sweep.cluster.ray_internals import ANSWER, table
+from sweep.cluster.stop_signal import handlers_kept
 from sweep.common.atomic_files import temporary_name
 from sweep.common.errors import InputError
 from sweep.common.host import cores
@@ -55,16 +56,18 @@ class Crew:
         return {"cpu": self.cpus, "gpu": self.gpus}
 
     @contextlib.contextmanager
-    def at_work(self, console: Console) -> Iterator[None]:
-        """A Ray of our own on this machine, whatever else runs here, gone at the end; or the cluster, left then."""
+    def at_work(self, folder: Path, console: Console) -> Iterator[None]:
+        """A Ray of our own on this machine, whatever else runs here, gone at the end; or the cluster, left then.
+
+        Our own has its files in `folder`.
+        """
         try:
             if self.where.kind == "here":
-                _start_here(self)
-            if self.where.kind == "cluster":
-                with _waiting(self, console), _hearing_the_head(console):
+                with local_ray.running(cores(), _gpus_here(self), folder):
                     yield
             else:
-                yield
+                with _waiting(self, console), _hearing_the_head(console):
+                    yield
         finally:
             self.dismiss()
 
@@ -87,7 +90,7 @@ class Crew:
         raise OSError(errno.EHOSTDOWN, reason)
 
     def dismiss(self) -> None:
-        """Leaves the cluster, or ends our own Ray."""
+        """Leaves the cluster."""
         ray.shutdown()
         if self.witness:
             Path(self.witness).unlink(missing_ok=True)
@@ -131,17 +134,10 @@ def _crew_here(where: Where) -> Crew:
     return Crew(where, "cuda", where.cpus_per_array, 1 if gpus is None else gpus)
 
 
-def _start_here(crew: Crew) -> None:
+def _gpus_here(crew: Crew) -> int:
     import torch
 
-    ray.init(
-        address="local",
-        num_cpus=cores(),
-        num_gpus=torch.cuda.device_count() if crew.device == "cuda" else 0,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-    )
+    return torch.cuda.device_count() if crew.device == "cuda" else 0
 
 
 def _join(where: Where, console: Console) -> None:
@@ -162,7 +158,10 @@ def _join(where: Where, console: Console) -> None:
 def _connect(where: Where, runtime_env: dict[str, Any] | None) -> None:
     _by_value()
     try:
-        ray.init(address=where.address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime_env)
+        with handlers_kept():
+            ray.init(
+                address=where.address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime_env
+            )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(f"--address {where.address}: {_words(error)}") from error
 

@@ -8,6 +8,7 @@ import contextlib
 import importlib.metadata
 import os
 import re
+import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -105,6 +106,34 @@ def every_death_is_one_trials_own() -> Iterator[None]:
         yield
     finally:
         RayActorManager._actor_task_failed = failed
+
+
+@contextlib.contextmanager
+def tune_leaves_signals_alone() -> Iterator[None]:
+    """Keeps Tune from taking SIGUSR1 for a wish to stop; batch systems send it as a notice."""
+    import ray.tune.tune as running
+
+    catching = running._setup_signal_catching
+    running._setup_signal_catching = threading.Event
+    try:
+        yield
+    finally:
+        running._setup_signal_catching = catching
+
+
+def files_in(folder: Path) -> dict[str, Any]:
+    """What tells `ray.init` to keep its files below this folder."""
+    return {"_temp_dir": str(folder)}
+
+
+def shut_down_at_once() -> None:
+    """Leaves Ray; one that this process has started is killed, where Ray would ask each process to end and wait."""
+    import ray
+
+    if node := ray._private.worker._global_node:
+        asking = node.kill_all_processes
+        node.kill_all_processes = lambda **options: asking(**(options | {"allow_graceful": False}))
+    ray.shutdown()
 
 
 def last_failure(trial: Any) -> list[str]:

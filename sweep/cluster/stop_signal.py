@@ -3,13 +3,15 @@
 import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
 
 import contextlib
+import os
 import secrets
 import signal
+import stat
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ray
 
@@ -19,6 +21,12 @@ from sweep.common.errors import Terminated
 
 if TYPE_CHECKING:
     from sweep.cluster.nodes import Crew
+
+STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end a launch."""
+
+NOTICES: Final = (signal.SIGUSR1, signal.SIGUSR2)
+"""The signals that batch systems send before they end a job."""
 
 STOPPING: Final = 20.0
 """Seconds that arrays in training have to save a checkpoint when a launch is interrupted."""
@@ -103,9 +111,10 @@ class Notice:
 
 @contextlib.contextmanager
 def stopping(running: Collection[str], sign: StopSignal) -> Iterator[None]:
-    """On Ctrl-C, has the arrays in training save a checkpoint before KeyboardInterrupt is raised; twice, it is at once.
+    """On Ctrl-C, has the arrays that are `running` save a checkpoint, then raises KeyboardInterrupt; twice, at once.
 
-    SIGTERM does the same, as Terminated.
+    SIGTERM and SIGHUP do the same, as Terminated; a SIGHUP that was ignored, as nohup has it, stays so. SIGUSR1 and
+    SIGUSR2, by which batch systems give notice, end nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread hears of signals
@@ -114,19 +123,65 @@ def stopping(running: Collection[str], sign: StopSignal) -> Iterator[None]:
     received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, before[signal.Signals(number)])
-        sign.wait_until_obeyed(set(running), STOPPING)
         received.append(number)
+        _let_go_of_lost_terminals()
+        if running and len(received) == 1:
+            sign.wait_until_obeyed(set(running), STOPPING)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (*STOPS, *NOTICES)}
+    for number, handler in before.items():
+        if number in STOPS and not (number == signal.SIGHUP and handler == signal.SIG_IGN):
+            signal.signal(number, stop)
+        elif number in NOTICES and handler == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_IGN)
     try:
         yield
     except KeyboardInterrupt:  # whatever stood in the handler, Ray hands on this
-        if signal.SIGTERM in received:
-            raise Terminated from None
+        if received and received[0] != signal.SIGINT:
+            raise Terminated(received[0]) from None
         raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _restore(before)
         sign.clear()
+
+
+@contextlib.contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Undoes the signal handlers that the block sets."""
+    before = {number: signal.getsignal(number) for number in (*STOPS, *NOTICES)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            _restore(before)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Signals but Ctrl-C wait while the block runs, and the processes that it starts never hear of them.
+
+    They are sent to all processes of a launch by whoever ends it, and workers have to save checkpoints then.
+    """
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, *NOTICES} - {signal.SIGINT})
+    try:
+        with handlers_kept():
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        if handler is not None:  # it was not set from Python
+            signal.signal(number, handler)
+
+
+def _let_go_of_lost_terminals() -> None:
+    """Has what is said to a terminal that is gone go nowhere: it would be an error in the middle of stopping."""
+    for stream in range(3):
+        with contextlib.suppress(OSError):
+            if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nowhere, stream)
+                os.close(nowhere)

@@ -23,10 +23,10 @@ class Watcher(tune.Callback):  # type: ignore[misc]
     meter: Meter
     metrics: Metrics
 
-    def __init__(self, arrays: Sequence[Array], name: str) -> None:
+    def __init__(self, arrays: Sequence[Array], name: str, running: set[str] | None = None) -> None:
         self.name = name
         self.arrays = {array.array_id: array for array in arrays}
-        self.running: set[str] = set()
+        self.running: set[str] = set() if running is None else running
         self.put_off: dict[str, None] = {}  # in their order; an array that is tried again may be so twice
         self.failures: dict[str, str] = {}
         self.lost: dict[str, str] = {}

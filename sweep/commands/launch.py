@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM ended a launch, when `done` of `runs` were kept; `status` is what the program exits with."""
+    """A signal ended a launch, when `done` of `runs` were kept; `status` is what the program exits with."""
 
     def __init__(self, done: int, runs: int, status: int) -> None:
         super().__init__(f"{done:,} of {runs:,} runs are kept")
@@ -40,7 +40,7 @@ def prepared(spaces: Sequence[SearchSpace], library: Library) -> list[SearchSpac
 def train(
     spaces: Sequence[SearchSpace], store: Store, library: Library, where: Where, care: Care, console: Console
 ) -> "Launched":
-    """Trains what is missing of search spaces that are `prepared`. Raises Interrupted on Ctrl-C and SIGTERM."""
+    """Trains what is missing of search spaces that are `prepared`. Raises Interrupted on Ctrl-C, SIGTERM and SIGHUP."""
     for space in spaces:
         if changed := changes.since_launch(space, store):
             say(console, changed)
@@ -54,7 +54,7 @@ def train(
         again = Store(store.address)
         again.damaged.update(store.damaged)
         kept = progress(spaces, again)
-        raise Interrupted(*kept, 143 if isinstance(interruption, Terminated) else 130) from None
+        raise Interrupted(*kept, interruption.status if isinstance(interruption, Terminated) else 130) from None
 
 
 def report(space: SearchSpace, store: Store, console: Console) -> tuple[Reported | None, bool]:

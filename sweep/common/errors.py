@@ -1,4 +1,6 @@
-"""The one error that users are meant to read."""
+"""The one error that users are meant to read, and what ends a launch."""
+
+import signal
 
 
 class InputError(ValueError):
@@ -6,4 +8,9 @@ class InputError(ValueError):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: as Ctrl-C, from somebody who wants the machine."""
+    """SIGTERM or SIGHUP: as Ctrl-C, from somebody who wants the machine, or where the terminal is gone."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.status = 128 + number
+        """What a program that a signal has ended exits with, as a shell says it."""

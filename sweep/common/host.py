@@ -4,6 +4,7 @@ import functools
 import hashlib
 import os
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -46,6 +47,20 @@ def started_at(pid: int) -> str | None:
     """When a process started, as its system writes it; tells the process from a later one with the same number."""
     fields = _fields(pid)
     return fields[19] if len(fields) > 19 else None
+
+
+def descendants(pids: Collection[int]) -> set[int]:
+    """The processes that these have started, and theirs in turn; none are known where there is no /proc."""
+    try:
+        numbers = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
+    except OSError:
+        return set()
+    parents = {number: int(fields[1]) for number in numbers if (fields := _fields(number))}
+    found, rank = set[int](), set(pids)
+    while rank:
+        rank = {number for number, parent in parents.items() if parent in rank} - found
+        found |= rank
+    return found
 
 
 def _fields(pid: int) -> list[str]:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import inspect
 import mmap
+import signal
 import tomllib
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,3 +152,35 @@ def test_ray_leaves_the_address_of_the_cluster_that_it_started_last_where_we_loo
     (tmp_path / "ray").mkdir()
     utils.write_ray_address("10.0.0.1:6379", None)
     assert ray_internals.last_started() == "10.0.0.1:6379"
+
+
+def test_tune_takes_signals_in_one_function_which_gives_an_event_and_only_meanwhile_it_does_not() -> None:
+    from ray.tune import tune
+
+    catching = tune._setup_signal_catching
+    assert not inspect.signature(catching).parameters
+    assert "_setup_signal_catching()" in inspect.getsource(tune.run)
+    before = signal.getsignal(signal.SIGUSR1)
+    with ray_internals.tune_leaves_signals_alone():
+        assert not tune._setup_signal_catching().is_set()
+    assert signal.getsignal(signal.SIGUSR1) == before and tune._setup_signal_catching is catching
+
+
+def test_ray_takes_a_folder_for_its_files() -> None:
+    [option] = ray_internals.files_in(Path("/there"))
+    assert f'kwargs.pop("{option}", None)' in inspect.getsource(ray._private.worker)
+
+
+def test_ray_kills_the_processes_of_its_node_where_nobody_wants_them_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private.node import Node
+
+    assert "allow_graceful" in inspect.signature(Node.kill_all_processes).parameters
+    assert "_global_node.kill_all_processes(" in inspect.getsource(ray._private.worker.shutdown)
+    seen: list[dict[str, object]] = []
+    node = SimpleNamespace(kill_all_processes=lambda **options: seen.append(options))
+    monkeypatch.setattr(ray._private.worker, "_global_node", node)
+    monkeypatch.setattr(
+        ray, "shutdown", lambda: node.kill_all_processes(check_alive=False, allow_graceful=True, wait=False)
+    )
+    ray_internals.shut_down_at_once()
+    assert seen == [{"check_alive": False, "allow_graceful": False, "wait": False}]

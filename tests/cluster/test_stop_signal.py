@@ -1,12 +1,17 @@
 """What a stop signal promises to an array in training: it hears of a stop, and waits for no answer."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
 
 from sweep.cluster import stop_signal
+from sweep.common.errors import Terminated
 
 
 class Table:
@@ -63,3 +68,95 @@ def test_a_head_that_cannot_be_asked_has_not_asked_for_a_stop(monkeypatch: pytes
     asking = stop_signal.StopSignal()
     until(lambda: asking.asked() or len(calls) > 2)
     assert not asking.asked()
+
+
+class Asked(stop_signal.StopSignal):
+    """A stop signal that notes whom it asked, and how often."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: list[set[str]] = []
+        self.meanwhile: signal.Signals | None = None
+
+    def wait_until_obeyed(self, array_ids: Collection[str], seconds: float) -> None:
+        self.of.append(set(array_ids))
+        if self.meanwhile:
+            signal.raise_signal(self.meanwhile)
+            raise AssertionError("the second signal was to end the wait")
+
+    def clear(self) -> None: ...
+
+
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """No test leaves another handler than it found."""
+    before = [signal.getsignal(number) for number in HANDLED]
+    yield
+    assert [signal.getsignal(number) for number in HANDLED] == before
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "status"),
+    [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, Terminated, 143), (signal.SIGHUP, Terminated, 129)],
+)
+def test_a_signal_asks_the_arrays_in_training_and_ends_the_launch(
+    number: signal.Signals, error: type[KeyboardInterrupt], status: int | None
+) -> None:
+    asking, running = Asked(), {"a", "b"}
+    with pytest.raises(KeyboardInterrupt) as raised, stop_signal.stopping(running, asking):
+        signal.raise_signal(number)
+    assert type(raised.value) is error and getattr(raised.value, "status", None) == status
+    assert asking.of == [{"a", "b"}]
+    running.clear()
+    with pytest.raises(error), stop_signal.stopping(running, asking):
+        signal.raise_signal(number)
+    assert asking.of == [{"a", "b"}], "nobody is asked while nothing is trained"
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_ends_the_wait_for_checkpoints_and_the_first_says_why(second: signal.Signals) -> None:
+    asking = Asked()
+    asking.meanwhile = second
+    with pytest.raises(Terminated) as raised, stop_signal.stopping({"a"}, asking):
+        signal.raise_signal(signal.SIGTERM)
+    assert raised.value.status == 143 and len(asking.of) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_notices_of_batch_systems_end_nothing_and_whoever_listens_to_them_goes_on(number: signal.Signals) -> None:
+    with stop_signal.stopping({"a"}, Asked()):
+        signal.raise_signal(number)
+    heard: list[int] = []
+    before = signal.signal(number, lambda number, frame: heard.append(number))
+    with stop_signal.stopping({"a"}, Asked()):
+        signal.raise_signal(number)
+    signal.signal(number, before)
+    assert heard == [number]
+
+
+def test_a_hangup_that_nohup_has_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_signal.stopping({"a"}, Asked()):
+        signal.raise_signal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_processes_that_are_started_meanwhile_hear_no_signal_and_handlers_are_as_they_were() -> None:
+    before = [signal.getsignal(number) for number in HANDLED]
+    waiting = "import time; print('there', flush=True); time.sleep(60)"
+    with stop_signal.held_back():
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as Ray does
+        child = subprocess.Popen([sys.executable, "-c", waiting], stdout=subprocess.PIPE)
+    assert [signal.getsignal(number) for number in HANDLED] == before
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(HANDLED)
+    with child:
+        assert child.stdout is not None and child.stdout.readline() == b"there\n"
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            child.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.5)
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
