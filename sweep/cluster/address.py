@@ -89,7 +89,7 @@ def authenticate(where: Where) -> None:
         # A dashboard that wants none takes no notice of it.
         os.environ.setdefault("RAY_AUTH_MODE", "token" if mine else "disabled")
         return
-    address = _running() if where.address == "auto" else where.address
+    address = running() if where.address == "auto" else where.address
     if address is None:
         if where.address == "auto":
             raise InputError("--address auto: no Ray cluster runs on this machine, and RAY_ADDRESS names none")
@@ -108,7 +108,7 @@ def authenticate(where: Where) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token" if wants else "disabled")
 
 
-def _running() -> str | None:
+def running() -> str | None:
     """The cluster that Ray calls `auto`: RAY_ADDRESS, else the one that was last started on this machine."""
     given = os.environ.get("RAY_ADDRESS", "")
     if given and given != "auto":

@@ -5,27 +5,35 @@ import sweep.cluster.ray_environment  # isort: skip  (Ray reads it while it is i
 import contextlib
 import logging
 import os
+import resource
+import shutil
 import signal
 import site
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import ray
 
 import sweep
 from sweep.cluster import ray_internals
+from sweep.cluster.scratch import ROOM
 from sweep.cluster.stop_signal import held_back
+from sweep.common.errors import InputError
 from sweep.common.host import descendants, is_alive, started_at
 
 
 @contextlib.contextmanager
 def running(cpus: int, gpus: int, folder: Path) -> Iterator[None]:
-    """A Ray with these resources while the block runs, its files in `folder`."""
+    """A Ray with these resources while the block runs, its files in `folder`. InputError where it cannot be started."""
+    _check_address_space()
     before = descendants([os.getpid()])
     try:
         _start(cpus, gpus, folder)
-    except BaseException:
+    except BaseException as error:
         _end(descendants([os.getpid()]) - before)
+        if isinstance(error, Exception):
+            raise InputError(f"Ray cannot be started on this machine: {_reason(error, folder)}") from error
         raise
     ours = descendants([os.getpid()]) - before
     try:
@@ -60,6 +68,42 @@ def _importable() -> Iterator[None]:
         os.environ.pop("PYTHONPATH", None)
         if before is not None:
             os.environ["PYTHONPATH"] = before
+
+
+LIMITS: Final = (
+    (resource.RLIMIT_NPROC, "processes and threads of this user (ulimit -u; Ray needs a thousand)", 4096),
+    (resource.RLIMIT_NOFILE, "open files (ulimit -n; Ray needs a thousand)", 1024),
+)
+"""Limits of a process that Ray fails at without naming them, each with the value from which it is none."""
+
+
+STORE: Final = 0.3
+"""Share of the memory that Ray maps for objects, whether or not they come."""
+
+BESIDES: Final = 8 * 2**30
+"""Bytes of address space that a process of ours has mapped besides."""
+
+
+def _check_address_space() -> None:
+    """Raises InputError where `ulimit -v` is too small: Ray would end this process, and say nothing of the cause."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    needed = int(STORE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) + BESIDES
+    if 0 <= limit < needed:
+        raise InputError(
+            f"ulimit -v {limit // 1024}: Ray needs more address space on this machine, {needed / 2**30:.0f} GiB; "
+            "ulimit -v unlimited lifts it"
+        )
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    """What Ray says, in a line, and which limit may be behind it."""
+    words = " ".join(str(error).split())[:300] or type(error).__name__
+    soft = [(resource.getrlimit(which)[0], what, enough) for which, what, enough in LIMITS]
+    causes = [f"only {limit:,} {what}" for limit, what, enough in soft if 0 <= limit < enough]
+    free = shutil.disk_usage(folder).free
+    if free < ROOM:
+        causes.append(f"the disk of {folder.parent} is full, {free / 2**20:,.0f} MiB are free (TMPDIR names another)")
+    return f"{words}; a likely cause: {', '.join(causes)}" if causes else words
 
 
 def _end(ours: set[int]) -> None:

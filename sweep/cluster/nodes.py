@@ -19,7 +19,7 @@ from ray import cloudpickle
 from rich.console import Console
 
 from sweep.cluster import local_ray, node_probe, packaging, ray_internals
-from sweep.cluster.address import Where
+from sweep.cluster.address import Where, running
 from sweep.cluster.ray_internals import ANSWER, table
 from sweep.cluster.stop_signal import handlers_kept
 from sweep.common.atomic_files import temporary_name
@@ -160,7 +160,11 @@ def _connect(where: Where, runtime_env: dict[str, Any] | None) -> None:
     try:
         with handlers_kept():
             ray.init(
-                address=where.address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime_env
+                # Ray would look for the one that it calls `auto` in one temporary folder alone.
+                address=running() if where.address == "auto" else where.address,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                runtime_env=runtime_env,
             )
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(f"--address {where.address}: {_words(error)}") from error

@@ -1,10 +1,21 @@
-"""What Ray reads from the environment while it is imported; what the user has set is left alone."""
+"""What Ray and Tune read from the environment, made before Ray is imported; sweep/README.md says what users pass on."""
 
 import os
 import secrets
+import sys
 from typing import Final
 
+FOREIGN: Final = (
+    *("RAY_AIR_LOCAL_CACHE_DIR", "RAY_AIR_FULL_TRACEBACKS", "RAY_TUNE_CALLBACKS", "RAY_CHDIR_TO_TRIAL_DIR"),
+    *("RAY_RUNTIME_ENV_HOOK", "RAY_START_HOOK", "RAY_TRAIN_V2_ENABLED", "RAY_NAMESPACE", "RAY_CLIENT_MODE"),
+    *("RAY_OVERRIDE_RESOURCES", "RAY_OVERRIDE_LABELS", "RAY_OVERRIDE_NODE_ID_FOR_TESTING"),
+    *("RAY_DEBUG", "RAY_DEBUG_POST_MORTEM", "RAY_PROFILING", "RAY_LOG_TO_STDERR", "RAY_LOG_TO_DRIVER"),
+)
+"""Meant for other programs of the user's: they end a launch, change what it trains on, or fill its output."""
+
 QUIET: Final = {
+    # Under `uv run`, Ray would zip the current folder and make workers an environment of their own.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -20,6 +31,10 @@ QUIET: Final = {
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
     "LOG_NAME_UPDATE_INTERVAL_S": "10",
 }
+
+if "ray" not in sys.modules:  # in a worker, Ray's own variables are among them
+    for _name in [name for name in os.environ if name in FOREIGN or name.startswith("TUNE_")]:
+        del os.environ[_name]
 
 for _name, _value in QUIET.items():
     os.environ.setdefault(_name, _value)

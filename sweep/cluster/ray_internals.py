@@ -49,11 +49,13 @@ def _minor(version: str) -> tuple[int, ...]:
 
 def last_started() -> str | None:
     """The address of the cluster that was last started on this machine, where Ray leaves it; None where none was."""
-    try:
-        file = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-        return file.read_text().strip() or None
-    except OSError:
-        return None
+    # `ray start` may have had another TMPDIR than we have.
+    named = [os.environ.get("RAY_TMPDIR")] if "RAY_TMPDIR" in os.environ else [os.environ.get("TMPDIR"), "/tmp"]
+    for folder in filter(None, named):
+        with contextlib.suppress(OSError):
+            if address := (Path(folder) / "ray" / "ray_current_cluster").read_text().strip():
+                return address
+    return None
 
 
 def head_refuses(address: str, token: str | None, seconds: float) -> bool:

@@ -4,18 +4,48 @@ import functools
 import hashlib
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Final
+
+GROUPS: Final = Path("/sys/fs/cgroup")
+"""Where Linux keeps the limits of groups of processes: one tree (version 2), or one for each kind of limit (1)."""
+
+MINE: Final = Path("/proc/self/cgroup")
+"""The groups of this process."""
 
 
 def cores() -> int:
-    """Cores that this process may use: its affinity, and the quota of its container where there is one."""
+    """Cores that this process may use: its affinity, and the quotas of its container, service or batch job."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = (_quota(folder) for folder in _groups())
+    return max(1, min([allowed, *(int(quota) for quota in quotas if quota is not None)]))
+
+
+def _groups() -> Iterator[Path]:
+    """The folders of this process's groups and of those around them, each of which may have a quota."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(allowed, int(quota) // int(period)))
-    except (OSError, ValueError):  # no container, or "max": no quota
-        return allowed
+        lines = [line.split(":", 2) for line in MINE.read_text().splitlines()]
+    except OSError:
+        return
+    for _, kinds, path in lines:
+        if not kinds or "cpu" in kinds.split(","):
+            tree = GROUPS / "cpu" if kinds else GROUPS
+            # In a container the path may be that of the host, where its own group is the top of the tree.
+            own = tree / path.lstrip("/")
+            yield from (each for each in (own, *own.parents) if each.is_relative_to(tree))
+
+
+def _quota(folder: Path) -> float | None:
+    """Cores that a group's processes may use together; None where it has no quota."""
+    try:
+        if (both := folder / "cpu.max").exists():
+            quota, period = both.read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):  # no such limit here, or "max": no quota
+        return None
 
 
 @functools.cache

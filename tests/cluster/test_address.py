@@ -100,3 +100,28 @@ def test_auto_with_no_cluster_at_all_is_refused(home: Path) -> None:
 def test_an_address_where_nothing_listens_is_refused_at_once(home: Path) -> None:
     with pytest.raises(InputError, match=r"--address 127.0.0.1:9: no Ray cluster answers there"):
         address.authenticate(Where("127.0.0.1:9"))
+
+
+def test_auto_is_the_cluster_that_was_started_here_whatever_the_temporary_folder_is_now(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def started(folder: Path, at: str) -> None:
+        (folder / "ray").mkdir(parents=True)
+        (folder / "ray" / "ray_current_cluster").write_text(at)
+
+    started(home / "ours", "10.0.0.1:6379")
+    monkeypatch.setenv("RAY_TMPDIR", str(home / "ours"))
+    assert address.running() == "10.0.0.1:6379"
+    monkeypatch.setenv("RAY_TMPDIR", str(home / "empty"))
+    assert address.running() is None, "what Ray is told to use is all that is looked at"
+    monkeypatch.delenv("RAY_TMPDIR")
+    monkeypatch.setenv("TMPDIR", str(home / "ours"))
+    assert address.running() == "10.0.0.1:6379"
+    monkeypatch.setenv("TMPDIR", str(home / "empty"))
+    seen: list[str] = []
+    real = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, *rest: seen.append(str(path)) or real(path, *rest))
+    address.running()
+    assert seen == [str(home / "empty/ray/ray_current_cluster"), "/tmp/ray/ray_current_cluster"]
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    assert address.running() == "10.0.0.2:6379"

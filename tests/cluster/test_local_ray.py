@@ -1,0 +1,76 @@
+"""A Ray of our own that cannot be started says why: a limit of the process, or a full disk."""
+
+import resource
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sweep.cluster import local_ray
+from sweep.common.errors import InputError
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, which: int | None = None, to: int = resource.RLIM_INFINITY) -> None:
+    """Has a limit of this process seem to be this, and all others none."""
+    none = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda asked: (to, to) if asked == which else none)
+
+
+@pytest.mark.parametrize(
+    ("which", "limit", "expected"),
+    [
+        (resource.RLIMIT_NPROC, 100, "only 100 processes and threads of this user (ulimit -u"),
+        (resource.RLIMIT_NOFILE, 40, "only 40 open files (ulimit -n"),
+        (resource.RLIMIT_NOFILE, 65536, None),
+        (None, resource.RLIM_INFINITY, None),
+    ],
+)
+def test_a_small_limit_is_named_behind_what_ray_says(
+    which: int | None, limit: int, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(monkeypatch, which, limit)
+    said = local_ray._reason(RuntimeError("The current node\n timed out"), tmp_path)
+    assert said.startswith("The current node timed out")
+    assert said.endswith("timed out") if expected is None else f"; a likely cause: {expected}" in said
+
+
+def test_a_full_disk_is_named_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(monkeypatch)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    said = local_ray._reason(TimeoutError("gcs_server_port"), tmp_path / "sweep-x")
+    assert said == (
+        f"gcs_server_port; a likely cause: the disk of {tmp_path} is full, 1 MiB are free (TMPDIR names another)"
+    )
+
+
+@pytest.mark.parametrize(("limit", "enough"), [(2**20, False), (6 * 2**30, False), (2**60, True), (-1, True)])
+def test_too_little_address_space_is_refused_before_ray_ends_the_process(
+    limit: int, enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(monkeypatch, resource.RLIMIT_AS, limit)
+    if enough:
+        local_ray._check_address_space()
+    else:
+        with pytest.raises(InputError, match=rf"ulimit -v {limit // 1024}: Ray needs more address space"):
+            local_ray._check_address_space()
+
+
+def test_a_ray_that_does_not_start_is_one_message_and_ctrl_c_stays_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(error: BaseException) -> None:
+        def init(**options: object) -> None:
+            raise error
+
+        monkeypatch.setattr(local_ray.ray, "init", init)
+
+    failing(RuntimeError("no"))
+    with (
+        pytest.raises(InputError, match="Ray cannot be started on this machine: no"),
+        local_ray.running(1, 0, tmp_path),
+    ):
+        pass
+    failing(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt), local_ray.running(1, 0, tmp_path):
+        pass
