@@ -41,6 +41,7 @@ def test_a_folder_is_there_while_the_block_runs_and_others_leave_it_alone(base: 
     assert list(base.iterdir()) == []
 
 
+@pytest.mark.integration
 def test_what_a_killed_launch_left_is_removed_by_the_next_and_nothing_else(base: Path, tmp_path: Path) -> None:
     killed(base)
     [first] = base.glob("sweep-*/log")
@@ -58,6 +59,7 @@ def test_what_a_killed_launch_left_is_removed_by_the_next_and_nothing_else(base:
     assert (tmp_path / scratch.LOCK).exists()
 
 
+@pytest.mark.integration
 def test_the_folder_of_another_user_is_left_alone(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed(base)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)

@@ -144,6 +144,7 @@ def test_a_hangup_that_nohup_has_ignored_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.integration
 def test_processes_that_are_started_meanwhile_hear_no_signal_and_handlers_are_as_they_were() -> None:
     before = [signal.getsignal(number) for number in HANDLED]
     waiting = "import time; print('there', flush=True); time.sleep(60)"

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from support.processes import alive, descendants, training, wait_for
 
+pytestmark = pytest.mark.integration
+
 SPACE = "{name: long, settings: {dataset: digits, width: 1, steps: 30000}, axes: {seed: 16}}"
 LEAVING = "Interrupted: 0 of 32 runs are kept."
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 SPACE = "{name: few, settings: {dataset: digits, width: 1, steps: 20}, axes: {seed: 2}}"
 
