@@ -111,6 +111,8 @@ def _decoded(content: bytes) -> str:
 def _fields(text: str, separator: str, width: int) -> pa.Table:
     """All lines but the first, as columns of text."""
     names = [str(n) for n in range(width)]
+    if '"' in text:
+        _check_quotes(text, separator)
     try:
         table = arrow_csv.read_csv(
             pa.BufferReader(text.encode()),
@@ -122,6 +124,18 @@ def _fields(text: str, separator: str, width: int) -> pa.Table:
         lines = _lines(text, separator, width)
         table = pa.table({name: [line[n] for line in lines] for n, name in enumerate(names)})
     return table.slice(1)
+
+
+def _check_quotes(text: str, separator: str) -> None:
+    """Raises ValueError at a quotation mark that is never closed: all rows up to the next one would be its value."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    first = 1
+    try:
+        for _ in reader:
+            first = reader.line_num + 1
+    except csv.Error as error:
+        said = "a quotation mark is not closed, or ends before its value does"
+        raise ValueError(f"line {first}: {said} ({error})") from error
 
 
 def _lines(text: str, separator: str, width: int) -> list[list[str]]:

@@ -76,6 +76,8 @@ WELL_MEANT: dict[str, bytes | str] = {
     "spaces after commas": PLAIN.replace(",", ", "),
     "spaces in the first line": PLAIN.replace(HEADER, HEADER.replace(",", " , ")),
     "everything in quotes": text(quoting=1),
+    "quoted lines": text(ROWS.assign(note='first, line\r\nsecond "line"\n')),
+    "inches": lined(lambda line: line + ',5" disk', HEADER + ",note"),
     "the index of pandas": ROWS.to_csv(),
     "a column without a name or value": lined(lambda line: "," + line, "," + HEADER),
     "yes and no": PLAIN.replace("True", "yes").replace("False", "no"),
@@ -107,6 +109,22 @@ ILL_MEANT: dict[str, tuple[bytes | str, str]] = {
     ),
     "a value without a name": (lined(lambda line: line + ",7"), "line 2 has 8 fields, the first line 7"),
     "a line cut short": (PLAIN + "2,gelu,3", "line 26 has 3 fields, the first line 7"),
+    "a quote that is not closed": (
+        lined(lambda line: line + ',"x', HEADER + ",note"),
+        "line 2: a quotation mark is not",
+    ),
+    "one quote in the last column": (
+        "\n".join([f"{HEADER},note", *(f"{line},{chr(34) * (n == 9)}x" for n, line in enumerate(LINES))]),
+        "line 11: a quotation mark is not closed",
+    ),
+    "one quote in the first column": (
+        "\n".join([f"note,{HEADER}", *(f"{chr(34) * (n == 9)}x,{line}" for n, line in enumerate(LINES))]),
+        "line 11: a quotation mark is not closed",
+    ),
+    "two quotes that close each other": (
+        "\n".join([f"{HEADER},note", *(f"{line},{chr(34) * (n in (9, 14))}x" for n, line in enumerate(LINES))]),
+        "line 11: a quotation mark is not closed, or ends before its value does",
+    ),
     "no text": (b"bias,seed,test_accuracy\n\xfc,0,0.5\n", "byte 25 is not UTF-8, nor marked as UTF-16; save it as"),
     "half a character of UTF-16": (PLAIN.encode("utf-16")[:-1], "is not utf-16-le; save it as UTF-8"),
     "nothing but a mark": (codecs.BOM_UTF16_LE, "it is empty"),
