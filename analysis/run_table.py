@@ -106,7 +106,7 @@ def unknown(rows: pd.DataFrame) -> list[str]:
 
 
 def _varying(rows: pd.DataFrame, names: list[Any]) -> list[str]:
-    return [str(name) for name in names if rows[name].astype(str).nunique(dropna=False) > 1]
+    return [str(name) for name in names if rows[name].map(str).nunique(dropna=False) > 1]
 
 
 def _setting(name: str, column: pd.Series) -> pd.Series:

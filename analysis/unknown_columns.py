@@ -5,7 +5,6 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
-import numpy as np
 import pandas as pd
 
 from sweep.common.errors import InputError
@@ -38,14 +37,17 @@ _OTHER_NAMES: Final = {
 def meant(name: str, among: Iterable[str]) -> str | None:
     """The one of these settings that a column's name comes near, by its letters or as others call it."""
     known = {_letters(word): own for own in among for word in (*_OTHER_NAMES.get(own, ()), own)}
-    close = difflib.get_close_matches(_letters(name), known, 1, NEAR)
-    return known[close[0]] if close else None
+    for word in (name, re.split(r"[./]", name)[-1]):  # trackers write `params.width`
+        if close := difflib.get_close_matches(_letters(word), known, 1, NEAR):
+            return known[close[0]]
+    return None
 
 
 def hint(columns: Iterable[object], lacking: Collection[str]) -> str:
     """Which of the columns may be meant by what is lacking, as the end of a sentence; empty where none may."""
     found = [(str(name), own) for name in columns if (own := meant(str(name), lacking)) is not None]
-    return "".join(f"; is {own} column {name!r}?" for name, own in found)
+    asked = "? Is ".join(f"{own} column {name!r}" for name, own in found)
+    return f"; is {asked}?" if found else ""
 
 
 def ask(rows: pd.DataFrame, unknown: list[str]) -> None:
@@ -60,32 +62,36 @@ def ask(rows: pd.DataFrame, unknown: list[str]) -> None:
 
 
 def refuse_pooled(rows: pd.DataFrame, table: pd.DataFrame, unknown: list[str]) -> None:
-    """Raises InputError where pairs of one cell differ in an `unknown` column, and so would be pooled over it.
+    """Raises InputError where pairs of one cell differ in `unknown` columns, and so would be pooled over them.
 
-    `table` is what `effects.matched` makes of the rows. A column that sets the arms of a pair apart divides no pairs:
-    it is a result, or one arm's own.
+    `table` is what `effects.matched` makes of the rows.
     """
     paired = table[table["effect"].notna()]
-    places = [paired[f"row_{arm}"].to_numpy() for arm in ("bias", "no_bias")]
-    for name in unknown:
-        levels = pd.factorize(rows[name].astype(str))[0]
-        level, other = (levels[place] for place in places)
-        same = level == other
-        seen = pd.DataFrame({"cell": paired["cell"].to_numpy()[same], "level": level[same]}).drop_duplicates()
-        cells = seen["cell"][seen["cell"].duplicated()]
-        if len(cells):
-            first = seen.loc[seen["cell"] == cells.iloc[0], "level"].to_numpy()
-            raise InputError(
-                f"pairs that differ in column {name!r} ({_told(rows[name], levels, first)}) would be pooled: "
-                "it is no setting, and divides no cells. Rename it if it stands for one, "
-                f"or pool them with --ignore {_quoted(name)}"
-            )
+    pooled = {name: levels for name in unknown if (levels := _pooled(rows[name], paired))}
+    if not pooled:
+        return
+    told = " and ".join(f"column {name!r} ({', '.join(levels)})" for name, levels in pooled.items())
+    ignoring = " ".join(f"--ignore {_quoted(name)}" for name in pooled)
+    raise InputError(
+        f"pairs that differ in {told} would be pooled: what is no setting divides no cells. "
+        f"Rename what stands for one, or pool them with {ignoring}"
+    )
 
 
-def _told(column: pd.Series, levels: np.ndarray, chosen: np.ndarray) -> str:
-    """Some of the levels that one cell has, as they are written."""
-    texts = [str(column.iloc[int(np.flatnonzero(levels == one)[0])]) for one in chosen[:MOST_LEVELS]]
-    return ", ".join(texts) + (", …" if len(chosen) > MOST_LEVELS else "")
+def _pooled(column: pd.Series, paired: pd.DataFrame) -> list[str]:
+    """Some of the column's levels over which the pairs of a cell would be pooled; none where they would not.
+
+    A column that sets the arms of a pair apart divides no pairs: it is a result, or one arm's own.
+    """
+    levels, texts = pd.factorize(column.map(str).astype(object), use_na_sentinel=False)
+    level, other = (levels[paired[f"row_{arm}"].to_numpy()] for arm in ("bias", "no_bias"))
+    same = level == other
+    seen = pd.DataFrame({"cell": paired["cell"].to_numpy()[same], "level": level[same]}).drop_duplicates()
+    cells = seen["cell"][seen["cell"].duplicated()]
+    if cells.empty:
+        return []
+    found = [str(texts[one]) for one in seen.loc[seen["cell"] == cells.iloc[0], "level"]]
+    return found[:MOST_LEVELS] + ["…"] * (len(found) > MOST_LEVELS)
 
 
 def _letters(name: str) -> str:
@@ -101,5 +107,5 @@ def check_ignored(rows: pd.DataFrame, ignore: Collection[str]) -> None:
     for name in ignore:
         if name not in rows:
             raise InputError(f"--ignore {_quoted(name)}: there is no such column ({', '.join(map(str, rows.columns))})")
-        if name in SETTINGS or name == "test_accuracy":
+        if name in SETTINGS or name in ("test_accuracy", "status"):
             raise InputError(f"--ignore {name}: what divides or makes pairs cannot be ignored")

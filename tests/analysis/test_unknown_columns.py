@@ -47,7 +47,9 @@ def test_a_column_whose_name_comes_near_a_setting_is_asked_about(name: str) -> N
     assert (verdict["ignored_columns"], verdict["factors"], len(verdict["cells"])) == ([name], [], 1)
 
 
-@pytest.mark.parametrize("name", ["lr", "Learning Rate", "learning-rate", "learnig_rate"])
+@pytest.mark.parametrize(
+    "name", ["lr", "Learning Rate", "learning-rate", "learnig_rate", "params.lr", "config/learning_rate"]
+)
 def test_other_settings_are_asked_about_too_even_where_they_divide_cells_already(name: str) -> None:
     rows = LEVELS.assign(**{name: LEVELS["width"] / 10})
     assert f"column {name!r} varies and is no setting; did you mean learning_rate?" in refused(rows)
@@ -76,13 +78,15 @@ def test_pairs_are_not_pooled_over_a_column_unless_it_is_named() -> None:
         [None, *["a"] * 35],
         LEVELS["seed"] / 7,
         pd.to_datetime("2026-01-01") + pd.to_timedelta(LEVELS["seed"], unit="D"),
+        [str(seed).encode() + b"\xff" for seed in LEVELS["seed"]],
+        pd.Series(LEVELS["seed"] % 3).where(LEVELS["seed"] % 3 > 0).astype("category"),
         [str(seed == 43) if seed > 30 else str(n) for n, seed in enumerate(LEVELS["seed"])],
     ],
-    ids=["halves", "every other", "one missing", "one each", "days", "few"],
+    ids=["halves", "every other", "one missing", "one each", "days", "bytes", "categories", "few"],
 )
 def test_whatever_the_column_holds(values: Any) -> None:
     rows = LEVELS.assign(width=4, host=pd.Series(values))
-    if pd.Series(values).isna().any():
+    if pd.Series(values).isna().sum() == 1:
         rows.loc[6, "host"] = None  # the other arm of the same pair
     assert "column 'host'" in refused(rows)
 
@@ -110,12 +114,25 @@ def test_columns_of_the_store_are_known() -> None:
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [("Bias", "bias"), ("use_bias", "bias"), ("random_seed", "seed"), ("acc", "test_accuracy"), ("TestAcc", None)],
+    [
+        ("Bias", "bias"),
+        ("use_bias", "bias"),
+        ("random_seed", "seed"),
+        ("acc", "test_accuracy"),
+        ("TestAcc", None),
+        ("params.bias", "bias"),
+        ("metrics.test_accuracy", None),
+    ],
 )
 def test_a_required_column_under_another_name_is_asked_about(given: str, name: str | None) -> None:
     own = name or "test_accuracy"
     rows = LEVELS.rename(columns={own: given})
     assert f"no column {own}; " in refused(rows) and f"is {own} column {given!r}?" in refused(rows)
+
+
+def test_several_names_are_asked_about_in_one_sentence_each() -> None:
+    said = refused(LEVELS.rename(columns={"bias": "Bias", "seed": "Seed"}))
+    assert said.endswith("; is seed column 'Seed'? Is bias column 'Bias'?")
 
 
 def test_names_of_other_things_are_taken_for_none() -> None:
@@ -125,8 +142,16 @@ def test_names_of_other_things_are_taken_for_none() -> None:
 
 def test_what_cannot_be_ignored_is_refused() -> None:
     assert "--ignore none: there is no such column (width, seed, bias" in refused(LEVELS, ignore=["none"])
-    for name in ("width", "seed", "bias", "test_accuracy"):
-        assert "what divides or makes pairs cannot be ignored" in refused(LEVELS, ignore=[name])
+    for name in ("width", "seed", "bias", "test_accuracy", "status"):
+        assert "what divides or makes pairs cannot be ignored" in refused(LEVELS.assign(status="ok"), ignore=[name])
+
+
+def test_all_columns_that_would_be_pooled_are_named_at_once() -> None:
+    rows = LEVELS.assign(host=LEVELS["seed"] % 2, mine=range(36), day=LEVELS["seed"] % 5)
+    said = refused(rows)
+    assert said.startswith("pairs that differ in column 'host' (0, 1) and column 'day' (0, 1, 2, …) would be")
+    assert said.endswith("or pool them with --ignore host --ignore day")
+    assert analyse(rows, name="x", ignore=["host", "day"])["pairs"] == 18
 
 
 # The command line
