@@ -4,7 +4,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sweep.common.host import is_alive, this_host
@@ -26,9 +26,11 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(temporary), temporary):
             raise
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # the name that users know
+        # The name that users know; Arrow's words hold the temporary one.
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what ended the block is told; a file system that is read-only now removes nothing
+            temporary.unlink(missing_ok=True)
 
 
 def temporary_name(path: Path) -> Path:
