@@ -6,6 +6,7 @@ CSV comes out as text, field by field: what a value means, and whether it is all
 import codecs
 import csv
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final, TypeAlias
@@ -39,6 +40,20 @@ _MARKS: Final = {
 """By the first bytes of a text, how it is encoded; the longer marks stand before those that they begin with."""
 
 
+_NAMELESS: Final = re.compile(r"(Unnamed: \d+(\.\d+)*)?")
+"""No name, or what pandas calls a column without one when it reads a table that it wrote."""
+
+_FOREIGN: Final = {
+    b"PAR1": "a Parquet file, and its name should end in .parquet",
+    b"PK\x03\x04": "a workbook or another zip file: save it as CSV",
+    b"\xd0\xcf\x11\xe0": "a workbook: save it as CSV",
+    b"\x1f\x8b": "compressed with gzip: unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it",
+    b"version https://git-lfs": "a pointer of Git LFS to a file that is not here: git lfs pull fetches it",
+}
+"""By the first bytes of a file, what is no table whatever its name."""
+
+
 def found(path: Path) -> dict[str, Source]:
     """The files of a table on this machine by their names below it: one, or the Parquet files of a folder."""
     if not path.is_dir():
@@ -63,6 +78,7 @@ def _read(where: Path | str, name: str, source: Source) -> pd.DataFrame:
     if suffix not in KINDS:
         raise InputError(f"{where}: a table is a .parquet or a .csv file (or .tsv), or a folder of .parquet files")
     try:
+        _refuse_foreign(source, suffix)
         return _parquet(where, name, source) if suffix == ".parquet" else parse_csv(_content(source))
     except InputError:
         raise
@@ -70,6 +86,18 @@ def _read(where: Path | str, name: str, source: Source) -> pd.DataFrame:
         missing = isinstance(error, FileNotFoundError)
         reason = "no such file" if missing else (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{where}: cannot be read as a {suffix} table: {reason}") from error
+
+
+def _refuse_foreign(source: Source, suffix: str) -> None:
+    """Raises ValueError where a file begins as those of another kind do."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            first = file.read(32)
+    else:
+        first = source[:32]
+    for mark, kind in _FOREIGN.items():
+        if first.startswith(mark) and not (mark == b"PAR1" and suffix == ".parquet"):
+            raise ValueError(f"it is {kind}")
 
 
 def parse_csv(content: bytes) -> pd.DataFrame:
@@ -111,7 +139,7 @@ def _decoded(content: bytes) -> str:
 def _fields(text: str, separator: str, width: int) -> pa.Table:
     """All lines but the first, as columns of text."""
     names = [str(n) for n in range(width)]
-    if '"' in text:
+    if '"' in text and width > 1:
         _check_quotes(text, separator)
     try:
         table = arrow_csv.read_csv(
@@ -146,14 +174,19 @@ def _lines(text: str, separator: str, width: int) -> list[list[str]]:
         while len(line) > width and not line[-1].strip():
             line.pop()
         if len(line) not in (0, width):
-            hint = "; numbers with a decimal comma need another separator" if separator == "," else ""
-            more = len(line) > width
-            raise ValueError(
-                f"line {reader.line_num} has {len(line)} fields, the first line {width}{hint if more else ''}"
-            )
+            hint = _why_more(separator, width) if len(line) > width else ""
+            raise ValueError(f"line {reader.line_num} has {len(line)} fields, the first line {width}{hint}")
         if line:
             kept.append(line)
     return kept
+
+
+def _why_more(separator: str, width: int) -> str:
+    """What may be the reason, as the end of a sentence, that a line has more fields than the first."""
+    if width == 1:
+        return "; the first line has to name the columns"
+    comma = "; numbers with a decimal comma need another separator" if separator == "," else ""
+    return f"{comma}; numbers or names of rows need a column name, too"
 
 
 def _named(header: list[str], fields: pa.Table) -> pd.DataFrame:
@@ -162,18 +195,19 @@ def _named(header: list[str], fields: pa.Table) -> pd.DataFrame:
     for place, (name, column) in enumerate(zip(header, fields.columns, strict=True)):
         text = pc.utf8_trim_whitespace(column)
         values = pc.if_else(pc.is_in(text, _MISSING), pa.scalar(None, pa.string()), text).to_pandas()
-        if name in ("", f"Unnamed: {place}") and (values.isna().all() or _counts(values)):
+        if _NAMELESS.fullmatch(name) and (values.isna().all() or _counts(values)):
             continue
         columns.append(values)
-        names.append(name or f"Unnamed: {place}")
+        names.append(name or f"column {place + 1}")
     rows = pd.concat(columns, axis=1) if columns else pd.DataFrame()
     rows.columns = pd.Index(names, dtype=object)
     return rows.dropna(how="all").reset_index(drop=True)
 
 
 def _counts(column: pd.Series) -> bool:
-    """Whether a column holds nothing but the numbers of its rows, as pandas writes its index."""
-    return bool((column.to_numpy(dtype=object) == np.arange(len(column)).astype(str)).all())
+    """Whether a column holds nothing but the numbers of its rows, as pandas (from 0) and R (from 1) write them."""
+    values = column.to_numpy(dtype=object)
+    return any((values == np.arange(first, first + len(column)).astype(str)).all() for first in (0, 1))
 
 
 def _parquet(where: Path | str, name: str, source: Source) -> pd.DataFrame:

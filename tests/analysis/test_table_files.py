@@ -1,6 +1,7 @@
 """What `analysis.table_files` promises: tables as others write them are read as they are meant, or refused by name."""
 
 import codecs
+import gzip
 import io
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,9 @@ WELL_MEANT: dict[str, bytes | str] = {
     "quoted lines": text(ROWS.assign(note='first, line\r\nsecond "line"\n')),
     "inches": lined(lambda line: line + ',5" disk', HEADER + ",note"),
     "the index of pandas": ROWS.to_csv(),
+    "the index of pandas, written twice": text(ROWS.assign(**{"Unnamed: 0": range(24), "Unnamed: 0.1": range(24)})),
+    "the names of rows as R writes them": ROWS.set_axis(range(1, 25)).to_csv(quoting=2),
+    "an index out of order beside one": ROWS.assign(**{"Unnamed: 0": range(24)}).set_axis(range(50, 2, -2)).to_csv(),
     "a column without a name or value": lined(lambda line: "," + line, "," + HEADER),
     "yes and no": PLAIN.replace("True", "yes").replace("False", "no"),
     "YES and No": PLAIN.replace("True", "YES").replace("False", "No"),
@@ -138,6 +142,16 @@ ILL_MEANT: dict[str, tuple[bytes | str, str]] = {
         text(ROWS.assign(test_accuracy=["0,5", *["0.5"] * (len(ROWS) - 1)]), sep=";"),
         "column test_accuracy, row 1: 0,5",
     ),
+    "names of rows without a column name": (
+        lined(lambda line: f"row,{line}"),
+        "numbers with a decimal comma need another separator; numbers or names of rows need a column name, too",
+    ),
+    "a title": ("My runs\n\n" + PLAIN, "line 3 has 7 fields, the first line 1; the first line has to name the columns"),
+    "spaces between columns": (text(sep=" ", quoting=2), "no column bias, seed, test_accuracy"),
+    "a workbook": (b"PK\x03\x04" + bytes(99), "it is a workbook or another zip file: save it as CSV"),
+    "Parquet under another name": (ROWS.to_parquet(), "it is a Parquet file, and its name should end in .parquet"),
+    "a packed table": (gzip.compress(PLAIN.encode()), "it is compressed with gzip: unpack it"),
+    "a pointer": ("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "it is a pointer of Git LFS"),
     "percent signs": (text(ROWS.assign(test_accuracy="93 %")), "column test_accuracy, row 1: 93 %"),
     "words of another language": (PLAIN.replace("True", "WAHR"), "column bias, row 1: WAHR; must be true, false"),
     "two files joined": (PLAIN + PLAIN, "column bias, row 25: bias"),
@@ -147,6 +161,18 @@ ILL_MEANT: dict[str, tuple[bytes | str, str]] = {
 @pytest.mark.parametrize(("content", "said"), ILL_MEANT.values(), ids=ILL_MEANT)
 def test_what_may_be_meant_otherwise_is_refused_by_name(tmp_path: Path, content: bytes | str, said: str) -> None:
     assert said in refused(tmp_path, content)
+
+
+def test_what_has_another_content_is_named_in_parquet_too(tmp_path: Path) -> None:
+    assert "it is compressed with gzip: unpack it" in refused(tmp_path, gzip.compress(ROWS.to_parquet()), "t.parquet")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n"
+    assert "git lfs pull fetches it" in refused(tmp_path, pointer, "t.parquet")
+
+
+def test_a_nameless_column_that_counts_no_rows_is_called_by_its_place(tmp_path: Path) -> None:
+    rows = ROWS.assign(**{"Unnamed: 0": ROWS["seed"] * 7 % 5}).set_axis(range(50, 2, -2))
+    found = read(tmp_path, rows[["Unnamed: 0", *ROWS]].to_csv())
+    assert list(found)[:2] == ["column 1", "Unnamed: 0"]
 
 
 def test_tables_of_tabs_have_a_suffix_of_their_own(tmp_path: Path) -> None:
