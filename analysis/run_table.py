@@ -36,6 +36,9 @@ _COMMA: Final = r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?"
 _DECIMAL_COMMA: Final = r"[+-]?(?:0?,\d+|\d+,(?!\d{3}$)\d+|\d*,\d+[eE][+-]?\d+)"
 """A number whose comma cannot mark thousands."""
 
+_THOUSANDS: Final = r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+"
+"""A number whose points mark thousands where commas mark decimals."""
+
 
 def load_table(path: Path | str) -> pd.DataFrame:
     """The checked rows of a `.parquet`, `.csv` or `.tsv` file, or of a folder of Parquet files, one row per run.
@@ -79,6 +82,7 @@ def checked(rows: pd.DataFrame) -> pd.DataFrame:
         )
     if rows.empty:
         raise InputError("the table has no rows; both arms of at least one pair are needed")
+    _refuse_thousands(rows)
     for name in SETTINGS:
         if name in rows:
             rows[name] = _setting(name, rows[name])
@@ -109,9 +113,14 @@ def _varying(rows: pd.DataFrame, names: list[Any]) -> list[str]:
     return [str(name) for name in names if rows[name].map(str).nunique(dropna=False) > 1]
 
 
-def _setting(name: str, column: pd.Series) -> pd.Series:
+def _kinds(name: str) -> tuple[Any, ...]:
+    """The types that a setting may have."""
     base = get_args(TYPES[name])[0]
-    kinds = get_args(base) or (base,)
+    return get_args(base) or (base,)
+
+
+def _setting(name: str, column: pd.Series) -> pd.Series:
+    kinds = _kinds(name)
     if bool in kinds:
         return _flags(name, column)
     nullable = type(None) in kinds
@@ -148,10 +157,25 @@ def _numbers(column: pd.Series) -> pd.Series:
     if not (numbers.isna() & column.notna()).any():
         return numbers
     text = column.dropna().astype(str).str.strip()
-    comma = text.str.fullmatch(_COMMA)
-    if text[comma].str.fullmatch(_DECIMAL_COMMA).any() and not text.str.contains(".", regex=False).any():
+    if _has_decimal_commas(text):
         numbers.loc[text.index] = pd.to_numeric(text.str.replace(",", "."), errors="coerce").astype("float64")
     return numbers
+
+
+def _has_decimal_commas(text: pd.Series) -> bool:
+    comma = text.str.fullmatch(_COMMA)
+    return bool(text[comma].str.fullmatch(_DECIMAL_COMMA).any() and not text.str.contains(".", regex=False).any())
+
+
+def _refuse_thousands(rows: pd.DataFrame) -> None:
+    """Raises InputError where one column has decimal commas and another `1.000`, which would be read as 1."""
+    names = (*(name for name in SETTINGS if {int, float} & set(_kinds(name))), *_NUMBERS)
+    columns = {name: rows[name] for name in names if name in rows and pd.api.types.is_string_dtype(rows[name])}
+    texts = {name: column.dropna().astype(str).str.strip() for name, column in columns.items()}
+    if any(_has_decimal_commas(text) for text in texts.values()):
+        for name, text in texts.items():
+            wrong = text.str.fullmatch(_THOUSANDS).reindex(rows.index, fill_value=False)
+            _refuse(name, columns[name], wrong, "its points may mark decimals or thousands, write it without")
 
 
 def _needed(column: pd.Series) -> str:

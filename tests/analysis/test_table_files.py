@@ -87,6 +87,7 @@ WELL_MEANT: dict[str, bytes | str] = {
     "yes and no": PLAIN.replace("True", "yes").replace("False", "no"),
     "YES and No": PLAIN.replace("True", "YES").replace("False", "No"),
     "on and off": PLAIN.replace("True", "on").replace("False", "off"),
+    "decimals of whole numbers": text(ROWS.assign(width=ROWS["width"].map("{:.3f}".format))),
     "columns of words": text(ROWS.assign(status="ok", note="same")),
 }  # fmt: skip
 
@@ -137,6 +138,10 @@ ILL_MEANT: dict[str, tuple[bytes | str, str]] = {
     "thousands or decimals": (
         text(ROWS.assign(steps="1,000"), sep=";"),
         "column steps, row 1: 1,000; must be a number; its comma may mark decimals or thousands",
+    ),
+    "thousands beside decimal commas": (
+        text(ROWS.assign(steps="1.000"), sep=";", decimal=","),
+        "column steps, row 1: 1.000; its points may mark decimals or thousands, write it without",
     ),
     "points and commas": (
         text(ROWS.assign(test_accuracy=["0,5", *["0.5"] * (len(ROWS) - 1)]), sep=";"),
