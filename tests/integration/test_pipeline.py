@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from support import failing_training
 from support.object_store import Faults, environment, proxy, serving
 from support.processes import alive, cpu_seconds, descendants, training, wait_for
 from support.real_formats import pictures, png, write_cifar, write_folder
@@ -150,7 +151,7 @@ def test_a_second_launch_trains_nothing_and_says_so(
 
 @dataclass(frozen=True)
 class Widened:
-    """What launches of a sweep with two more widths said, on a store in which one of the new arrays had no place."""
+    """What launches of a sweep with two more widths said, one of which could not be trained at first."""
 
     store: Path
     array: Array
@@ -168,14 +169,12 @@ def widened(
     store, wider = launched[0], tmp_path_factory.mktemp("wider") / "wider.yaml"
     text = SPACE.replace("small", "wider").replace("[1, 2]", "[1, 2, 3, 4]").replace("[false, true]", "[false]")
     wider.write_text(text)
-    done = set(rows_of(store)["run_id"])
-    array = next(each for each in plan.arrays(search_space.load(wider), "cpu") if done.isdisjoint(each.run_ids))
-    taken = store / "curves" / f"{array.array_id}.parquet"
-    taken.mkdir()  # no file can take its place
-    failed = sweep("launch", wider, "--json", store=store, status=1)
+    arrays = plan.arrays(search_space.load(wider), "cpu")
+    [array] = [each for each in arrays if each.cell.width == failing_training.WIDTH]
+    failing = failing_training.environment(wider.parent)
+    failed = sweep("launch", wider, "--json", store=store, status=1, **failing)
     status = json.loads(sweep("status", "--json", store=store).stdout)
     rows = len(rows_of(store))
-    taken.rmdir()
     again = json.loads(sweep("launch", "--no-report", wider, "--json", store=store).stdout)
     status_then = json.loads(sweep("status", "--json", store=store).stdout)
     return Widened(store, array, failed, status, rows, again, status_then)
@@ -196,7 +195,7 @@ def test_an_array_that_fails_stops_no_other_and_is_trained_by_the_next_launch(wi
     array, said = widened.array, widened.failed.stderr
     assert len(array) == 14
     assert array.array_id in said
-    assert "14 runs failed" in said
+    assert "14 runs failed" in said and "width 4 cannot be trained" in said
     assert widened.rows == RUNS + 14
     assert [(each["failed"], each["missing"]) for each in widened.status] == [(0, 0), (14, 14)]
     assert (widened.again["trained"], widened.again["failed"]) == (14, 0)
