@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from support.real_cluster import Cluster, environment, running, start, sweep, wait_for
+from support import failing_training
+from support.real_cluster import ROOT, Cluster, environment, running, start, sweep, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -21,8 +22,9 @@ LONG = "{settings: {width: 1, steps: 20000, momentum: 0.5}, axes: {seed: 16}}"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with running(1) as nodes:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One node, on which one width cannot be trained."""
+    with running(1, **failing_training.environment(tmp_path_factory.mktemp("failing"), str(ROOT))) as nodes:
         yield nodes
 
 
@@ -75,16 +77,14 @@ def test_a_job_carries_its_search_space_and_ends_as_the_launch_does(
     ]
     assert (job["sweep"], job["status"]) == ("small", "SUCCEEDED")
 
-    # An array that cannot be written fails: so does the job.
-    broken = tmp_path / "broken"
-    first = next(path.name for path in (store / "runs").iterdir())
-    (broken / "curves" / first).mkdir(parents=True)
+    # Arrays that cannot be trained fail: so does the job.
+    space.write_text(SPACE.replace("[1, 2]", f"[1, {failing_training.WIDTH}]"))
     failed = sweep(
-        *("launch", space, "--address", cluster.url, "--store", broken, "--no-report", "--json"),
+        *("launch", space, "--address", cluster.url, "--store", tmp_path / "broken", "--no-report", "--json"),
         env=cluster.environment(),
         status=1,
     )
-    assert 0 < json.loads(failed.stdout)["failed"] < RUNS
+    assert json.loads(failed.stdout)["failed"] == RUNS // 2
 
 
 def test_a_job_goes_on_when_its_follower_detaches_is_found_again_and_stops_with_a_checkpoint(

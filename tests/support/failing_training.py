@@ -38,7 +38,7 @@ sys.meta_path.insert(0, Finder())
 """
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Variables for a launch and its workers, which Python starts with a module that lies in `folder` from then on."""
+def environment(folder: Path, path: str | None = os.environ.get("PYTHONPATH")) -> dict[str, str]:
+    """Variables for a launch, or for a cluster: Python starts with a module in `folder`, and has `path` after it."""
     (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE)
-    return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(folder), path]))}
