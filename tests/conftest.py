@@ -16,8 +16,10 @@ if not torch.cuda.is_available():
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the cores have a process of tests each
 
-# A shell has what it runs in the background ignore Ctrl-C, and all that this starts: tests send it to what they start.
+# What a shell runs in the background ignores Ctrl-C, what nohup runs a lost terminal, and so does all that it starts:
+# tests send both to what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)
