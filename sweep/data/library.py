@@ -29,7 +29,7 @@ from sweep.space.catalogue import CATALOGUE, Facts, Source
 CACHE_VERSION: Final = 1
 """Raised when the same files would be read to other arrays."""
 
-READINGS: Final = {"folder": 2}
+READINGS: Final = {"folder": 3}
 """Likewise, where it is one kind of data set whose files would be: 1 for all others."""
 
 

@@ -262,7 +262,7 @@ def test_a_data_set_is_shown_as_a_sheet_of_ten_pictures_a_class_with_its_counts(
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "datasets", "--show", "notmnist", "--data-dir", tmp_path) == 0
     out = capsys.readouterr().out
-    assert "1 empty file left out: A/broken.png\n1 damaged picture left out: F/broken.png\n" in out
+    assert "1 empty file left out: A/broken.png\n1 picture that cannot be decoded left out: F/broken.png\n" in out
     assert any(line.split() == ["A", "21", "3", "6"] for line in out.splitlines())
     with Image.open(tmp_path / "notmnist-pictures.png") as sheet:
         pixels = np.asarray(sheet.convert("L"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageOps
-from support.real_formats import deep_png, deep_tiff, pictures, png, saved, write_folder
+from support.real_formats import deep_png, deep_tiff, pictures, png, retagged, saved, write_folder
 
 from sweep.data.formats import decoding
 from sweep.data.formats.trees import picture_folder
@@ -117,6 +117,15 @@ def test_white_shapes_on_nothing_lie_on_black_in_all_pictures_of_the_data_set(tm
     assert "4 transparent pictures laid on black, since 2 of them show nothing on white" in pool.notes
 
 
+def test_black_and_white_shapes_on_nothing_lie_on_grey(tmp_path: Path) -> None:
+    white = np.stack([np.full_like(SHAPE, 255)] * 3 + [SHAPE], axis=2)
+    pool = pool_of(tmp_path, png(white), TRANSPARENT["RGBA"])
+    np.testing.assert_array_equal(pool.pictures[0, 0], np.where(SHAPE > 0, 255, 128))
+    np.testing.assert_array_equal(pool.pictures[1, 0], np.where(SHAPE > 0, 0, 128))
+    why = "since 2 of them show nothing on white and 2 of them show nothing on black"
+    assert pool.notes == (f"4 transparent pictures laid on grey, {why}",)
+
+
 def test_opaque_alpha_changes_nothing_and_is_not_spoken_of(tmp_path: Path) -> None:
     opaque = np.concatenate([COLOUR, np.full((6, 8, 1), 255, np.uint8)], axis=2)
     with_alpha, without = pool_of(tmp_path / "1", png(opaque)), pool_of(tmp_path / "2", png(COLOUR))
@@ -169,6 +178,14 @@ def test_sixteen_bit_colours_keep_their_levels_too(write: Callable[[np.ndarray],
     np.testing.assert_array_equal(pool.pictures[0], (pixels >> 4).transpose(2, 0, 1))
 
 
+def test_sixteen_bit_colours_in_planes_are_left_out_since_pillow_reads_something_else(tmp_path: Path) -> None:
+    content = saved(Image.fromarray(COLOUR), "TIFF")
+    planes = retagged(deep_tiff(np.full((6, 8, 3), 300)), PLANES, 2)
+    files = {f"{name}/{n}.tif": content for name in "ab" for n in range(2)} | {"a/planes.tif": planes}
+    pool = picture_folder(write_folder(tmp_path, files), None)
+    assert pool.notes == ("1 picture that cannot be decoded left out: a/planes.tif",) and len(pool.labels) == 4
+
+
 def test_twelve_bit_grey_with_alpha_keeps_its_levels_and_its_transparency(tmp_path: Path) -> None:
     grey = np.arange(48).reshape(6, 8) * 4095 // 47
     pool = pool_of(tmp_path, deep_png(np.stack([grey, SHAPE.astype(int) * 4095 // 255], axis=2)))
@@ -180,6 +197,10 @@ DEEP = COUNT * 5000 // 47
 EVEN = np.rint(COUNT * 255 / 47)
 
 
+SAMPLES, LEAST, PLANES = 339, 262, 284
+"""Tags of a TIFF: what its numbers are, whether the least is white, and whether each channel has a plane."""
+
+
 def tiff(array: np.ndarray, dtype: str) -> bytes:
     return saved(Image.fromarray(array.astype(dtype)), "TIFF")
 
@@ -189,6 +210,10 @@ OF_OTHER_NUMBERS: dict[str, tuple[bytes, np.ndarray, str]] = {
     "I;16 in JPEG 2000": (saved(Image.fromarray(DEEP.astype("u2")), "JPEG2000"), DEEP >> 5, "13 bits"),
     "I": (tiff(DEEP * 1000, "i4"), DEEP * 1000 >> 15, "23 bits"),
     "I with negative numbers": (tiff(COUNT * 100 - 2000, "i4"), EVEN, "-2,000 is black, 2,700 white"),
+    "I without a sign": (retagged(tiff(DEEP * 800_000, "u4"), SAMPLES, 1), DEEP * 800_000 >> 24, "32 bits"),
+    "I;16, white is zero": (retagged(tiff(DEEP, "u2"), LEAST, 0), 255 - (DEEP >> 5), "13 bits"),
+    "F, white is zero": (retagged(tiff(COUNT / 47, "f4"), LEAST, 0), 255 - EVEN, "0 is black, 1 white"),
+    "bytes, white is zero": (retagged(saved(Image.fromarray(GREY), "TIFF"), LEAST, 0), 255 - GREY, ""),
     "F from 0 to 1": (tiff(COUNT / 47, "f4"), EVEN, "0 is black, 1 white"),
     "F of bytes": (tiff(GREY, "f4"), GREY, "0 is black, 255 white"),
     "F of anything": (tiff(COUNT * 10.0 - 100, "f4"), EVEN, "-100 is black, 370 white"),
@@ -201,7 +226,7 @@ def test_integers_and_floats_are_scaled_by_a_rule_that_is_said(
 ) -> None:
     pool = pool_of(tmp_path, content)
     np.testing.assert_array_equal(pool.pictures[0, 0], wanted)
-    assert said in pool.notes[0]
+    assert said in "; ".join(pool.notes)
 
 
 def test_pictures_of_eight_bits_beside_deeper_ones_stay_as_they_are(tmp_path: Path) -> None:

@@ -145,8 +145,8 @@ def test_files_beside_the_class_folders_are_counted_by_suffix(tmp_path: Path) ->
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"
 BROKEN = {
     "empty": (b"", "1 empty file left out: a/x.png"),
-    "cut": (IMAGES[0][:-30], "1 damaged picture left out: a/x.png"),
-    "a page": (b"<html>log in</html>", "1 damaged picture left out: a/x.png"),
+    "cut": (IMAGES[0][:-30], "1 picture that cannot be decoded left out: a/x.png"),
+    "a page": (b"<html>log in</html>", "1 picture that cannot be decoded left out: a/x.png"),
     "a pointer": (LFS, "1 Git LFS pointer whose picture was not fetched left out: a/x.png"),
 }
 
@@ -162,7 +162,7 @@ def test_every_kind_has_its_line_and_long_lists_end(tmp_path: Path) -> None:
     notes = read(write_folder(tmp_path, files)).notes
     assert [note.split(" left out: ")[0] for note in notes] == [
         "12 empty files",
-        "1 damaged picture",
+        "1 picture that cannot be decoded",
         "1 Git LFS pointer whose picture was not fetched",
     ]
     assert notes[0].endswith("a/x08.png, a/x09.png and 2 more")
@@ -171,13 +171,18 @@ def test_every_kind_has_its_line_and_long_lists_end(tmp_path: Path) -> None:
 def test_a_class_whose_pictures_cannot_be_read_is_refused_and_not_skipped(tmp_path: Path) -> None:
     for number, (name, content, said) in enumerate(
         [
-            ("1.heic", b"\0\0\0\x18ftypheic", "1 file of a kind that is not read"),
+            ("1.heic", b"\0\0\0\x18ftypheic", "1 file of a kind that is not read: 1 .heic"),
             ("1.jpg", LFS, "1 Git LFS pointer whose picture was not fetched"),
             ("1.bmp", b"", "1 empty file"),
         ]
     ):
         root = write_folder(tmp_path / str(number), classes("a", "b") | {f"c/{name}": content})
         assert f"class 'c' has no readable picture ({said})" in refusal(root)
+
+
+def test_a_root_without_any_picture_says_what_is_there_instead(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, {f"{name}/{n}.dcm": b"DICM" for name in "ab" for n in range(2)})
+    assert "no picture in any subfolder (4 files of kinds that are not read: 4 .dcm; 2 folders" in refusal(root)
 
 
 def test_pictures_of_too_many_pixels_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

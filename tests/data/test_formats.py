@@ -148,7 +148,7 @@ def test_notmnist_s_archive_and_its_folder_give_the_same_pool_and_name_what_is_u
     assert archive.notes == folder.notes
     assert archive.notes == (
         "1 empty file left out: A/broken.png",
-        "1 damaged picture left out: F/broken.png",
+        "1 picture that cannot be decoded left out: F/broken.png",
     )
     assert archive.pictures.shape == (300, 1, 28, 28) and np.bincount(archive.labels).tolist() == [30] * 10
 
@@ -205,7 +205,7 @@ BAD_TREES: dict[str, tuple[dict[str, bytes], str]] = {
     ),
     "a class of unreadable files": (
         {"a/1.png": png(np.zeros((4, 4), np.uint8)), "b/1.png": b"x", "b/2.png": b"y"},
-        "class 'b' has no readable picture (2 damaged pictures)",
+        "class 'b' has no readable picture (2 pictures that cannot be decoded)",
     ),
     "mixed sizes": (
         {"a/1.png": png(np.zeros((4, 4), np.uint8)), "b/2.png": png(np.zeros((5, 4), np.uint8))},

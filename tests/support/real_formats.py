@@ -142,6 +142,7 @@ def deep_tiff(array: np.ndarray, order: str = "<", packed: bool = False) -> byte
         (262, short, 1, 2),
     ]
     tags += [(273, long, 1, 14), (277, short, 1, 3), (278, short, 1, height), (279, long, 1, len(pixels))]
+    tags += [(284, short, 1, 1)]
     bits = struct.pack(f"{order}3H", 16, 16, 16)
     directory = struct.pack(f"{order}H", len(tags))
     for tag, kind, count, value in tags:
@@ -151,6 +152,12 @@ def deep_tiff(array: np.ndarray, order: str = "<", packed: bool = False) -> byte
         )
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 14 + len(pixels))
     return head + bits + pixels + directory + bytes(4)
+
+
+def retagged(content: bytes, tag: int, value: int) -> bytes:
+    """A little-endian TIFF with another value of one of its tags, a short number."""
+    place = content.index(struct.pack("<HHI", tag, 3, 1)) + 8
+    return content[:place] + struct.pack("<H", value) + content[place + 2 :]
 
 
 def saved(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:

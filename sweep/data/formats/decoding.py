@@ -20,6 +20,12 @@ _GREY: Final = ("1", "L", "LA", "La")
 _SWAPPED: Final = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
 """Of every way to unpack the upper bytes of 16-bit colours, the one that finds their lower bytes."""
 
+_UNSIGNED: Final = "I;32N"
+"""How a TIFF's unsigned integers of 32 bits are packed, which Pillow takes for signed ones."""
+
+_BITS, _PHOTOMETRIC, _PLANES = 258, 262, 284
+"""Tags of a TIFF."""
+
 _KEY_SCALES: Final = {"1": 255, "L;2": 85, "L;4": 17}
 """What Pillow multiplies grey values of less than 8 bits by, but not the value that is transparent."""
 
@@ -29,13 +35,14 @@ class Raw:
     """A picture as its file has it: `values` `[height, width, 1 or 3]`, and `alpha` `[height, width]` if it has some.
 
     Both are bytes, integers of more than 8 bits, or, for values, floats. `turned` says that it lay on its side;
-    `frames` that the file holds more pictures than this one.
+    `frames` that the file holds more pictures than this one; `inverted` that its least value is white.
     """
 
     values: NDArray[Any]
     alpha: NDArray[Any] | None
     turned: bool
     frames: bool
+    inverted: bool = False
 
 
 @functools.cache
@@ -61,7 +68,10 @@ def read(file: IO[bytes]) -> Raw:
     from PIL import Image
 
     with warnings.catch_warnings(action="ignore"), Image.open(file, formats=formats()) as image:
-        rawmode, lay = _rawmode(image), image.format == "TIFF" and _orientation(image) > 1
+        rawmode, lay, inverted = _rawmode(image), False, False
+        if image.format == "TIFF":
+            lay, inverted = _orientation(image) > 1, _is_inverted(image)
+            _check_planes(image)
         image.load()
         values, alpha = _deep_colour(image, file, rawmode) or _plain(image, rawmode)
         orientation = _orientation(image)  # 1 again, where Pillow has turned the picture itself
@@ -73,7 +83,19 @@ def read(file: IO[bytes]) -> Raw:
         frames = image.format != "PSD" and _has_more(image)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError("holds values that are not finite")
-    return Raw(values, alpha, lay or orientation > 1, frames)
+    return Raw(values, alpha, lay or orientation > 1, frames, inverted)
+
+
+def _is_inverted(image: Any) -> bool:
+    """Whether the least value of a TIFF is white (scanners, X-rays), and Pillow leaves it so: it turns bytes only."""
+    return image.mode in ("I;16", "I;16B", "I", "F") and image.tag_v2.get(_PHOTOMETRIC, 0) == 0
+
+
+def _check_planes(image: Any) -> None:
+    """Raises ValueError for a TIFF of 16-bit colours in a plane per channel: Pillow would read something else."""
+    deep = max(image.tag_v2.get(_BITS, (1,))) > 8
+    if deep and len(image.getbands()) > 1 and image.tag_v2.get(_PLANES) == 2:
+        raise ValueError("has a plane of 16 bits for each channel")
 
 
 def _rawmode(image: Any) -> str:
@@ -90,7 +112,8 @@ def _plain(image: Any, rawmode: str) -> tuple[NDArray[Any], NDArray[Any] | None]
     mode, key = image.mode, image.info.get("transparency")
     if mode == "F" or mode.startswith("I"):
         values = np.asarray(image)[..., None]
-        values = values if mode == "F" else values.astype(np.int64)
+        if mode != "F":
+            values = values.astype(np.int64) & (0xFFFFFFFF if rawmode == _UNSIGNED else -1)
         return values, _keyed(values, key)
     if mode in ("LA", "La", "PA", "RGBA", "RGBa") or (mode == "P" and image.has_transparency_data):
         pixels = np.asarray(image.convert("LA" if mode in _GREY else "RGBA"))

@@ -26,7 +26,7 @@ class Kind(enum.Enum):
     """Why something is left out: the words for one, and for several."""
 
     EMPTY = "empty file", "empty files"
-    DAMAGED = "damaged picture", "damaged pictures"
+    DAMAGED = "picture that cannot be decoded", "pictures that cannot be decoded"
     TOO_LARGE = "picture of too many pixels", "pictures of too many pixels"
     POINTER = "Git LFS pointer whose picture was not fetched", "Git LFS pointers whose pictures were not fetched"
     DEAD_LINK = "link to nothing", "links to nothing"
@@ -67,8 +67,12 @@ class LeftOut:
         return found
 
     def counts(self) -> list[str]:
-        """How many there are of every kind."""
-        return [counted(len(names), *kind.value) for kind in Kind if (names := self.names.get(kind))]
+        """How many there are of every kind, and what files end in that are of no kind of ours."""
+        return [
+            counted(len(names), *kind.value) + (f": {suffixes(names)}" if kind is Kind.NOT_READ else "")
+            for kind in Kind
+            if (names := self.names.get(kind))
+        ]
 
     def notes(self) -> list[str]:
         """A line for every kind, with names, or with suffixes where nobody would take the files for pictures."""

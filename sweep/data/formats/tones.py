@@ -1,13 +1,17 @@
 """From the values of files to bytes, by one rule for all pictures of a data set, and what is to be said of it."""
 
 import dataclasses
+import itertools
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sweep.data.formats.decoding import Raw
 
-WHITE, BLACK = 255, 0
+WHITE: Final = 255
+BACKGROUNDS: Final = {WHITE: "white", 0: "black", 128: "grey"}
+"""What transparent pictures may lie on, in order of preference: the first that hides fewest of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +37,14 @@ class Seen:
         self.floats: list[tuple[float, float]] = []
         self.most_alpha = 0
         self.turned = self.frames = 0
-        self.transparent = self.blank_on_white = self.blank_on_black = 0
+        self.transparent = 0
+        self.blank = dict.fromkeys(BACKGROUNDS, 0)
 
     def rule(self) -> Rule:
         """The rule that all these pictures are read by."""
         least, most = _span(self.integers)
         return Rule(
-            background=BLACK if self.blank_on_black < self.blank_on_white else WHITE,
+            background=min(BACKGROUNDS, key=self.blank.__getitem__),
             bits=_bits(most) if self.integers else Rule.bits,
             alpha_bits=_bits(self.most_alpha) if self.most_alpha else Rule.alpha_bits,
             integers=(int(least), int(most)) if least < 0 else None,
@@ -50,10 +55,13 @@ class Seen:
         """What a user should know."""
         rule, found = self.rule(), []
         if self.transparent:
-            name, blank = ("white", self.blank_on_white) if rule.background else ("black", self.blank_on_black)
-            why = "" if rule.background else f", since {self.blank_on_white:,} of them show nothing on white"
-            left = f"; {blank:,} of them show nothing" if blank else ""
-            found.append(f"{counted(self.transparent, 'transparent picture')} laid on {name}{why}{left}")
+            chosen = rule.background
+            better = itertools.takewhile(lambda each: each != chosen, BACKGROUNDS)
+            hidden = [f"{self.blank[each]:,} of them show nothing on {BACKGROUNDS[each]}" for each in better]
+            why = f", since {' and '.join(hidden)}" if hidden else ""
+            left = f"; {self.blank[chosen]:,} of them show nothing" if self.blank[chosen] else ""
+            pictures = counted(self.transparent, "transparent picture")
+            found.append(f"{pictures} laid on {BACKGROUNDS[chosen]}{why}{left}")
         if self.integers:
             how = f"the upper 8 of {rule.bits} bits are kept" if rule.bits > 8 else "the lowest 8 bits are kept"
             least, most = _span(self.integers)
@@ -84,6 +92,8 @@ def as_bytes(raw: Raw, rule: Rule, seen: Seen) -> NDArray[np.uint8]:
             values = _spread(raw.values, rule.floats)
         case _:
             values = raw.values
+    if raw.inverted:
+        values = 255 - values
     if raw.alpha is None:
         return values
     alpha = raw.alpha
@@ -92,11 +102,11 @@ def as_bytes(raw: Raw, rule: Rule, seen: Seen) -> NDArray[np.uint8]:
         alpha = _shifted(alpha, rule.alpha_bits)
     if alpha.min() == 255:
         return values
-    on_white, on_black = (_composed(values, alpha, background) for background in (WHITE, BLACK))
+    composed = {background: _composed(values, alpha, background) for background in BACKGROUNDS}
     seen.transparent += 1
-    seen.blank_on_white += _blank(on_white)
-    seen.blank_on_black += _blank(on_black)
-    return on_white if rule.background == WHITE else on_black
+    for background, picture in composed.items():
+        seen.blank[background] += _blank(picture)
+    return composed[rule.background]
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

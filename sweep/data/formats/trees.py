@@ -156,11 +156,12 @@ def _check_classes(where: Path, missing: Sequence[str], there: Sequence[str], le
     for name in missing:
         lost = left.pictures_of(name)
         if lost.names or all_wanted:
-            why = f" ({'; '.join(lost.counts())})" if lost.names else ""
+            why = f" ({printable('; '.join(lost.counts()))})" if lost.names else ""
             raise InputError(f"{root}: class '{printable(name)}' has no readable picture{why}")
         left.add(Kind.NO_PICTURES, name)
     if len(there) < 2:
-        what = f"one class only ('{printable(there[0])}')" if there else "no picture in any subfolder"
+        found = f" ({printable('; '.join(left.counts()))})" if left.names else ""
+        what = f"one class only ('{printable(there[0])}')" if there else f"no picture in any subfolder{found}"
         others = f"; no pictures in {printable(listed(missing))}" if missing and there else ""
         inner = folders.subfolders(where / there[0]) if there else []
         hint = f"; are the classes in folder:{root}/{printable(there[0])}?" if len(inner) > 1 else ""
