@@ -45,6 +45,16 @@ LAYOUTS = {
     "other words": ("trn", "dev"),
     "with what is no part": ("train", "test", "extra"),
     "no training": ("valid", "test"),
+    "a name in common": ("seg_train", "seg_test"),
+    "a longer one": ("asl_alphabet_train", "asl_alphabet_test"),
+    "in front": ("images-train", "images-val"),
+    "numbered": ("1 train", "2 test"),
+    "by domain": ("trainA", "testA", "trainB", "testB"),
+    "held out": ("train", "holdout"),
+    "without labels": ("train", "unlabeled"),
+    "all but the test": ("trainval", "test"),
+    "masks": ("images", "masks"),
+    "labels": ("train_images", "train_labels"),
 }
 
 
@@ -72,17 +82,37 @@ def test_parts_one_level_down_are_seen(tmp_path: Path) -> None:
 
 def test_parts_below_every_class_are_refused_too(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "set", classes("cat/train", "cat/test", "dog/train", "dog/test"))
-    assert "put all pictures of a class into one folder" in refusal(root)
+    assert "put the pictures of a class, and nothing else, into one folder" in refusal(root)
+
+
+def test_masks_beside_the_pictures_of_every_class_are_no_pictures_of_it(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "set", classes("COVID/images", "COVID/masks", "Normal/images", "Normal/masks"))
+    assert "put the pictures of a class, and nothing else, into one folder" in refusal(root)
+
+
+@pytest.mark.parametrize("names", [("fold1", "fold2", "fold3"), ("batch_1", "batch_2"), ("training", "validierung")])
+def test_classes_that_hold_the_same_subfolders_are_asked_about(names: tuple[str, ...], tmp_path: Path) -> None:
+    pool = read(write_folder(tmp_path, classes(*(f"{name}/{inner}" for name in names for inner in ("cat", "dog")))))
+    assert pool.class_names == names
+    assert pool.notes == ("every class holds the same subfolders, 'cat' and 'dog': are these the classes?",)
+    other = read(write_folder(tmp_path, classes(f"{names[0]}/cow")))
+    assert other.notes == ()
 
 
 def test_one_folder_with_all_classes_in_it_is_told_from_a_class(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "set", classes("pictures/cat", "pictures/dog"))
     said = refusal(root)
     assert "one class only ('pictures')" in said and f"are the classes in folder:{root / 'pictures'}?" in said
+    deeper = refusal(write_folder(tmp_path / "deep", classes("a/b/cat", "a/b/dog")))
+    assert f"are the classes in folder:{tmp_path / 'deep' / 'a' / 'b'}?" in deeper
 
 
 @pytest.mark.parametrize(
-    "names", [("train", "bus", "car"), ("test1", "test2"), ("training", "resting"), ("trains", "tests"), ("val", "ria")]
+    "names",
+    [
+        *(("train", "bus", "car"), ("test1", "test2"), ("training", "resting"), ("trains", "tests"), ("val", "ria")),
+        *(("with_mask", "without_mask"), ("trainer", "tester"), ("train", "test tube"), ("mask", "no mask")),
+    ],
 )
 def test_classes_that_are_called_like_one_part_are_classes(names: tuple[str, ...], tmp_path: Path) -> None:
     assert read(write_folder(tmp_path, classes(*names))).class_names == tuple(sorted(names))
@@ -93,7 +123,7 @@ def test_classes_that_are_called_like_one_part_are_classes(names: tuple[str, ...
 
 HIDDEN = [
     *(".ipynb_checkpoints", ".thumbnails", ".git", "__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "__pycache__"),
-    *(".Trash-1000", "System Volume Information"),
+    *(".Trash-1000", "System Volume Information", "@Recycle", "Network Trash Folder", "FOUND.000", "node_modules"),
 ]
 
 
@@ -110,7 +140,19 @@ def test_hidden_and_system_folders_are_nowhere_read(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", [".DS_Store", "Thumbs.db", "THUMBS.DB", "desktop.ini", "._0.png", ".hidden.png", "0.png~", "Icon\r"]
+    "name",
+    [
+        ".DS_Store",
+        "Thumbs.db",
+        "THUMBS.DB",
+        "desktop.ini",
+        "._0.png",
+        ".hidden.png",
+        "0.png~",
+        "#0.png#",
+        "~$0.png",
+        "Icon\r",
+    ],
 )
 def test_hidden_and_system_files_are_nowhere_read(name: str, tmp_path: Path) -> None:
     root = write_folder(tmp_path, classes("a", "b") | {f"a/{name}": IMAGES[9], name: IMAGES[9]})

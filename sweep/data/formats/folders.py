@@ -2,21 +2,13 @@
 
 import dataclasses
 import os
-import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 from sweep.common.errors import InputError
 from sweep.data.formats.left_out import Kind, LeftOut, is_hidden
-
-PART: Final = re.compile(
-    r"(?:(?P<train>train|training|trn)|(?P<validation>val|valid|validation|dev|eval|evaluation)|(?P<test>test|testing|tst))"
-    r"(?:[ _.-]?(?:set|data|dataset|images?|imgs?|pictures|split|\d+))*"
-)
-"""Names of the parts that a data set may come in, in small letters."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,58 +123,6 @@ def _status(entry: "os.DirEntry[str]", tree: Tree) -> os.stat_result | None:
 def _identity(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def check_classes(tree: Tree) -> None:
-    """Raises InputError where the subfolders are parts of a data set, or hold such parts, instead of classes."""
-    if not tree.classes:
-        raise InputError(f"{printable(str(tree.root))}: has no subfolder; wanted is one a class, with pictures in it")
-    if parts := _parts(tree.classes):
-        raise InputError(_not_classes(tree.root, parts))
-    for name in tree.classes:
-        if parts := _parts(subfolders(tree.root / name)):
-            where = tree.root / name
-            if len(tree.classes) == 1:
-                raise InputError(_not_classes(where, parts))
-            raise InputError(
-                f"{printable(str(where))}: its subfolders {_quoted(parts)} are parts of a data set; "
-                "put all pictures of a class into one folder: the split is drawn by this program"
-            )
-
-
-def _not_classes(where: Path, parts: Sequence[str]) -> str:
-    return (
-        f"{printable(str(where))}: its subfolders {_quoted(parts)} are parts of a data set, not classes; "
-        f"name one of them (folder:{printable(str(where / parts[0]))}), or put the pictures of all of them into "
-        "one folder per class: the split is drawn by this program"
-    )
-
-
-def _parts(names: Iterable[str]) -> list[str]:
-    """The names of parts, training first, if there are two of different kinds."""
-    found = {name: match.lastgroup or "" for name in names if (match := PART.fullmatch(name.casefold()))}
-    order = ("train", "validation", "test")
-    return sorted(found, key=lambda name: (order.index(found[name]), name)) if len(set(found.values())) > 1 else []
-
-
-def subfolders(folder: Path) -> list[str]:
-    """The folders in a folder that are to be seen."""
-    try:
-        return sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name))
-    except OSError:
-        return []
-
-
-def alike(names: Iterable[str]) -> list[str]:
-    """A note for every group of names that differ in case, or in how Unicode spells them, and in nothing else."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
-    return [f"classes that differ in case only: {_quoted(group)}" for group in groups.values() if len(group) > 1]
-
-
-def _quoted(names: Sequence[str]) -> str:
-    return " and ".join(f"'{printable(name)}'" for name in names)
 
 
 def printable(name: str) -> str:

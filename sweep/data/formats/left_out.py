@@ -2,6 +2,7 @@
 
 import collections
 import enum
+import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Final
@@ -17,9 +18,14 @@ POINTER: Final = b"version https://git-lfs"
 
 SYSTEM: Final = {
     *("__macosx", "lost+found", "$recycle.bin", "system volume information", "recycler", "@eadir", "#recycle"),
-    *("#snapshot", "lost.dir", "__pycache__", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
+    *("#snapshot", "@recycle", "@recently-snapshot", "network trash folder", "temporary items"),
+    *("thevolumesettingsfolder", "lost.dir", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
+    *("__pycache__", "node_modules", "site-packages", "venv"),
 }
 """What operating systems and programs keep beside people's files, in small letters."""
+
+BACKUP: Final = re.compile(r".*~|#.+#|found\.\d{3}", re.DOTALL)
+"""What editors keep of a file, and what a repair of a disk finds."""
 
 
 class Kind(enum.Enum):
@@ -88,7 +94,7 @@ class LeftOut:
 def is_hidden(name: str) -> bool:
     """Whether the name is one that people do not see, or did not give: hidden, an editor's backup, a system's."""
     folded = name.casefold()
-    return folded.startswith(".") or folded.endswith("~") or folded in SYSTEM
+    return folded.startswith((".", "~$")) or folded in SYSTEM or BACKUP.fullmatch(folded) is not None
 
 
 def kind_of(error: Exception, name: str, head: bytes) -> Kind:

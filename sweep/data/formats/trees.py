@@ -1,5 +1,6 @@
 """Pools of pictures in folders, a folder a class, on the disk or in an archive."""
 
+import dataclasses
 import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.common.errors import InputError
-from sweep.data.formats import decoding, folders, guards
+from sweep.data.formats import decoding, folders, guards, layouts
 from sweep.data.formats.archives import tar_members
 from sweep.data.formats.folders import Tree, printable
 from sweep.data.formats.guards import checked, gibibytes
@@ -35,14 +36,15 @@ def picture_folder(root: Path, image_size: int | None, wanted: Sequence[str] | N
 def pool_of(tree: Tree, image_size: int | None, wanted: Sequence[str] | None = None) -> Pool:
     """The pictures of a tree that was scanned."""
     if wanted is None:
-        folders.check_classes(tree)
+        layouts.check_classes(tree)
 
     def entries(_: LeftOut) -> Iterable[Entry]:
         for name, paths in tree.classes.items():
             for path in paths:
                 yield name, tree.name(path), lambda path=path: open(path, "rb")  # type: ignore[misc]
 
-    return _pool(tree.root, entries, wanted or list(tree.classes), image_size, tree.left, wanted is not None)
+    pool = _pool(tree.root, entries, wanted or list(tree.classes), image_size, tree.left, wanted is not None)
+    return dataclasses.replace(pool, notes=(*pool.notes, *layouts.notes(tree)))
 
 
 def picture_archive(path: Path, wanted: Sequence[str]) -> Pool:
@@ -86,7 +88,7 @@ def _pool(
     _check_classes(where, [name for name in classes if name not in there], list(places), unread, all_wanted)
     found.sort(key=lambda each: (places[each[0]], each[1]))
     _check_sizes(where, found)
-    notes = [*unread.notes(), *seen.notes(), *folders.alike(places)]
+    notes = [*unread.notes(), *seen.notes(), *layouts.alike(places)]
     return checked(
         Pool(
             _stacked(where, found),
@@ -163,8 +165,8 @@ def _check_classes(where: Path, missing: Sequence[str], there: Sequence[str], le
         found = f" ({printable('; '.join(left.counts()))})" if left.names else ""
         what = f"one class only ('{printable(there[0])}')" if there else f"no picture in any subfolder{found}"
         others = f"; no pictures in {printable(listed(missing))}" if missing and there else ""
-        inner = folders.subfolders(where / there[0]) if there else []
-        hint = f"; are the classes in folder:{root}/{printable(there[0])}?" if len(inner) > 1 else ""
+        inside, inner = layouts.innermost(where / there[0]) if there else (where, [])
+        hint = f"; are the classes in folder:{printable(str(inside))}?" if inner else ""
         raise InputError(f"{root}: {what}; there is nothing to tell apart{others}{hint}")
 
 
