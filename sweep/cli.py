@@ -122,7 +122,7 @@ def launch(
     addresses.parse(store, "--store", addresses.STORES)  # before anybody else sees it
     if where_to.kind == "jobs":
         _launch_as_job(spaces, loaded, store, options.given(context), where_to, as_json)
-    kept, library = Store(store, once=True), Library(addresses.local(data_dir, "--data-dir"), fonts)
+    kept, library = Store(store, once=True), Library(data_dir, fonts)
     err = console(stderr=True)
     wanted = launching.prepared(loaded, library)
     try:
@@ -174,7 +174,7 @@ def plan(
     from sweep.space.search_space import load_all
     from sweep.store.rows import Store
 
-    library, wanted = Library(addresses.local(data_dir, "--data-dir"), fonts, downloads=False), load_all(spaces)
+    library, wanted = Library(data_dir, fonts, downloads=False), load_all(spaces)
     kept, err, load = Store(store), console(stderr=True), planning.load()  # before the measurement adds to it
     for space in wanted:
         if changed := changes.since_launch(space, kept):
@@ -321,7 +321,7 @@ def datasets(
     from sweep.commands import printing
     from sweep.data.library import Library
 
-    library = Library(addresses.local(data_dir, "--data-dir"), fonts, downloads=verify is None)
+    library = Library(data_dir, fonts, downloads=verify is None)
     if show is None and (out is not None or (image_size is not None and verify is None)):
         raise InputError(f"{'--out' if out is not None else '--image-size'}: requires --show NAME")
     if verify is not None:
@@ -399,9 +399,7 @@ def kubernetes(
         raise InputError(f"--follow: cannot be combined with {other}")
     if yes and not apply:
         raise InputError("--yes: requires --apply")
-    made = kube.manifests(
-        kube.read(space), wish, Library(addresses.local(data_dir, "--data-dir"), downloads=False), output
-    )
+    made = kube.manifests(kube.read(space), wish, Library(data_dir, downloads=False), output)
     for note in made.notes:
         say(err, note)
     if as_json:

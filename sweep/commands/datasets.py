@@ -29,8 +29,7 @@ def datasets(library: Library) -> list[Listing]:
 
 def download(library: Library, name: str) -> Listing:
     """Gets a data set, checks and caches it; InputError for a name that there is not."""
-    _check_name(name)
-    if catalogue.path_of(name):
+    if catalogue.path_of(_known(name)):
         raise InputError(f"--download {name}: only named data sets can be downloaded: {', '.join(catalogue.CATALOGUE)}")
     library.load(name)
     return next(each for each in library.listing() if each.name == name)
@@ -38,7 +37,7 @@ def download(library: Library, name: str) -> Listing:
 
 def verify(library: Library, name: str, image_size: int | None) -> Verified:
     """Reads a data set's files anew, compares them with what was kept of them, and keeps what is there now."""
-    _check_name(name)
+    name = _known(name)
     _check_size(name, image_size)
     return library.verify(name, image_size)
 
@@ -47,7 +46,7 @@ def show(library: Library, name: str, image_size: int | None, to: Path | None) -
     """Writes a contact sheet of a data set's training pictures and counts its classes, at split 0."""
     from sweep.data import contact_sheet
 
-    _check_name(name)
+    name = _known(name)
     path = addresses.local(to, "--out") if to else Path(f"{Path(catalogue.path_of(name) or name).stem}-pictures.png")
     _check_size(name, image_size)
     if path.suffix.lower() != ".png":
@@ -71,8 +70,13 @@ def _check_size(name: str, image_size: int | None) -> None:
         )
 
 
-def _check_name(name: str) -> None:
-    if not re.fullmatch(catalogue.PATTERN, name):
-        near = difflib.get_close_matches(name[:64], catalogue.CHOICES, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(catalogue.CHOICES)}"
-        raise InputError(f"no data set {name!r}; {hint}")
+def _known(name: str) -> str:
+    """The name of a data set, its path as `addresses.local` reads it; InputError where there is no such data set."""
+    if re.fullmatch(catalogue.PATTERN, name):
+        kind, path = catalogue.kind(name), catalogue.path_of(name)
+        return f"{kind}:{addresses.local(path, kind)}" if path else name
+    near = difflib.get_close_matches(name[:64], catalogue.CHOICES, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(catalogue.CHOICES)}"
+    if name and Path(name).exists():
+        hint = f"did you mean '{'folder' if Path(name).is_dir() else 'npz'}:{name}'?"
+    raise InputError(f"no data set {name!r}; {hint}")

@@ -7,7 +7,7 @@ what other programs say.
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
@@ -50,6 +50,23 @@ _OTHER_NAMES: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 _SECRET_NAME: Final = r"[\w-]*(?:key|secret|token|password|passwd|pwd|passphrase|credential|signature|\bsig)[\w-]*"
 _NO_SCHEME: Final = re.compile(r"\A[^\s/]*:.*@")
 """What is meant as an address with a user and a secret, and would be the name of a folder."""
+
+_MISTAKES: Final = (
+    (re.compile(r"\s|.*\s\Z"), "begins or ends with white space"),
+    (re.compile(r"""(['"]).*\1\Z"""), "stands in quotation marks"),
+    (re.compile(r".*\$(?:\{|[A-Za-z_])"), "holds a variable, $…, that no shell has filled in"),
+)
+"""What would be taken for a name where a shell, or a file of variables, was to do something with it."""
+
+_NO_PATHS: Final = (
+    (re.compile(r"-"), "looks like an option; ./ before it names a folder"),
+    (re.compile(r"[A-Za-z]:[\\/]|\\\\"), "is a path of Windows, and this machine is none"),
+    (re.compile(r"[\w.@-]+:/|\S+@\S+:"), "names another machine, or a kind of place that is not known"),
+    (re.compile(rf"(?:{'|'.join(sorted(_KNOWN))})\s*:?//", re.IGNORECASE), "is misspelt: a scheme ends in ://"),
+)
+"""What is no path of this machine, unless there is one of that name."""
+
+_HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}(?:/|\Z)")
 
 _SECRETS: Final = (
     # Up to the last @ where a colon comes before the first slash: secret keys may hold slashes, and buckets no colon.
@@ -106,7 +123,11 @@ def parse(given: str, name: str, kinds: Kinds, folder: Path | str = "") -> Addre
     try:
         if re.search(r"[\x00-\x1f\x7f]", given):
             raise _Odd("holds a character that no address has")
-        if not found or (len(found[2]) < 2 and scheme not in _KNOWN):
+        if not os.path.lexists(os.path.join(folder, given)):
+            _check(given, _MISTAKES)
+        if not found or (len(found[2]) < 2 and scheme not in _KNOWN.union(kinds.schemes)):
+            if "http" in kinds.schemes and _HOST_AND_PORT.match(given):
+                raise _Odd("names a server and not how to reach it: http:// or https:// comes before it")
             scheme = "file"
             if scheme not in kinds.schemes:
                 raise refused(kinds.words)
@@ -133,6 +154,8 @@ def local(given: Path | str, name: str) -> Path:
 
 def tracker(given: str, kind: str, folder: Path | str) -> str:
     """The address of an experiment tracker; a folder's from the root. InputError where it makes no sense."""
+    if (kind, given) == ("mlflow", "databricks"):  # MLflow's name for the workspace that its environment names
+        return given
     found = parse(given, "", TRACKERS[kind], folder)
     return given if found.local is None else os.path.abspath(found.local)
 
@@ -156,7 +179,7 @@ def _shown(given: str) -> str:
         user = "[^/]*[:@%]" if found[1].lower() in STORES.schemes else ".*@|[^/]*[:%]"
         if found[1].lower() != "file" and re.match(user, rest, re.DOTALL):
             return f"{found[1]}://…"
-    elif _NO_SCHEME.match(given):
+    elif re.search(":.*@", given):
         return "…"
     head, separator, _ = without_secrets(given).partition("?")
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in head) + (
@@ -180,9 +203,17 @@ def _local(given: str, folder: Path | str) -> Path:
     if _NO_SCHEME.match(given):
         raise _Odd("holds a user and a secret, and no scheme; ./ before it names a folder")
     path = os.path.expanduser(given)
-    if path.startswith("~"):
-        raise _Odd("there is no such user's home; ./~ names a folder of that name")
+    if not os.path.lexists(os.path.join(folder, given)) and os.name != "nt":
+        if path.startswith("~"):
+            raise _Odd("there is no such user's home; ./~ names a folder of that name")
+        _check(given, _NO_PATHS)
     return Path(os.path.join(folder, path)).absolute()
+
+
+def _check(given: str, mistakes: Iterable[tuple[re.Pattern[str], str]]) -> None:
+    for pattern, why in mistakes:
+        if pattern.match(given):
+            raise _Odd(why)
 
 
 def _of_file_url(rest: str) -> Path:
@@ -215,6 +246,8 @@ def _object_store(scheme: str, rest: str) -> Address:
         raise _Odd("has a fragment, #…, which no address of a store has")
     rest, _, query = rest.partition("?")
     host, _, path = rest.partition("/")
+    if re.fullmatch(r"[^:@%]*:\d{1,5}", host):
+        raise _Odd("names a port: ?endpoint_override=HOST:PORT says which server has the bucket")
     if re.search("[:@%]", host):
         raise _Odd(f"holds a user or a secret: credentials belong into the environment ({variables})")
     if not host:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from sweep.common import addresses
 from sweep.common.atomic_files import replacing
 from sweep.common.errors import InputError
 from sweep.data import download, letters, splits
@@ -97,6 +98,8 @@ class Library:
     """
 
     def __init__(self, folder: Path, fonts: Path | None = None, downloads: bool = True) -> None:
+        folder = addresses.local(folder, "--data-dir")
+        fonts = None if fonts is None else addresses.local(fonts, "--fonts")
         if folder.exists() and not folder.is_dir():
             raise InputError(f"--data-dir {folder}: is a file; wanted is a folder")
         if fonts is not None and not fonts.is_dir():
@@ -188,13 +191,16 @@ class Library:
         match catalogue.kind(dataset):
             case "folder":
                 if not path.is_dir():
-                    raise NotHere(f"data set {dataset!r}: there is no folder {path}")
+                    is_file = "is a file; expected is a folder, so an archive has to be unpacked first"
+                    why = f"{path} {is_file}" if path.exists() else f"there is no folder {path}"
+                    raise NotHere(f"data set {dataset!r}: {why}")
                 key = f"folder-{_short(os.fsencode(path.absolute()), image_size)}"
                 tree = folders.scan(path)
                 return _Input("folder", path, tree.all_of_it(), functools.partial(trees.pool_of, tree, image_size), key)
             case "npz":
                 if not path.is_file():
-                    raise NotHere(f"data set {dataset!r}: there is no such file")
+                    why = f"{path} is a folder; expected is a file" if path.is_dir() else f"there is no file {path}"
+                    raise NotHere(f"data set {dataset!r}: {why}")
                 return _Input("npz", path.parent, [path], functools.partial(arrays.npz, path), None)
         if CATALOGUE[dataset].format == "fonts":
             where = str(self.fonts or "the folders of this system")

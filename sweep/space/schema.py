@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from sweep.common import addresses
+from sweep.common.errors import InputError
 from sweep.space import catalogue
 from sweep.space.runs import DEFAULTS, IDENTITY, SETTINGS, TYPES
 from sweep.space.yaml_lines import Location, show
@@ -31,10 +33,16 @@ def problem(message: str, location: Location = ()) -> PydanticCustomError:
     return PydanticCustomError("problem", "{message}", {"message": message, "location": location})
 
 
-def absolute(path: str, info: ValidationInfo) -> str:
+def _path(given: str, kind: str, info: ValidationInfo) -> str:
     """The absolute path; a path in a file is relative to that file's folder."""
-    folder = (info.context or {}).get("folder", Path())
-    return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
+    context = info.context or {}
+    if context.get("launched"):  # what was launched once is read, whatever is allowed by now
+        return given
+    try:
+        found = addresses.parse(given, kind, addresses.LOCAL, context.get("folder", Path()))
+    except InputError as error:
+        raise problem(str(error)) from None
+    return os.path.abspath(str(found))
 
 
 def _level_schema(name: str) -> dict[str, Any]:
@@ -62,7 +70,8 @@ LEVEL_SCHEMAS: Final = {name: _level_schema(name) for name in SETTINGS}
 def _normal(level: Any, info: ValidationInfo) -> Any:
     """The canonical form of a level: 0.0 for -0.0 (-0.0 + 0.0 is 0.0), and absolute paths."""
     if isinstance(level, str) and (path := catalogue.path_of(level)):
-        return f"{catalogue.kind(level)}:{absolute(path, info)}"
+        kind = catalogue.kind(level)
+        return f"{kind}:{_path(path, kind, info)}"
     return level + 0.0 if isinstance(level, float) else level
 
 

@@ -96,6 +96,26 @@ REFUSED = {
     "a\nb": "holds a character",
     "a\0b": "holds a character",
     "~no-such-user/x": "no such user's home",
+    " results": "white space",
+    "results ": "white space",
+    " s3://b/p": "white space",
+    "s3://b/p ": "white space",
+    '"results"': "quotation marks",
+    "'s3://b/p'": "quotation marks",
+    "$HOME/x": "no shell has filled in",
+    "${HOME}/x": "no shell has filled in",
+    "/data/$USER/x": "no shell has filled in",
+    "s3://b/$USER": "no shell has filled in",
+    "--json": "looks like an option",
+    r"C:\Users\me\x": "a path of Windows",
+    "C:/Users/me/x": "a path of Windows",
+    r"\\server\share": "a path of Windows",
+    "host:/data/x": "another machine",
+    "me@host:x": "another machine",
+    "dbfs:/x": "another machine",
+    "s3//b/p": "misspelt",
+    "s3 ://b/p": "misspelt",
+    "s3://b:9000/p": "names a port: ?endpoint_override",
 }
 
 
@@ -104,7 +124,21 @@ def test_what_is_not_understood_is_refused_with_what_is_allowed(given: str, why:
     assert why in refused(given)
 
 
+@pytest.mark.parametrize(
+    "name", [" x", "x ", "'x'", "$HOME", "~no-such-user", "-x", "C:\\x", "host:", "x#1", "x?y", "a:b"]
+)
+def test_a_folder_that_is_there_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).mkdir()
+    assert parse(name, "--store", STORES, tmp_path).local == tmp_path / name
+    monkeypatch.chdir(tmp_path)
+    assert parse(name, "--store", STORES).local == tmp_path / name
+
+
 HOLDING_SECRETS = (
+    f" s3://KEY:{SECRET}@b/p",
+    f"'s3://KEY:{SECRET}@b/p'",
+    f"s3//KEY:{SECRET}@b/p",
+    f"me:{SECRET}@host:/p",
     f"s3://KEY:{SECRET}@b/p",
     "s3://hideme+1@b",
     f"s3://KEY:{SECRET}",
@@ -146,6 +180,9 @@ TRACKERS = {
         "postgresql+psycopg2://me@host/db?sslmode=require"
     ),
     ("mlflow", "databricks://profile"): "databricks://profile",
+    ("mlflow", "databricks"): "databricks",
+    ("tensorboard", "databricks"): "/base/databricks",
+    ("tensorboard", "host:5000"): "/base/host:5000",
 }
 
 
@@ -175,6 +212,11 @@ def test_a_tracker_s_folder_is_one_from_the_root_and_its_server_stays_as_it_is(
         ("mlflow", f"postgresql://me:{SECRET}@host/db", "holds a password"),
         ("mlflow", f"postgresql://me@host/db?password={SECRET}", "holds a password"),
         ("mlflow", f"me:{SECRET}@host:5000", "no scheme"),
+        ("mlflow", "localhost:5000", "http:// or https:// comes before it"),
+        ("mlflow", "[::1]:5000/base", "http:// or https:// comes before it"),
+        ("mlflow", "sqlite:ml.db", "two slashes follow the scheme"),
+        ("mlflow", "$MLFLOW_TRACKING_URI", "no shell has filled in"),
+        ("tensorboard", "~no-such-user/tb", "no such user's home"),
     ],
 )
 def test_a_tracker_that_is_not_understood_is_refused(kind: str, given: str, why: str) -> None:

@@ -313,6 +313,12 @@ REFUSED = {
         "fashion_mnist, kmnist, emnist_letters, svhn, cifar10, cifar100, folder:PATH, npz:PATH; "
         "did you mean 'notmnist'?",
     ),
+    "data in a bucket": (
+        "settings: {dataset: 'folder:s3://b/x'}",
+        1,
+        "settings.dataset: folder s3://b/x: unknown kind 's3'; allowed is a path on this machine",
+    ),
+    "data under an unfilled name": ("settings: {dataset: 'npz:$DATA/x.npz'}", 1, "holds a variable, $…, that no shell"),
     "data without its path": ("axes: {dataset: [digits, 'folder:']}", 1, "axes.dataset[1]: 'folder:' is not allowed"),
     "resized pictures that are no folder's": (
         "settings: {image_size: 8}",
