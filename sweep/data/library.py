@@ -155,7 +155,7 @@ class Library:
             fingerprint = splits.load(dataset).fingerprint
             return Verified(dataset, fingerprint, CATALOGUE[dataset].identity)
         found = self._input(dataset, image_size)
-        before = self._about(found)
+        before = self._cached(found)
         pool = self._read_anew(found)
         after = self._about(found)
         if found.key and after and after["fingerprint"] != pool.fingerprint:
@@ -286,17 +286,20 @@ class Library:
 
     def _about(self, found: _Input) -> dict[str, Any] | None:
         """What the cache says of a pool, if it is there and its files are still the same."""
+        about, gone = self._cached(found), found.lasting and not found.files
+        return about if about and (gone or about.get("signature") == found.signature()) else None
+
+    def _cached(self, found: _Input) -> dict[str, Any] | None:
+        """What the cache says of a pool, whatever has become of its files."""
         if found.key is None:
             return None
         try:
             with safe_open(self._cache(found.key), framework="numpy") as file:
-                about: dict[str, Any] = json.loads((file.metadata() or {}).get("sweep", "{}"))
+                about = json.loads((file.metadata() or {}).get("sweep", "{}"))
         except (SafetensorError, OSError, ValueError):
             return None
-        if about.get("version") != CACHE_VERSION or about.get("reading", 1) != READINGS.get(found.kind, 1):
-            return None
-        gone = found.lasting and not found.files
-        return about if gone or about["signature"] == found.signature() else None
+        known = isinstance(about, dict) and (about.get("version"), about.get("reading", 1))
+        return about if known == (CACHE_VERSION, READINGS.get(found.kind, 1)) else None
 
     def _cache(self, key: str) -> Path:
         return self.folder / "cache" / f"{key}.safetensors"

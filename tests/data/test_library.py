@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from support.real_formats import (
     cifar_files,
     letter_files,
@@ -390,6 +391,23 @@ def test_verifying_reads_the_files_and_replaces_what_is_kept_if_it_is_stale(
     verified = Library(shelf).verify(name)
     assert verified.kept == first.fingerprint != verified.fingerprint
     assert Library(shelf).facts(name).identity == verified.fingerprint
+
+
+def test_verifying_tells_what_was_kept_of_files_that_have_changed_since(tree: Path, tmp_path: Path) -> None:
+    shelf, name = tmp_path / "data", f"folder:{tree}"
+    before = Library(shelf).facts(name).identity
+    (tree / "a" / "new.png").write_bytes(png(np.zeros((6, 6), np.uint8)))
+    verified = Library(shelf).verify(name)
+    assert verified.kept == before != verified.fingerprint
+
+
+@pytest.mark.parametrize("said", ["[]", "{}", "x", '{"version": 1, "reading": 3}'])
+def test_a_cache_that_says_nothing_of_use_is_read_anew(said: str, tree: Path, tmp_path: Path) -> None:
+    shelf, name = tmp_path / "data", f"folder:{tree}"
+    facts = Library(shelf).facts(name)
+    [cache] = (shelf / "cache").iterdir()
+    save_file(load_file(cache), cache, {"sweep": said})
+    assert Library(shelf).facts(name) == facts and Library(shelf).here(name)
 
 
 def test_verifying_says_so_where_the_cache_cannot_be_replaced(
