@@ -14,7 +14,7 @@ import pyarrow as pa
 from analysis import table_files, unknown_columns
 from sweep.common.errors import InputError
 from sweep.space.runs import CELL, SETTINGS, TYPES
-from sweep.store.rows import RUNS_SCHEMA
+from sweep.store.tables import RUNS_SCHEMA
 
 REQUIRED: Final = ("bias", "seed", "test_accuracy")
 RESULTS: Final = frozenset(RUNS_SCHEMA.names) - frozenset(SETTINGS) | {"array_id"}

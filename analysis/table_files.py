@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
 from sweep.common.errors import InputError
-from sweep.store.rows import check_version
+from sweep.store.tables import check_version
 
 Source: TypeAlias = Path | bytes
 """A file of this machine, or the content of one that is elsewhere."""

@@ -17,7 +17,7 @@ ROOMS = [
 ]
 """The rooms of `sweep`, each of which imports those behind it alone."""
 
-OF_ANALYSIS = {"sweep.common", "sweep.space", "sweep.store.rows"}
+OF_ANALYSIS = {"sweep.common", "sweep.space", "sweep.store.tables"}
 """What `analysis`, which reads rows as a table, takes of `sweep`: the store's schema is one of it."""
 
 USES_ANALYSIS = {"cli", "commands"}

@@ -8,7 +8,8 @@ from sweep.commands import changes
 from sweep.space import catalogue
 from sweep.space.runs import CELL, SETTINGS
 from sweep.space.search_space import SearchSpace
-from sweep.store.rows import COMPARED, Store
+from sweep.store.earliest import COMPARED
+from sweep.store.rows import Store
 
 _READ: Final = ("run_id", *COMPARED, "finished_at", "dataset_fingerprint", *SETTINGS)
 

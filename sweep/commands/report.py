@@ -16,7 +16,8 @@ from sweep.commands.status import launched
 from sweep.common import addresses
 from sweep.common.errors import InputError
 from sweep.space.search_space import SearchSpace
-from sweep.store.rows import COMPARED, Found, Store
+from sweep.store.earliest import COMPARED, Found
+from sweep.store.rows import Store
 
 READ: Final = (
     *("run_id", *COMPARED, "device", "dataset_fingerprint", "trainer_version", "torch_version", "finished_at"),

@@ -25,7 +25,8 @@ from sweep import plan
 from sweep.common.errors import InputError
 from sweep.space.runs import SETTINGS
 from sweep.space.search_space import SearchSpace
-from sweep.store.rows import COMPARED, Store
+from sweep.store.earliest import COMPARED
+from sweep.store.rows import Store
 
 PACKAGES: Final = {"mlflow": "mlflow", "wandb": "wandb", "tensorboard": "tensorboardX"}
 """What each tracker is spoken to with."""

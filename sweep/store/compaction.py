@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 from sweep.common.errors import InputError
 from sweep.store import leases, merged_files
 from sweep.store.merged_files import Part
-from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, SCHEMA_VERSION, Read, Store
+from sweep.store.rows import Read, Store
+from sweep.store.tables import CURVES_SCHEMA, RUNS_SCHEMA, SCHEMA_VERSION
 
 SMALL: Final = 8 * 2**20
 """Bytes below which a file is merged with others."""

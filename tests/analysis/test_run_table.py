@@ -16,7 +16,7 @@ from analysis.effects import cells
 from analysis.provenance import provenance
 from analysis.run_table import checked, ignored, load_table
 from sweep.common.errors import InputError
-from sweep.store.rows import RUNS_SCHEMA, SCHEMA_VERSION
+from sweep.store.tables import RUNS_SCHEMA, SCHEMA_VERSION
 
 ROWS = study([{"width": 1}, {"width": 2}], 3)
 

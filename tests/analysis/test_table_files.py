@@ -17,7 +17,7 @@ from analysis.effects import cells
 from analysis.run_table import load_table
 from analysis.study import analyse
 from sweep.common.errors import InputError
-from sweep.store.rows import RUNS_SCHEMA
+from sweep.store.tables import RUNS_SCHEMA
 
 ROWS = study([{"width": 1, "activation": "relu"}, {"width": 2, "activation": "gelu"}], 6).round(4)
 ROWS["validation_accuracy"] = ROWS["validation_accuracy"].round(4)

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from sweep import plan
 from sweep.space.runs import SETTINGS
 from sweep.space.search_space import parse
-from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, Store
+from sweep.store.rows import Store
+from sweep.store.tables import CURVES_SCHEMA, RUNS_SCHEMA
 
 MOST_SECONDS, MOST_GIGABYTES = 60, 4
 PICTURES = 1000

@@ -78,7 +78,7 @@ def fill(path: Path, store: Path) -> None:
     from sweep import plan
     from sweep.space.runs import DEFAULTS
     from sweep.space.search_space import load
-    from sweep.store.rows import RUNS_SCHEMA
+    from sweep.store.tables import RUNS_SCHEMA
 
     run_ids = plan.run_ids(load(path))[:-1]
     (store / "runs").mkdir(parents=True)

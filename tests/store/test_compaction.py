@@ -21,8 +21,9 @@ from support.outcomes import BY, outcome
 from sweep.space.runs import Run, run_id
 from sweep.store import compaction, merged_files, storage
 from sweep.store.compaction import compact
-from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, Store
+from sweep.store.rows import Store
 from sweep.store.storage import Place
+from sweep.store.tables import CURVES_SCHEMA, RUNS_SCHEMA
 
 ARRAYS = 6
 

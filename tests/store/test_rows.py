@@ -16,7 +16,8 @@ import sweep.store.rows
 from sweep.common.errors import InputError
 from sweep.space.runs import SETTINGS, Run, run_id
 from sweep.store.outcomes import Outcome, Point
-from sweep.store.rows import CURVES_SCHEMA, RUNS_SCHEMA, Store
+from sweep.store.rows import Store
+from sweep.store.tables import CURVES_SCHEMA, RUNS_SCHEMA
 
 RUNS = [Run(seed=seed, bias=bias) for seed in (0, 1) for bias in (True, False)]
 IDS = [run_id(run, "test") for run in RUNS]

@@ -1,0 +1,66 @@
+"""The one row that counts of a run: the earliest, where several launches trained it."""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sweep.store.merged_files import Parts
+
+COMPARED: Final = ("status", "test_accuracy", "validation_accuracy", "test_correct")
+
+
+class Found(NamedTuple):
+    """Rows of the store: one a run, its place among the runs asked for and the array that it came from; how many of the
+    runs stand twice, and how many of these with another result (losses aside: they differ by rounding where arrays of
+    another size trained them)."""
+
+    rows: pa.Table
+    places: NDArray[np.int64]
+    array_ids: list[str]
+    repeated: int
+    disagreeing: int
+
+
+def statuses_of(found: list[tuple[Parts, pa.Table]]) -> dict[str, str]:
+    """Status by run id, the earliest where a run stands twice (of equals, by array id)."""
+    if not found:
+        return {}
+    # The last that is put into the mapping stays: that is the earliest of the first array.
+    ranks = ranks_of([part for parts, _ in found for part in parts])
+    table = pa.concat_tables([table for _, table in found]).append_column("array", pa.array(ranks))
+    table = table.sort_by([("finished_at", "ascending"), ("array", "ascending")])
+    run_ids, statuses = table["run_id"].to_pylist(), table["status"].to_pylist()
+    return dict(zip(reversed(run_ids), reversed(statuses), strict=True))
+
+
+def ranks_of(parts: Parts) -> NDArray[np.int32]:
+    """The array of every row as its number in the order of array ids."""
+    order = {array_id: rank for rank, array_id in enumerate(sorted({array_id for array_id, _ in parts}))}
+    ranks = np.array([order[array_id] for array_id, _ in parts], dtype=np.int32)
+    return np.repeat(ranks, [rows for _, rows in parts])
+
+
+def first_rows(
+    table: pa.Table, places: NDArray[np.int64], ranks: NDArray[np.int32], names: NDArray[np.object_]
+) -> Found:
+    """The earliest row of every place, by place; `ranks` say which of the arrays `names` a row is of."""
+    finished = table["finished_at"].cast(pa.int64()).to_numpy()
+    order = np.lexsort((ranks, finished, places))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = np.diff(places[order]) != 0
+    # One and the same row may stand in a merged file and, for a while, in those that it was made of.
+    copy = np.zeros(len(order), dtype=bool)
+    copy[1:] = ~first[1:] & (np.diff(finished[order]) == 0) & (np.diff(ranks[order]) == 0)
+    chosen, other = order[first], ~first & ~copy
+    again, winner = order[other], chosen[np.cumsum(first) - 1][other]
+    differ = np.zeros(len(again), dtype=bool)
+    for column in COMPARED if len(again) else ():
+        values = table[column]
+        differ |= np.asarray(pc.not_equal(values.take(pa.array(again)), values.take(pa.array(winner))))
+    # Most often they are in order, and a copy of everything is saved.
+    rows = table if np.array_equal(chosen, np.arange(len(table))) else table.take(pa.array(chosen))
+    repeated = len(np.unique(places[again]))
+    return Found(rows, places[chosen], names[ranks[chosen]].tolist(), repeated, len(np.unique(places[again][differ])))

@@ -1,0 +1,118 @@
+"""One file of rows, or of learning curves: its columns, and reading it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sweep.space.runs import SETTINGS, TYPES
+from sweep.store.damage import Damaged
+
+SCHEMA_VERSION: Final = 2
+"""2: with `image_size`."""
+
+
+ADDED: Final = frozenset({"image_size"})
+"""Settings that files of an earlier schema version may lack."""
+
+_ARROW: Final = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def _arrow_type(setting: str) -> pa.DataType:
+    kinds = [kind for kind in _ARROW if kind in _python_types(setting)]
+    return _ARROW[kinds[0]] if kinds else pa.string()
+
+
+def _python_types(setting: str) -> tuple[Any, ...]:
+    annotation = TYPES[setting].__origin__
+    return getattr(annotation, "__args__", None) or (annotation,)
+
+
+RUNS_SCHEMA: Final = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        *(pa.field(name, _arrow_type(name)) for name in SETTINGS),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("test_accuracy", pa.float64(), nullable=False),
+        pa.field("test_loss", pa.float64()),
+        pa.field("train_loss", pa.float64()),
+        pa.field("validation_accuracy", pa.float64(), nullable=False),
+        pa.field("test_correct", pa.binary(), nullable=False),
+        pa.field("parameters", pa.int64(), nullable=False),
+        pa.field("train_seconds", pa.float64(), nullable=False),
+        pa.field("array_size", pa.int64(), nullable=False),
+        pa.field("device", pa.string(), nullable=False),
+        pa.field("dataset_fingerprint", pa.string(), nullable=False),
+        pa.field("trainer_version", pa.int64(), nullable=False),
+        pa.field("torch_version", pa.string(), nullable=False),
+        pa.field("finished_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ],
+    metadata={"schema_version": str(SCHEMA_VERSION)},
+)
+
+CURVES_SCHEMA: Final = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("step", pa.int64(), nullable=False),
+        pa.field("train_loss", pa.float64()),
+        pa.field("validation_accuracy", pa.float64(), nullable=False),
+    ],
+    metadata={"schema_version": str(SCHEMA_VERSION)},
+)
+
+
+def read_table(
+    source: Path | pa.BufferReader,
+    columns: list[str] | None,
+    expected: pa.Schema = RUNS_SCHEMA,
+    name: str | None = None,
+) -> pa.Table:
+    """One file of the store; Damaged when it is, or when it is of a newer version than this program knows."""
+    where = name or source
+    try:
+        with pq.ParquetFile(source) as file:
+            _check_schema(where, file.schema_arrow, expected)
+            table = _completed(file.read(columns, use_threads=False), columns, expected)
+            table.validate(full=True)
+            return table
+    except OSError as error:
+        if error.errno is not None:
+            raise  # of the file system, not of the content
+        raise Damaged(f"{where}: is no table of this store ({error})") from error
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise Damaged(f"{where}: is no table of this store ({error})") from error
+
+
+def _completed(table: pa.Table, columns: Sequence[str] | None, expected: pa.Schema) -> pa.Table:
+    """The columns in their order; a setting that came later than the file stands there at null, its default then."""
+    wanted = expected.names if columns is None else [name for name in expected.names if name in columns]
+    for name in ADDED.intersection(wanted).difference(table.column_names):
+        table = table.append_column(expected.field(name), pa.nulls(len(table), expected.field(name).type))
+    return table.select(wanted) if table.column_names != wanted else table
+
+
+def check_version(path: object, schema: pa.Schema) -> None:
+    """Raises Damaged where a Parquet file was written by a newer version than this program knows."""
+    given = (schema.metadata or {}).get(b"schema_version", b"0")
+    version = int(given) if given.isdigit() else 0  # a name that others use too may hold anything
+    if version > SCHEMA_VERSION:
+        raise Damaged(
+            f"{path}: written by a newer sweep (schema version {version}, this one reads up to {SCHEMA_VERSION}); "
+            "upgrade sweep to read it"
+        )
+
+
+def _check_schema(path: object, schema: pa.Schema, expected: pa.Schema) -> None:
+    check_version(path, schema)
+    if schema.equals(expected):  # column by column takes as long as reading the file
+        return
+    for wanted in expected:
+        if wanted.name not in schema.names and wanted.name in ADDED:
+            continue
+        if wanted.name not in schema.names:
+            raise Damaged(f"{path}: is no table of this store: no column {wanted.name}")
+        found = schema.field(wanted.name).type
+        if found != wanted.type:
+            raise Damaged(f"{path}: is no table of this store: column {wanted.name} is {found}, not {wanted.type}")
