@@ -500,8 +500,14 @@ def _end_if_lost(store: "Store", name: str) -> None:
     """Exit status 1 where rows of a sweep that was asked for stand in files that cannot be read."""
     from sweep.commands import status as standing
 
-    if runs := standing.lost(store, name):
-        say(console(stderr=True), f"{runs:,} runs of {name} are missing because of that; a launch trains them again.")
+    missing, done = standing.lost(store, name)
+    err = console(stderr=True)
+    if missing:
+        say(err, f"{missing:,} runs of {name} are missing because of that; a launch trains them again.")
+    if done:
+        why = f"a launch takes {done:,} runs of {name} for done, though their rows cannot be read as a whole"
+        say(err, f"{why}; move the damaged files out of the store, and it trains them again.")
+    if missing or done:
         raise typer.Exit(1)
 
 

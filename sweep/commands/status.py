@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sweep import plan as plans
 from sweep.space.search_space import SearchSpace, parse
+from sweep.store.damage import Damaged
 from sweep.store.rows import Store
 
 
@@ -33,12 +34,13 @@ def status(store: Store, name: str | None = None) -> list[Status]:
     return found
 
 
-def lost(store: Store, name: str) -> int:
-    """Runs of a sweep whose rows stand in files that were left out, and nowhere else."""
-    gone = store.lost()
-    if not gone or name not in store.sweeps():
-        return 0
-    return len(gone.intersection(plans.run_ids(launched(store, name))).difference(store.statuses()))
+def lost(store: Store, name: str) -> tuple[int, int]:
+    """Runs of a sweep whose rows stand in files that were left out, and nowhere else: missing, and done to a launch."""
+    missing, done = store.lost()
+    if not (missing or done) or name not in store.sweeps():
+        return 0, 0
+    run_ids = set(plans.run_ids(launched(store, name)))
+    return len(missing & run_ids), len(done & run_ids)
 
 
 def progress(spaces: Sequence[SearchSpace], store: Store) -> tuple[int, int]:
@@ -48,8 +50,11 @@ def progress(spaces: Sequence[SearchSpace], store: Store) -> tuple[int, int]:
 
 
 def launched(store: Store, name: str) -> SearchSpace:
-    """The search space of a sweep, as it was launched."""
-    return parse(store.sweep(name), Path(store.place.path(f"sweeps/{name}.yaml")), launched=True)
+    """The search space of a sweep, as it was launched; Damaged where it is another sweep's, a copy of its file."""
+    space = parse(store.sweep(name), Path(store.place.path(f"sweeps/{name}.yaml")), launched=True)
+    if space.name != name:
+        raise Damaged(f"holds the sweep {space.name!r}, and not {name!r}")
+    return space
 
 
 def _failed(store: Store) -> set[str]:

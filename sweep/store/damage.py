@@ -55,7 +55,7 @@ class Damages(dict[str, str]):
         """Whether what went wrong lies with one file: a store that lets nobody read is no damaged file."""
         if isinstance(error, PermissionError):
             return self.place.local is not None
-        return isinstance(error, InputError | IsADirectoryError)
+        return isinstance(error, InputError | IsADirectoryError) or getattr(error, "errno", None) == errno.ELOOP
 
 
 def reason(error: Exception) -> str:
@@ -64,9 +64,6 @@ def reason(error: Exception) -> str:
         return "is a folder; a file is expected"
     if isinstance(error, PermissionError):
         return "may not be read"
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
     return str(error).splitlines()[0]
-
-
-def is_a_folder(path: object) -> IsADirectoryError:
-    """The error of who would read a folder."""
-    return IsADirectoryError(errno.EISDIR, "is a folder", str(path))

@@ -10,7 +10,7 @@ from sweep.common.addresses import without_secrets
 from sweep.common.errors import InputError
 from sweep.store import leases
 from sweep.store.checkpoint_header import SUFFIX, read_header
-from sweep.store.damage import Damaged, Damages, is_a_folder, parsed
+from sweep.store.damage import Damaged, Damages, parsed
 from sweep.store.storage import Place
 
 
@@ -158,7 +158,7 @@ class Records:
         return names
 
     def _files(self, folder: str, suffix: str) -> list[str]:
-        """The files of a folder that end so; folders that do are named."""
-        for name in self.place.folders(folder, suffix):
-            self.damaged.leave_out(name, is_a_folder(self.place.path(name)))
+        """The files of a folder that end so; what ends so and is none is named."""
+        for name, why in self.place.no_files(folder, suffix).items():
+            self.damaged.leave_out(name, Damaged(why))
         return self.place.files(folder, suffix)

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,11 +23,15 @@ import pyarrow.parquet as pq
 from sweep.common.errors import InputError
 from sweep.space.runs import TRAINER_VERSION, Run, settings_of
 from sweep.store import merged_files
+from sweep.store.damage import Damaged
 from sweep.store.earliest import Found, first_rows, ranks_of, statuses_of
 from sweep.store.merged_files import Part, Parts
 from sweep.store.outcomes import Outcome
 from sweep.store.records import Records
 from sweep.store.tables import CURVES_SCHEMA, RUNS_SCHEMA, SCHEMA_VERSION, read_table
+
+DONE: Final = ["run_id", "status", "finished_at"]
+"""The columns that say whether a run is done."""
 
 READERS: Final = 2
 REMOTE_READERS: Final = 16
@@ -118,12 +123,11 @@ class Store(Records):
         With `array_ids`, of these arrays' runs alone, as far as they have rows; a store that lists its files once
         knows them from then on.
         """
-        columns = ["run_id", "status", "finished_at"]
-        return statuses_of(list(self._tables(columns) if array_ids is None else self._tables_of(array_ids, columns)))
+        return statuses_of(list(self._tables(DONE) if array_ids is None else self._tables_of(array_ids, DONE)))
 
     def new_statuses(self, seen: set[str]) -> dict[str, str]:
         """As `statuses`, of the files that are not among `seen`, which are added there."""
-        return statuses_of(list(self._tables(["run_id", "status", "finished_at"], seen=seen)))
+        return statuses_of(list(self._tables(DONE, seen=seen)))
 
     def rows(self, run_ids: Iterable[str]) -> pa.Table:
         """The rows of these runs, as `read` finds them."""
@@ -168,14 +172,23 @@ class Store(Records):
         ordered = [tables[array_id] for array_id in by_array if array_id in tables]
         return pa.concat_tables([CURVES_SCHEMA.empty_table(), *ordered])
 
-    def lost(self) -> set[str]:
-        """The runs whose rows stand in files that were left out, as far as the learning curves beside them tell."""
-        found: set[str] = set()
-        for name in [name for name in self.damaged if name.startswith("runs/")]:
-            with contextlib.suppress(InputError, OSError):
-                curves = self.table(f"curves/{PurePosixPath(name).name}", ["run_id"], CURVES_SCHEMA)
-                found.update(curves["run_id"].to_pylist())
-        return found
+    def lost(self) -> tuple[set[str], set[str]]:
+        """The runs whose rows stand in files that were left out, and in no other, as far as can be told.
+
+        First those that count as missing, which the learning curves beside the rows tell; then those that count as
+        done, since of their rows only other columns are damaged.
+        """
+        missing, done = set[str](), set[str]()
+        damaged = [name for name in self.damaged if name.startswith("runs/")]
+        for name in damaged:
+            try:
+                done.update(self.table(name, DONE)["run_id"].to_pylist())
+            except (InputError, OSError):
+                with contextlib.suppress(InputError, OSError):
+                    curves = self.table(f"curves/{PurePosixPath(name).name}", ["run_id"], CURVES_SCHEMA)
+                    missing.update(curves["run_id"].to_pylist())
+        elsewhere = self.new_statuses(set(damaged)).keys() if damaged else ()
+        return missing.difference(elsewhere), done.difference(elsewhere)
 
     def _tables(self, columns: list[str], merged_alone: bool = False, seen: set[str] | None = None) -> Iterator[Read]:
         """The rows of every file, and which arrays they are of; several files are read at once.
@@ -291,13 +304,12 @@ class Store(Records):
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name below the store."""
+        if self.place.local is not None:
+            return os.path.lexists(self.place.local / name)  # a link to nothing is somebody's, too
         try:
             self.place.read(name, 4)
         except FileNotFoundError:
             return False
-        except (IsADirectoryError, PermissionError) as error:
-            if not self.damaged.is_of_the_file(error):
-                raise
         return True
 
     def read_file(self, name: str, columns: list[str], expected: pa.Schema = RUNS_SCHEMA) -> Read:
@@ -309,7 +321,7 @@ class Store(Records):
         """Some columns of one file of rows, or of what is `expected`; FileNotFoundError where there is none."""
         if self.place.local is not None:
             # A mounted file that another host has merged away may be stale before it is missing.
-            return self.place.patiently(partial(read_table, self.place.local / name, columns, expected))
+            return self.place.patiently(partial(_of_file, self.place.local / name, columns, expected))
         return read_table(pa.BufferReader(self.place.read(name)), columns, expected, self.place.path(name))
 
     def _write_table(self, name: str, table: pa.Table) -> None:
@@ -327,6 +339,12 @@ class Store(Records):
         # Last: who finds an array in it takes the array for done.
         index = merged_files.index(self.place) or {}
         self.place.write(merged_files.INDEX, json.dumps({**index, f"runs/{name}": [part.array_id]}).encode())
+
+
+def _of_file(path: Path, columns: list[str], expected: pa.Schema) -> pa.Table:
+    if not path.is_file() and os.path.lexists(path) and not path.is_dir():
+        raise Damaged("is a link to nothing, or no file")  # a pipe would be waited for
+    return read_table(path, columns, expected)
 
 
 def _rows_of(array_id: str) -> str:

@@ -120,14 +120,14 @@ class Place:
         found = self.patiently(functools.partial(self._listed, folder))
         return sorted(f"{folder}/{name}" for name in found if name.endswith(suffix) and not name.startswith("."))
 
-    def folders(self, folder: str, suffix: str) -> list[str]:
-        """The names, in order, of folders that stand where files that end so are expected; object stores have none."""
+    def no_files(self, folder: str, suffix: str) -> dict[str, str]:
+        """What stands where files that end so are expected, and is none, in order; object stores have only files."""
         if self.local is None:
-            return []
+            return {}
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.local / folder) as entries:
-            found = [entry.name for entry in entries if entry.name.endswith(suffix) and entry.is_dir()]
-            return sorted(f"{folder}/{name}" for name in found if not name.startswith("."))
-        return []
+            named = [entry for entry in entries if entry.name.endswith(suffix) and not entry.name.startswith(".")]
+            return {f"{folder}/{entry.name}": _what(entry) for entry in sorted(named, key=_name) if not _is_file(entry)}
+        return {}
 
     def sizes(self, folder: str, suffix: str) -> dict[str, int]:
         """The files of `files`, with their sizes in bytes."""
@@ -265,7 +265,25 @@ def _pauses() -> Iterator[float]:
 
 def _there(folder: Path) -> Iterator[Path]:
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        yield from [Path(entry.path) for entry in entries if entry.is_file()]
+        yield from [Path(entry.path) for entry in entries if _is_file(entry)]
+
+
+def _name(entry: "os.DirEntry[str]") -> str:
+    return entry.name
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # links that lead to each other
+        return False
+
+
+def _what(entry: "os.DirEntry[str]") -> str:
+    """What something that is no file is."""
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return "is a link to nothing"
+    return "is a folder; a file is expected" if os.path.isdir(entry.path) else "is no file"
 
 
 def _gone(folder: Path) -> OSError:

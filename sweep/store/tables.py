@@ -1,10 +1,11 @@
 """One file of rows, or of learning curves: its columns, and reading it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sweep.space.runs import SETTINGS, TYPES
@@ -76,7 +77,7 @@ def read_table(
             _check_schema(where, file.schema_arrow, expected)
             table = _completed(file.read(columns, use_threads=False), columns, expected)
             table.validate(full=True)
-            return table
+            return _checked(where, table, expected)
     except OSError as error:
         if error.errno is not None:
             raise  # of the file system, not of the content
@@ -91,6 +92,35 @@ def _completed(table: pa.Table, columns: Sequence[str] | None, expected: pa.Sche
     for name in ADDED.intersection(wanted).difference(table.column_names):
         table = table.append_column(expected.field(name), pa.nulls(len(table), expected.field(name).type))
     return table.select(wanted) if table.column_names != wanted else table
+
+
+def _checked(where: object, table: pa.Table, expected: pa.Schema) -> pa.Table:
+    """The table under the very fields of `expected`; Damaged where it holds what no training gives.
+
+    Who rewrites a file with another program may lose which columns are never null.
+    """
+    fields = [expected.field(name) for name in table.column_names]
+    for field in fields:
+        column = table[field.name]
+        if not field.nullable and column.null_count:
+            raise Damaged(f"{where}: is no table of this store: column {field.name} holds nulls")
+        allowed = _ALLOWED.get(field.name)
+        if allowed and not pc.all(allowed(column), min_count=0).as_py():
+            raise Damaged(f"{where}: is no table of this store: column {field.name} holds what no training gives")
+    if table.schema.equals(pa.schema(fields)):
+        return table
+    return pa.Table.from_arrays(table.columns, schema=pa.schema(fields, metadata=table.schema.metadata))
+
+
+def _is_share(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.and_(pc.greater_equal(column, 0.0), pc.less_equal(column, 1.0))  # not so for NaN
+
+
+_ALLOWED: Final[dict[str, Callable[[pa.ChunkedArray], pa.ChunkedArray]]] = {
+    "status": lambda column: pc.is_in(column, pa.array(["ok", "diverged"])),
+    "test_accuracy": _is_share,
+    "validation_accuracy": _is_share,
+}
 
 
 def check_version(path: object, schema: pa.Schema) -> None:

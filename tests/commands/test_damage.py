@@ -1,10 +1,13 @@
 """One damaged file of other runs stops no command: it is named once, left out, and stays as it is."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.outcomes import BY, outcome
 
@@ -64,16 +67,30 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
+def _linked(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("../.git/annex/objects/x")
+
+
+def _nulls(path: Path) -> None:
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, "run_id", pa.nulls(len(table), pa.string())), path)
+
+
 ROWS, CURVES, SPACE = "runs/" + "b" * 20 + ".parquet", "curves/" + "b" * 20 + ".parquet", "sweeps/other.yaml"
 DAMAGE: dict[str, tuple[str, Callable[[Path], object]]] = {
     "truncated rows": (ROWS, lambda path: path.write_bytes(path.read_bytes()[:-9])),
     "empty rows": (ROWS, lambda path: path.write_bytes(b"")),
     "rows that are a folder": (ROWS, _folder),
+    "rows that another program rewrote, with a null": (ROWS, _nulls),
+    "rows of git-annex that were not fetched": (ROWS, _linked),
     "truncated curves": (CURVES, lambda path: path.write_bytes(path.read_bytes()[:9])),
     "a search space that is none": (SPACE, lambda path: path.write_text("axes: {widht: [1")),
     "a search space of a newer version": (SPACE, lambda path: path.write_text("settings: {new: 1}")),
     "a search space without text": (SPACE, lambda path: path.write_bytes(b"")),
     "a search space that is a folder": (SPACE, _folder),
+    "a search space of git-annex that was not fetched": (SPACE, _linked),
+    "a copy of a search space": ("sweeps/mine (1).yaml", lambda path: path.write_text(MINE.resolved())),
     "a failure": ("failures/" + "c" * 20 + ".json", lambda path: path.write_text("{")),
     "a checkpoint": ("checkpoints/" + "c" * 20 + ".safetensors", lambda path: (path.parent.mkdir(), path.touch())),
     "a look": ("looks/other/0001.json", lambda path: path.write_text("[1]")),
@@ -118,7 +135,7 @@ def test_a_damaged_file_of_other_runs_stops_no_command(
             # The index is made anew where files are merged: it holds nothing that they do not say themselves.
             before = path.read_bytes() if name == "merged.json" else before
         assert (path.read_bytes() if path.is_file() else None) == before, command
-        assert path.exists(), command
+        assert os.path.lexists(path), command
 
 
 def test_a_damaged_file_is_named_on_standard_error_alone(
@@ -156,6 +173,23 @@ def test_rows_that_were_asked_for_and_lost_are_exit_status_1(
         assert json.loads(out)[key] == 40 and err.count(str(path)) == 1
         assert err.endswith("8 runs of mine are missing because of that; a launch trains them again.\n")
     assert run(monkeypatch, store, "report", "other", "--json") == 0
+
+
+def test_rows_of_which_a_launch_sees_no_damage_are_told_with_the_way_out(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(store, space("mine", "12"), "d" * 20)
+    path = store.root / "runs" / f"{'d' * 20}.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("test_accuracy")
+    pq.write_table(table.set_column(place, "test_accuracy", pa.array([7.0] * len(table))), path)
+    assert run(monkeypatch, store, "report", "mine", "--json") == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["runs"] == 40 and err.count(str(path)) == 1
+    assert "a launch takes 8 runs of mine for done" in err and "move the damaged files out of the store" in err
+    path.unlink()
+    assert run(monkeypatch, store, "status", "mine", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["missing"] == 8
 
 
 def test_a_watch_names_a_damaged_file_once_and_takes_it_when_it_is_mended(

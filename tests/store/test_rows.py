@@ -3,6 +3,7 @@ import datetime
 import errno
 import json
 import multiprocessing
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from support.outcomes import BY
 import sweep.store.rows
 from sweep.common.errors import InputError
 from sweep.space.runs import SETTINGS, Run, run_id
+from sweep.store.compaction import compact
 from sweep.store.outcomes import Outcome, Point
 from sweep.store.rows import Store
 from sweep.store.tables import CURVES_SCHEMA, RUNS_SCHEMA
@@ -315,7 +317,30 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
+def _linked(path: Path, target: str) -> None:
+    path.unlink()
+    path.symlink_to(target)
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _with(path: Path, column: str, value: object) -> None:
+    """The file as another program writes it, which knows no column as never null; one value is another."""
+    table = pq.read_table(path)
+    place = table.schema.get_field_index(column)
+    values = pa.array([value, *table[column].to_pylist()[1:]], table.schema.field(column).type)
+    pq.write_table(table.set_column(place, column, values), path)
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a link to nothing": (lambda path: _linked(path, "../annex/object"), "is a link to nothing"),
+    "a link to itself": (lambda path: _linked(path, path.name), "is a link to nothing"),
+    "a pipe": (_pipe, "is no file"),
+    "a null": (lambda path: _with(path, "run_id", None), "column run_id holds nulls"),
+    "an unknown status": (lambda path: _with(path, "status", "fine"), "column status holds what no training gives"),
     "empty": (lambda path: path.write_bytes(b""), "is no table of this store"),
     "truncated": (_truncated, "is no table of this store"),
     "cut to its first bytes": (lambda path: path.write_bytes(path.read_bytes()[:100]), "is no table of this store"),
@@ -349,12 +374,12 @@ def test_a_damaged_file_is_named_once_left_out_and_its_rows_are_written_elsewher
     err = capsys.readouterr().err
     assert err.startswith(f"{path}: ") and said in err and err.count("\n") == 1
     assert "It is left out: its runs count as missing." in err
-    assert store.lost() == set(IDS[2:]), "as the learning curves tell"
+    assert store.lost() == (set(IDS[2:]), set()), "as the learning curves tell"
 
     launch = Store(store.root, once=True)
     launch.statuses()
     Store(store.root).write(other, RUNS[2:], IDS[2:], [outcome(0.75)] * 2, BY)
-    assert store.has_rows(other) and _content(path) == before and path.exists()
+    assert store.has_rows(other) and _content(path) == before and os.path.lexists(path)
     for reader in (launch, store):
         assert reader.statuses(["a" * 20, other]) == dict.fromkeys(IDS, "ok")
         assert reader.read(IDS).rows["test_accuracy"].to_pylist() == [0.5, 0.5, 0.75, 0.75]
@@ -362,6 +387,31 @@ def test_a_damaged_file_is_named_once_left_out_and_its_rows_are_written_elsewher
         assert len(reader.curves(IDS)) == 8
     Store(store.root).write(other, RUNS[2:], IDS[2:], [outcome(0.25)] * 2, BY)
     assert store.read(IDS).repeated == 2 and _content(path) == before
+
+
+@pytest.mark.parametrize("accuracy", [7.0, -0.5, float("nan")])
+def test_a_file_with_an_accuracy_that_none_has_is_left_out_and_merged_with_none(
+    accuracy: float, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _sound(store)
+    store.write("b" * 20, RUNS[2:], IDS[2:], [outcome()] * 2, BY)
+    path = store.root / "runs" / f"{'b' * 20}.parquet"
+    _with(path, "test_accuracy", accuracy)
+    before = path.read_bytes()
+    assert store.read(IDS).rows["run_id"].to_pylist() == IDS[:2]
+    assert "column test_accuracy holds what no training gives" in capsys.readouterr().err
+    assert store.lost() == (set(), set(IDS[2:])), "a launch, which reads no accuracies, takes them for done"
+    store.write("c" * 20, RUNS[:1], IDS[:1], [outcome()], BY)
+    compact(store)
+    assert path.read_bytes() == before and len(store.statuses()) == 4
+
+
+def test_a_file_that_another_program_has_rewritten_is_read_with_the_others(store: Store) -> None:
+    _sound(store)
+    store.write("b" * 20, RUNS[2:], IDS[2:], [outcome()] * 2, BY)
+    _with(store.root / "runs" / f"{'b' * 20}.parquet", "run_id", IDS[2])
+    assert store.statuses() == dict.fromkeys(IDS, "ok") and not store.damaged
+    assert store.read(IDS).rows.schema.equals(RUNS_SCHEMA)
 
 
 def test_curves_that_are_damaged_are_not_written_over(store: Store) -> None:
