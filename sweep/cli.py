@@ -295,7 +295,7 @@ def export(
     from sweep.commands import printing
     from sweep.store.rows import Store
 
-    kept = Store(store)
+    kept, to = Store(store), addresses.local(to, "--to")
     rows = exporting.export(name, kept, to)
     if as_json:
         printing.as_json({"name": name, "rows": rows, "file": str(to)})

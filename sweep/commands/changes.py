@@ -73,6 +73,10 @@ def _changed_parts(before: SearchSpace, now: SearchSpace) -> Iterable[tuple[str,
     yield from differences(levels(before), levels(now)).items()
     if before.exclude != now.exclude:
         yield "exclude", (_cut(json.dumps(before.exclude)), _cut(json.dumps(now.exclude)))
+    for name in ("says", "refuted_if"):
+        was, given = (getattr(space.claim, name, "nothing") for space in (before, now))
+        if was != given:
+            yield f"claim.{name}", (_cut(was), _cut(given))
     for name in type(now.analysis).model_fields:
         was, given = getattr(before.analysis, name), getattr(now.analysis, name)
         if was != given:

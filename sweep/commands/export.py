@@ -9,7 +9,6 @@ from pyarrow import csv
 from sweep import plan as plans
 from sweep.commands.status import launched
 from sweep.commands.tables import refuse_store
-from sweep.common import addresses
 from sweep.common.atomic_files import replacing
 from sweep.common.errors import InputError
 from sweep.space import catalogue
@@ -19,7 +18,6 @@ from sweep.store.rows import Store
 
 def export(name: str, store: Store, to: Path) -> int:
     """Writes the rows of a sweep as one `.parquet` or `.csv` file; returns their number."""
-    to = addresses.local(to, "--to")
     kind = to.suffix.lower()
     if kind not in (".parquet", ".csv"):
         raise InputError(f"--to {to}: the name must end in .parquet or .csv")

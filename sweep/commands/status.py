@@ -52,7 +52,7 @@ def progress(spaces: Sequence[SearchSpace], store: Store) -> tuple[int, int]:
 def launched(store: Store, name: str) -> SearchSpace:
     """The search space of a sweep, as it was launched; Damaged where it is another sweep's, a copy of its file."""
     space = parse(store.sweep(name), Path(store.place.path(f"sweeps/{name}.yaml")), launched=True)
-    if space.name != name:
+    if space.name.casefold() != name.casefold():  # some file systems take two spellings for one name
         raise Damaged(f"holds the sweep {space.name!r}, and not {name!r}")
     return space
 

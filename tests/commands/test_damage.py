@@ -166,10 +166,11 @@ def test_rows_that_were_asked_for_and_lost_are_exit_status_1(
     path.write_bytes(path.read_bytes()[:-9])
     for command, key in (
         (["report", "mine", "--json"], "runs"),
-        (["export", "mine", "--to", tmp_path / "mine.csv", "--json"], "rows"),
+        (["export", "mine", "--to", f"file://{tmp_path}/mine.csv", "--json"], "rows"),
     ):
         assert run(monkeypatch, store, *command) == 1
         out, err = capsys.readouterr()
+        assert json.loads(out).get("file", str(tmp_path / "mine.csv")) == str(tmp_path / "mine.csv")
         assert json.loads(out)[key] == 40 and err.count(str(path)) == 1
         assert err.endswith("8 runs of mine are missing because of that; a launch trains them again.\n")
     assert run(monkeypatch, store, "report", "other", "--json") == 0

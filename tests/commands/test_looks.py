@@ -304,6 +304,11 @@ CHANGES = {
         True,
     ),
     "the margin": ("axes: {width: [1, 2], seed: 6}\nanalysis: {margin: 0.3}", "analysis.margin 0.5, now 0.3", False),
+    "the claim": (
+        "claim: {says: narrow, refuted_if: wide}\naxes: {width: [1, 2], seed: 6}",
+        "claim.says nothing, now narrow; claim.refuted_if nothing, now wide",
+        False,
+    ),
     "the looks": ("axes: {width: [1, 2], seed: 6}\nanalysis: {looks: 2}", "analysis.looks 1, now 2", False),
     "what is left out": (
         "axes: {width: [1, 2], seed: 6}\nexclude: [{width: 1, seed: 5}]",
