@@ -19,7 +19,7 @@ from sweep.cluster.address import Where, authenticate
 from sweep.common import addresses
 from sweep.common.addresses import without_secrets
 from sweep.common.errors import InputError, Terminated
-from sweep.common.fault_options import Care
+from sweep.common.fault_options import FaultOptions
 from sweep.common.progress import accept_any_text, console, say
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def launch(
     gpus_per_array: options.GpusPerArray = None,
     cpus_per_array: options.CpusPerArray = 1,
     install: options.Install = None,
-    retries: options.Retries = Care.retries,
-    checkpoint_seconds: options.CheckpointSeconds = Care.checkpoint_seconds,
+    retries: options.Retries = FaultOptions.retries,
+    checkpoint_seconds: options.CheckpointSeconds = FaultOptions.checkpoint_seconds,
     no_report: options.NoReport = False,
     as_json: options.AsJson = False,
     debug: Debug = False,
@@ -117,7 +117,10 @@ def launch(
     from sweep.space.search_space import load_all
     from sweep.store.rows import Store
 
-    where_to, care = Where(address, gpus_per_array, cpus_per_array, install), Care(retries, checkpoint_seconds)
+    where_to, faults = (
+        Where(address, gpus_per_array, cpus_per_array, install),
+        FaultOptions(retries, checkpoint_seconds),
+    )
     loaded = load_all(spaces)
     addresses.parse(store, "--store", addresses.STORES)  # before anybody else sees it
     if where_to.kind == "jobs":
@@ -126,7 +129,7 @@ def launch(
     err = console(stderr=True)
     wanted = launching.prepared(loaded, library)
     try:
-        launched = launching.train(wanted, kept, library, where_to, care, err)
+        launched = launching.train(wanted, kept, library, where_to, faults, err)
     except launching.Interrupted as interruption:
         say(err, f"Interrupted: {interruption}. To continue, run the same command again.")
         raise typer.Exit(interruption.status) from None

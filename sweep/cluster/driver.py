@@ -28,7 +28,7 @@ from sweep.cluster.prometheus import Metrics
 from sweep.cluster.stop_signal import StopSignal, stopping
 from sweep.cluster.trial import DataKey, Trial, data_key, note_failure, shared, train_one
 from sweep.cluster.watcher import Watcher
-from sweep.common.fault_options import Care
+from sweep.common.fault_options import FaultOptions
 from sweep.common.progress import Meter, say
 from sweep.data.library import Library
 from sweep.data.splits import Data
@@ -36,7 +36,7 @@ from sweep.plan import Array
 from sweep.space.search_space import SearchSpace
 from sweep.store.rows import Store
 
-CARE: Final = Care()
+DEFAULT_FAULT_OPTIONS: Final = FaultOptions()
 """What a launch does against loss unless it is told otherwise."""
 
 
@@ -70,7 +70,7 @@ def launch(
     store: Store,
     library: Library,
     console: Console,
-    care: Care = CARE,
+    faults: FaultOptions = DEFAULT_FAULT_OPTIONS,
     where: Where | None = None,
 ) -> Launched:
     """Trains the missing runs of all `spaces`, on this machine unless `where` says otherwise.
@@ -95,7 +95,7 @@ def launch(
         kept = store.tidy(statuses)
         watcher = Watcher(missing.arrays if missing else [], ", ".join(space.name for space in spaces), running)
         if missing:
-            _train(missing, len(run_ids), _Training(store, kept, missing.crew, watcher, care, signal), console)
+            _train(missing, len(run_ids), _Training(store, kept, missing.crew, watcher, faults, signal), console)
             trained = [array.array_id for array in missing.arrays]
             statuses |= store.statuses(trained)
             store.clear_failures(statuses)
@@ -142,7 +142,7 @@ class _Training:
     kept: Mapping[str, frozenset[str]]
     crew: Crew
     watcher: Watcher
-    care: Care
+    faults: FaultOptions
     signal: StopSignal
 
     def larger(self, array: Array) -> list[str]:
@@ -194,7 +194,7 @@ def _tune(
     specifications = ray.put({array.array_id: pickle.dumps((array, training.larger(array))) for array in todo})
     trial = Trial(
         *(specifications, data, training.store.address, training.crew, training.signal, patient),
-        training.care.checkpoint_seconds,
+        training.faults.checkpoint_seconds,
     )
     trainable = functools.partial(train_one, trial=trial)
     trainable.__name__ = "array"  # type: ignore[attr-defined]
@@ -208,7 +208,7 @@ def _tune(
                 storage_path=tempfile.mkdtemp(dir=folder),
                 verbose=0,
                 callbacks=[training.watcher],
-                failure_config=tune.FailureConfig(max_failures=training.care.retries),
+                failure_config=tune.FailureConfig(max_failures=training.faults.retries),
             ),
         ).fit()
     for array_id, message in training.watcher.lost.items():

@@ -11,7 +11,7 @@ from sweep.commands.plan import located
 from sweep.commands.report import Reported, report_sweep
 from sweep.commands.status import progress
 from sweep.common.errors import Terminated
-from sweep.common.fault_options import Care
+from sweep.common.fault_options import FaultOptions
 from sweep.common.progress import say
 from sweep.data.library import Library
 from sweep.space.search_space import SearchSpace
@@ -38,7 +38,7 @@ def prepared(spaces: Sequence[SearchSpace], library: Library) -> list[SearchSpac
 
 
 def train(
-    spaces: Sequence[SearchSpace], store: Store, library: Library, where: Where, care: Care, console: Console
+    spaces: Sequence[SearchSpace], store: Store, library: Library, where: Where, faults: FaultOptions, console: Console
 ) -> "Launched":
     """Trains what is missing of search spaces that are `prepared`. Raises Interrupted on Ctrl-C, SIGTERM and SIGHUP."""
     for space in spaces:
@@ -48,7 +48,7 @@ def train(
     try:
         from sweep.cluster.driver import launch
 
-        return launch(spaces, store, library, console, care, where)
+        return launch(spaces, store, library, console, faults, where)
     except KeyboardInterrupt as interruption:
         # What workers wrote meanwhile is not in what `store` listed when the launch began.
         again = Store(store.address)

@@ -4,7 +4,7 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
-class Care:
+class FaultOptions:
     """How often an array is retried after a fault, and the seconds of training between two of its checkpoints."""
 
     retries: int = 2

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from sweep.common.fault_options import Care
+from sweep.common.fault_options import FaultOptions
 from sweep.store.checkpoint_header import SUFFIX, read_header
 from sweep.store.storage import Place
 
@@ -53,7 +53,7 @@ class Checkpoint:
         name: str,
         *,
         about: Mapping[str, Any] | None = None,
-        every: float = Care.checkpoint_seconds,
+        every: float = FaultOptions.checkpoint_seconds,
         stopping: Callable[[], bool] = lambda: False,
         others: Sequence[str] = (),
         failing: Callable[[OSError], None] = lambda error: None,

@@ -288,12 +288,12 @@ def test_autoscaler_goes_from_none_to_a_stated_number_of_gpus_but_for_a_queue() 
 
 
 def test_spot_workers_have_time_for_a_checkpoint_and_the_head_stays_off_spot_nodes() -> None:
-    from sweep.common.fault_options import Care
+    from sweep.common.fault_options import FaultOptions
 
     spec = cluster(overlay("gpu-spot"))
     worker, first = spec["workerGroupSpecs"][0]["template"]["spec"], spec["headGroupSpec"]["template"]["spec"]
     [_, seconds] = worker["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
-    assert Care.checkpoint_seconds + 10 < int(seconds) < worker["terminationGracePeriodSeconds"] - 20
+    assert FaultOptions.checkpoint_seconds + 10 < int(seconds) < worker["terminationGracePeriodSeconds"] - 20
     terms = first["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     [expressions] = [term["matchExpressions"] for term in terms]  # terms are ored, expressions anded
     assert all(each["operator"] in ("NotIn", "DoesNotExist") for each in expressions)
