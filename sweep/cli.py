@@ -17,10 +17,10 @@ from typer.core import TyperGroup
 from sweep import options
 from sweep.cluster.address import Where, authenticate
 from sweep.common import addresses
-from sweep.common.addresses import without_secrets
 from sweep.common.errors import InputError, Terminated
 from sweep.common.fault_options import FaultOptions
 from sweep.common.progress import accept_any_text, console, say
+from sweep.common.redaction import without_secrets
 
 if TYPE_CHECKING:
     from sweep.cluster.jobs import Cluster  # imports Ray

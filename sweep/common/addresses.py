@@ -1,7 +1,6 @@
 """Addresses as people give them: folders, object stores, servers. What is not understood is refused, in one message.
 
-No address that holds a secret is accepted, so that none is kept, sent or printed; `without_secrets` takes them out of
-what other programs say.
+No address that holds a secret is accepted, so that none is kept, sent or printed.
 """
 
 import dataclasses
@@ -13,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from sweep.common.errors import InputError
+from sweep.common.redaction import SECRET_NAME, without_secrets
 
 
 class Kinds(NamedTuple):
@@ -47,7 +47,6 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)")
 
 _OTHER_NAMES: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 
-_SECRET_NAME: Final = r"[\w-]*(?:key|secret|token|password|passwd|pwd|passphrase|credential|signature|\bsig)[\w-]*"
 _NO_SCHEME: Final = re.compile(r"\A[^\s/]*:.*@")
 """What is meant as an address with a user and a secret, and would be the name of a folder."""
 
@@ -67,18 +66,6 @@ _NO_PATHS: Final = (
 """What is no path of this machine, unless there is one of that name."""
 
 _HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}(?:/|\Z)")
-
-_SECRETS: Final = (
-    # Up to the last @ where a colon comes before the first slash: secret keys may hold slashes, and buckets no colon.
-    (
-        re.compile(
-            r"((?:[A-Za-z][A-Za-z0-9+.-]*:/{1,3}|\b(?:s3[an]?|gc?s|https?):))"
-            r"(?:[^\s/@'\"]*(?::|%3[Aa])[^\s'\"]*|[^\s/@'\"]*)(?:@|%40)"
-        ),
-        r"\1***@",
-    ),
-    (re.compile(rf"({_SECRET_NAME}(?:=|%3[Dd]))['\"]?[^\s&;,'\"#)]+['\"]?", re.IGNORECASE), r"\1***"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,13 +145,6 @@ def tracker(given: str, kind: str, folder: Path | str) -> str:
         return given
     found = parse(given, "", TRACKERS[kind], folder)
     return given if found.local is None else os.path.abspath(found.local)
-
-
-def without_secrets(text: str) -> str:
-    """A text with `***` in place of what stands before an @ in an address, and of values of keys, tokens, passwords."""
-    for pattern, shown in _SECRETS:
-        text = pattern.sub(shown, text)
-    return text
 
 
 class _Odd(ValueError):
@@ -272,7 +252,7 @@ def _server(scheme: str, rest: str) -> Address:
     if "?" in rest and not database:
         raise _Odd("has a query, ?…, which no server of this kind takes")
     for key, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True):
-        if re.fullmatch(_SECRET_NAME, key, re.IGNORECASE):
+        if re.fullmatch(SECRET_NAME, key, re.IGNORECASE):
             raise _Odd("holds a password in its query; put it into the environment, or into the database's own files")
     if database:
         return Address(scheme, None, "", rest)
@@ -321,7 +301,7 @@ _OPTIONS: Final[dict[str, dict[str, Callable[[str], Any]]]] = {
 def _query(query: str, allowed: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
-        if re.fullmatch(_SECRET_NAME, key, re.IGNORECASE):
+        if re.fullmatch(SECRET_NAME, key, re.IGNORECASE):
             raise _Odd("holds a secret in its query: credentials belong into the environment")
         if key not in allowed:
             known = f"known are {', '.join(allowed)}" if allowed else "there are none"

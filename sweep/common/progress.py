@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
-from sweep.common.addresses import without_secrets
+from sweep.common.redaction import without_secrets
 
 LINE_EVERY: Final = 10.0
 """Seconds between plain lines."""

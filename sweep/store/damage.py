@@ -6,8 +6,8 @@ import sys
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from sweep.common.addresses import without_secrets
 from sweep.common.errors import InputError
+from sweep.common.redaction import without_secrets
 from sweep.store.storage import Place
 
 _MEANING: Final = {

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sweep.common.addresses import without_secrets
 from sweep.common.errors import InputError
+from sweep.common.redaction import without_secrets
 from sweep.store import leases
 from sweep.store.checkpoint_header import SUFFIX, read_header
 from sweep.store.damage import Damaged, Damages, parsed

@@ -14,9 +14,9 @@ import pyarrow as pa
 from pyarrow import fs
 
 from sweep.common import addresses
-from sweep.common.addresses import without_secrets
 from sweep.common.atomic_files import owner_is_dead, replacing
 from sweep.common.errors import InputError
+from sweep.common.redaction import without_secrets
 
 PATIENCE: Final = 150.0
 """Seconds that an operation is tried again for, when what is wrong may pass."""

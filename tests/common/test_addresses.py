@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sweep.common.addresses import LOCAL, PODS, SERVERS, STORES, Kinds, local, parse, tracker, without_secrets
+from sweep.common.addresses import LOCAL, PODS, SERVERS, STORES, Kinds, local, parse, tracker
 from sweep.common.errors import InputError
+from sweep.common.redaction import without_secrets
 
 HOME = os.path.expanduser("~")
 SECRET = "hide/me+1"

@@ -1,0 +1,26 @@
+"""Secrets in texts: what they look like, and texts without them."""
+
+import re
+from typing import Final
+
+SECRET_NAME: Final = r"[\w-]*(?:key|secret|token|password|passwd|pwd|passphrase|credential|signature|\bsig)[\w-]*"
+"""The name of a value that is one."""
+
+_SECRETS: Final = (
+    # Up to the last @ where a colon comes before the first slash: secret keys may hold slashes, and buckets no colon.
+    (
+        re.compile(
+            r"((?:[A-Za-z][A-Za-z0-9+.-]*:/{1,3}|\b(?:s3[an]?|gc?s|https?):))"
+            r"(?:[^\s/@'\"]*(?::|%3[Aa])[^\s'\"]*|[^\s/@'\"]*)(?:@|%40)"
+        ),
+        r"\1***@",
+    ),
+    (re.compile(rf"({SECRET_NAME}(?:=|%3[Dd]))['\"]?[^\s&;,'\"#)]+['\"]?", re.IGNORECASE), r"\1***"),
+)
+
+
+def without_secrets(text: str) -> str:
+    """A text with `***` in place of what stands before an @ in an address, and of values of keys, tokens, passwords."""
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text
