@@ -95,9 +95,9 @@ def _settled(store: Store, told: Callable[[str], None]) -> int:
 
 
 def _round(store: Store, told: Callable[[str], None]) -> int:
-    listed = store.place.files("runs", ".parquet")
+    listed = store.files("runs", ".parquet")
     files = {name: parts for name, parts in _each(lambda name: _parts(store, name), listed) if parts is not None}
-    damaged = set(listed) - files.keys()
+    damaged = {name for name in store.damaged if name.startswith("runs/")}
     _tell(store, files)
     for name, holders in _covered(files).items():
         # Of the others' rows only the times have been read so far.

@@ -45,7 +45,7 @@ class Records:
     def looks(self, name: str) -> dict[int, dict[str, Any]]:
         """What `save_look` kept of a sweep, by number."""
         looks = {}
-        for file in self._files(f"looks/{name}", ".json"):
+        for file in self.files(f"looks/{name}", ".json"):
             with self.left_out(file):
                 look = parsed(self.place.read(file))
                 try:
@@ -97,7 +97,7 @@ class Records:
         Where one is damaged, its runs are missing all the same, and the next launch trains them.
         """
         found = {}
-        for name in self._files("failures", ".json"):
+        for name in self.files("failures", ".json"):
             # Another launch may have cleared it meanwhile.
             with contextlib.suppress(FileNotFoundError), self.left_out(name):
                 failure = parsed(self.place.read(name))
@@ -120,7 +120,7 @@ class Records:
             self.place.clear_temporaries(folder)
         leases.tidy(self.place)
         kept = {}
-        for name in self._files("checkpoints", SUFFIX):
+        for name in self.files("checkpoints", SUFFIX):
             # Whoever trains it may have finished meanwhile; what cannot be read for another reason is left alone.
             with contextlib.suppress(OSError), self.left_out(name):
                 runs = self._checkpointed(name)
@@ -152,12 +152,12 @@ class Records:
     def _names(self, kind: str, suffix: str) -> list[str]:
         if kind in self._listed:
             return self._listed[kind]
-        names = self._files(kind, suffix)
+        names = self.files(kind, suffix)
         if self.once:
             self._listed[kind] = names
         return names
 
-    def _files(self, folder: str, suffix: str) -> list[str]:
+    def files(self, folder: str, suffix: str) -> list[str]:
         """The files of a folder that end so; what ends so and is none is named."""
         for name, why in self.place.no_files(folder, suffix).items():
             self.damaged.leave_out(name, Damaged(why))

@@ -207,6 +207,22 @@ def test_damaged_files_stay_as_they_are_and_the_others_are_merged(
     assert len(Store(store.root).curves(IDS)) == 4 * ARRAYS
 
 
+def test_curves_stay_beside_rows_that_a_link_to_nothing_stands_for(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As git-annex leaves a file that was not fetched: its curves belong to it."""
+    link, curves = (store.root / kind / f"{array(3)[0]}.parquet" for kind in ("runs", "curves"))
+    link.unlink()
+    link.symlink_to("../annex/object")
+    write(Store(store.root), 3)
+    capsys.readouterr()
+    kept = curves.read_bytes()
+    compact(Store(store.root))
+    assert link.is_symlink() and curves.read_bytes() == kept
+    assert f"{link}: is a link to nothing. It is left out" in capsys.readouterr().err
+    assert len(Store(store.root).read(IDS).rows) == 2 * ARRAYS
+
+
 def test_a_small_file_stays_where_the_merged_one_that_holds_it_is_damaged(store: Store) -> None:
     kept = {path: path.read_bytes() for path in (store.root / "runs").iterdir()}
     compact(store)
