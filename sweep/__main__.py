@@ -1,5 +1,6 @@
 """The program `sweep`, which `python -m sweep` is too: what has to hold before anything of size is imported."""
 
+import atexit
 import contextlib
 import getpass
 import os
@@ -8,9 +9,14 @@ import sys
 import tempfile
 from types import FrameType
 
+_BY_SIGNAL = (129, 130, 143)
+"""Exit statuses of a program that SIGHUP, Ctrl-C or SIGTERM ended."""
+
 
 def main() -> None:
     """Runs the command line; Ctrl-C while it is still being imported is one line, too."""
+    ended: list[int] = []
+    atexit.register(_leave_as, ended)  # the first to be registered is the last to be called
     _open_streams()
     _be_somebody()
     handler = signal.getsignal(signal.SIGINT)
@@ -23,7 +29,22 @@ def main() -> None:
         run()
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+        ended.append(130)
+    except SystemExit as leaving:
+        if leaving.code not in _BY_SIGNAL:
+            raise
+        ended.append(int(leaving.code))
+    if ended:
+        sys.exit(ended[0])
+
+
+def _leave_as(ended: list[int]) -> None:
+    # Python ends itself by SIGINT where an interrupt passed through an `exec`, such as a named tuple's, handled or not.
+    if ended:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(ended[0])
 
 
 def _open_streams() -> None:

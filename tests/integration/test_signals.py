@@ -124,3 +124,14 @@ def test_ctrl_c_in_the_first_seconds_is_one_line(seconds: float, space: Path, tm
     lines = [line for line in out.decode().splitlines() if "runs to train, in" not in line]
     assert process.returncode == 130 and len(lines) == 1 and lines[0].startswith("Interrupted"), out
     assert list(temporary.glob("*sweep-*")) == []
+
+
+def test_ctrl_c_while_code_is_made_ends_with_the_status_of_ctrl_c() -> None:
+    program = """
+import sweep.cli
+from sweep.__main__ import main
+sweep.cli.main = lambda: exec("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
