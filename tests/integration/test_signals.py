@@ -17,6 +17,7 @@ from support.processes import alive, descendants, training, wait_for
 pytestmark = pytest.mark.integration
 
 SPACE = "{name: long, settings: {dataset: digits, width: 1, steps: 30000}, axes: {seed: 16}}"
+ROOT = Path(__file__).parents[2]
 LEAVING = "Interrupted: 0 of 32 runs are kept."
 
 
@@ -126,12 +127,17 @@ def test_ctrl_c_in_the_first_seconds_is_one_line(seconds: float, space: Path, tm
     assert list(temporary.glob("*sweep-*")) == []
 
 
-def test_ctrl_c_while_code_is_made_ends_with_the_status_of_ctrl_c() -> None:
-    program = """
+def test_ctrl_c_while_code_is_made_ends_with_the_status_of_ctrl_c(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        """
 import sweep.cli
 from sweep.__main__ import main
 sweep.cli.main = lambda: exec("import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)")
 main()
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
