@@ -1,6 +1,7 @@
 """Messages about a search space's file: the line, the setting, what was given and what is allowed."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,6 +14,9 @@ from sweep.space.sections import Analysis, Claim, Pinned, Tracking
 from sweep.space.yaml_lines import Document, Location, show
 
 _MAX_REPORTED: Final = 5
+_TRUTHS: Final = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+"""What stands for a truth value elsewhere, or in quotation marks, and how it is written here."""
+
 _SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "claim": Claim,
     "analysis": Analysis,
@@ -59,8 +63,27 @@ def _words(location: Location, details: ErrorDetails, document: Document, keys: 
     given = f"{show(details['input'])} is not allowed; expected {_allowed(location)}"
     if location == ("name",) and "name" not in document.data:
         return f"name: the file's stem {given}; give a name in the file"
+    if plain := _plain(details["input"], location):
+        return f"{given}; this is text: write {plain}, without quotation marks"
     near = difflib.get_close_matches(str(details["input"])[:64], _choices(location), 1)
     return given + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _plain(given: Any, location: Location) -> str | None:
+    """How to write what was given as text, where it is a truth value or a number in quotation marks."""
+    if not isinstance(given, str):
+        return None
+    section, *inside = location
+    if section in _SECTIONS and inside:
+        schema = _SECTIONS[str(section)].model_json_schema()["properties"].get(inside[0], {})
+    else:
+        schema = LEVEL_SCHEMAS.get(str(next((step for step in location if step in SETTINGS), None)), {})
+    kinds = {each.get("type") for each in schema.get("anyOf", [schema])}
+    word = given.strip().lower()
+    if "boolean" in kinds:
+        return _TRUTHS.get(word)
+    number = {"integer": r"[-+]?\d+", "number": r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"}
+    return word if any(re.fullmatch(number[kind], word) for kind in kinds & number.keys()) else None
 
 
 def _unknown(location: Location, keys: Sequence[str]) -> str:

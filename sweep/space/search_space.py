@@ -171,18 +171,28 @@ def parse(content: bytes, path: Path, launched: bool = False) -> SearchSpace:
     document, keys = yaml_lines.parse(content, path), list(SearchSpace.model_fields)
     if not isinstance(document.data, dict):
         raise InputError(messages.no_mapping(document, keys))
+    given = {key: value for key, value in document.data.items() if not _says_nothing(key, value)}
     try:
         return SearchSpace.model_validate(
-            {"name": path.stem} | document.data, context={"folder": path.parent, "launched": launched}
+            {"name": path.stem} | given, context={"folder": path.parent, "launched": launched}
         )
     except ValidationError as error:
         raise InputError(messages.complaints(document, error, keys)) from None
+
+
+def _says_nothing(key: str, value: Any) -> bool:
+    """Whether it is the user's own, such as a place for anchors, or a section whose entries are all commented out."""
+    return key.startswith("x-") or (value is None and key != "name")
 
 
 def schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a search space's YAML file."""
     model = _untitled(SearchSpace.model_json_schema())
     del model["required"]  # the name: `load` falls back to the file's stem
+    for name, section in model["properties"].items():
+        if name != "name" and "anyOf" not in section:
+            model["properties"][name] = {"anyOf": [section, {"type": "null"}]}
+    model["patternProperties"] = {"^x-": {"description": "your own, such as for anchors; not read"}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Search space", **model}
 
 

@@ -1,6 +1,7 @@
 """A small YAML document as plain data that remembers its lines, so that every complaint can name one.
 
-Scalars are read as in YAML 1.2, like editors and JSON Schema do: `1e-3` is a number; `on` and `1_000` are text.
+Scalars are read as in YAML 1.2, like editors and JSON Schema do: `1e-3` is a number; `on` and `1_000` are text. Aliases
+and merge keys (`<<`) are followed.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ _SHORT: Final = reprlib.Repr()
 _SHORT.maxstring, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxlevel = 60, 6, 3, 2
 
 _TAG: Final = "tag:yaml.org,2002:"
+_MERGE: Final = _TAG + "merge"
 _SCALARS: Final = {  # kind: (what it looks like, the characters it may start with)
     "bool": (re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z"), "tTfF"),
     "null": (re.compile(r"(?:~|null|Null|NULL|)\Z"), ["~", "n", "N", ""]),
@@ -55,6 +57,8 @@ for _kind, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(_TAG + _kind, _pattern, list(_first))
     # The dumper keeps PyYAML's own rules too, so text that either version of YAML reads as a number is quoted.
     _Dumper.add_implicit_resolver(_TAG + _kind, _pattern, list(_first))
+_Loader.add_implicit_resolver(_MERGE, re.compile(r"<<\Z"), ["<"])
+_Dumper.add_implicit_resolver(_MERGE, re.compile(r"<<\Z"), ["<"])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -177,7 +181,11 @@ class _Builder:
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
         children: dict[str, tuple[int, yaml.Node]] = {}
         data: dict[str, Any] = {}
+        merged: list[yaml.MappingNode] = []
         for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                merged += self._merged(value_node)
+                continue
             key = self.build(key_node)
             if not isinstance(key, str):
                 raise self._error(key_node, f"{show(key)} is not allowed as a key; expected a name")
@@ -185,8 +193,19 @@ class _Builder:
                 raise self._error(key_node, f"{_key(key)}: given twice, first on line {children[key][0] + 1}")
             children[key] = (key_node.start_mark.line, value_node)
             data[key] = self.build(value_node)
+        for source in merged:  # what is written here comes first, then the earlier source
+            data = self.build(source) | data
+            children = self.children[id(source)] | children
         self.children[id(node)] = children
         return data
+
+    def _merged(self, node: yaml.Node) -> list[yaml.MappingNode]:
+        sources: list[yaml.MappingNode] = []
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if not isinstance(source, yaml.MappingNode):
+                raise self._error(source, "<<: merges mappings; expected one, or a list of them")
+            sources.append(source)
+        return sources
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         kind = node.tag.removeprefix(_TAG)
@@ -215,6 +234,7 @@ def _floating(text: str) -> float:
 
 _READ: Final[dict[str, Callable[[str], Any]]] = {
     "str": str,
+    "merge": str,
     "null": lambda _: None,
     "bool": lambda text: text.lower() == "true",
     "int": _integer,

@@ -87,6 +87,27 @@ def test_an_alias_may_be_used_twice() -> None:
     assert space("axes: {width: &w [1, 2], depth: *w}").cell_count() == 4
 
 
+def test_merge_keys_fill_in_what_is_not_written_the_earlier_source_first() -> None:
+    merged = space(
+        """
+x-small: &small {width: 1, steps: 10}
+x-shallow: &shallow {width: 2, depth: 1}
+settings:
+  <<: [*small, *shallow]
+  steps: 11
+"""
+    )
+    assert merged.settings == {"width": 1, "depth": 1, "steps": 11}
+    assert "x-" not in merged.resolved() and "<<" not in merged.resolved()
+
+
+def test_a_section_whose_entries_are_all_commented_out_is_left_out() -> None:
+    sections = ("settings", "axes", "exclude", "claim", "analysis", "tracking", "data")
+    commented = "".join(f"{section}:\n  # nothing\n" for section in sections)
+    assert space(commented) == space("{}")
+    jsonschema.validate(yaml_lines.parse(commented.encode(), Path("x.yaml")).data, search_space.schema())
+
+
 # What `exclude` leaves out
 
 EXCLUSIONS = [
@@ -300,7 +321,21 @@ REFUSED = {
         "not part of a run's identity, so it cannot vary",
     ),
     "axes as a list": ("axes: [width]", 1, "axes: ['width'] is not allowed; expected a mapping"),
-    "empty settings": ("settings:\naxes: {}", 1, "settings: null is not allowed; expected a mapping"),
+    "no name": ("name:\naxes: {}", 1, "name: null is not allowed; expected text"),
+    "a truth value as text": (
+        "settings:\n  batch_norm: 'true'",
+        2,
+        "this is text: write true, without quotation marks",
+    ),
+    "a truth value of older YAML": ("axes:\n  bias: [yes, no]", 2, "this is text: write true, without quotation marks"),
+    "an integer as text": (
+        "axes:\n  width: [1, '2']",
+        2,
+        "width[1]: '2' is not allowed; expected an integer from 1 to",
+    ),
+    "a count of seeds as text": ("axes:\n  seed: '8'", 2, "this is text: write 8, without quotation marks"),
+    "a number as text": ("settings: {learning_rate: '1e-2'}", 1, "this is text: write 1e-2, without quotation marks"),
+    "a margin as text": ("analysis:\n  margin: '0.5'", 2, "this is text: write 0.5, without quotation marks"),
     "a split below the first": (
         "settings: {split: -1}",
         1,
@@ -501,7 +536,9 @@ REFUSED = {
     ),
     "key that is no name": ("axes:\n  1: [2]", 2, "1 is not allowed as a key"),
     "list as a key": ("? [1]\n: 2", 1, "[1] is not allowed as a key"),
-    "merge key": ("<<: {name: a}", 1, "'<<': unknown key"),
+    "merge key": ("settings:\n  <<: 3", 2, "<<: merges mappings; expected one, or a list of them"),
+    "merge of itself": ("settings: &a\n  <<: *a", 1, "this alias contains itself"),
+    "merged mistake": ("x-a: &a\n  widht: 1\nsettings:\n  <<: *a", 2, "settings.widht: unknown setting"),
     "no YAML": ("axes: {}\nname: a: b", 2, "not valid YAML: mapping values are not allowed here"),
     "unclosed list": ("axes:\n  width: [1", 2, "not valid YAML"),
     "a list": ("- 1", 1, "[1] is not allowed; expected a mapping with name, settings"),
@@ -529,6 +566,11 @@ def test_bad_input_is_refused_with_its_line_and_what_is_allowed(text: str | byte
     assert message.startswith(f"x.yaml:{line}: ")
     assert words in message
     assert all(len(each) < 500 for each in message.splitlines())
+
+
+def test_only_text_that_would_be_a_level_without_quotation_marks_is_said_to_be_text() -> None:
+    for text in ("{width: wide}", "{width: '1.5'}", "{batch_norm: '1'}", "{activation: 'true'}"):
+        assert "this is text" not in complaint(f"settings: {text}")
 
 
 def test_several_errors_come_by_line_and_are_cut_short() -> None:
