@@ -632,16 +632,20 @@ LAUNCHED = {
 
 # Whole networks
 
+INTERPRETED_SLOWLY = () if torch.cuda.is_available() else pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "settings",
     [
         {"batch_norm": True, "dropout": 0.3, "optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine"},
-        {"momentum": 0.9, "weight_decay": 0.1, "activation": "tanh", "pooling": "max"},
+        pytest.param(
+            {"momentum": 0.9, "weight_decay": 0.1, "activation": "tanh", "pooling": "max"}, marks=INTERPRETED_SLOWLY
+        ),
         {"protocol": "shared_weights", "bias_layers": "all", "bias_init": "original"},
         {"hidden": 0, "depth": 1, "width": 16},
         # Nothing to pad: what is transposed would stay so.
-        {"width": 16, "hidden": 64, "steps": 2, "batch_size": 2},
+        pytest.param({"width": 16, "hidden": 64, "steps": 2, "batch_size": 2}, marks=INTERPRETED_SLOWLY),
     ],
     ids=str,
 )

@@ -229,6 +229,7 @@ def test_a_full_disk_is_said_once_leaves_nothing_behind_and_keeps_what_was_there
 
 
 @pytest.mark.parametrize("kind", ["s3", pytest.param("gs", marks=pytest.mark.slow)])
+@pytest.mark.integration
 def test_faults_between_us_and_the_object_store_lose_nothing(
     kind: str, port: int, gs_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +248,7 @@ def test_faults_between_us_and_the_object_store_lose_nothing(
     assert min(faults.seen[kind] for kind in ("error", "drop", "late", "slow")) > 0
 
 
+@pytest.mark.integration
 def test_an_object_store_that_is_down_for_a_while_is_waited_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "PAUSES", (0.2,))
     faults = Faults(seed=2)
@@ -260,6 +262,7 @@ def test_an_object_store_that_is_down_for_a_while_is_waited_for(port: int, monke
 
 
 @pytest.mark.usefixtures("hurried")
+@pytest.mark.integration
 def test_an_object_store_that_stays_down_is_an_error_in_the_end(port: int) -> None:
     faults = Faults(seed=3)
     with proxy(port, faults) as (endpoint, _), environment(endpoint):
