@@ -89,7 +89,7 @@ def _tried(
     """How an array went; None where it was stopped. Raises what another try, perhaps on another node, may mend."""
     from sweep.training.checkpoint import Stopped
 
-    store = Store(trial.address)
+    store = Store(trial.address, there=True)  # the launch has made it
     store.place.on_wait = lambda reason: reports.add(Note(reason))
 
     def stopping() -> bool:

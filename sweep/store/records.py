@@ -21,8 +21,8 @@ class Records:
     `damaged` says why, by name. With `once`, each kind of file is listed a single time.
     """
 
-    def __init__(self, address: Path | str, once: bool) -> None:
-        self.place = Place(address)
+    def __init__(self, address: Path | str, once: bool, there: bool) -> None:
+        self.place = Place(address, there)
         self.address, self.once = self.place.address, once
         self.damaged = Damages(self.place)
         self._listed: dict[str, list[str]] = {}

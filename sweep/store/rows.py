@@ -63,11 +63,11 @@ class Store(Records):
     `damaged` says why, by name.
 
     With `once`, each kind of file is listed a single time: what is there later is what this store has written itself,
-    or has been asked for by array (`statuses`).
+    or has been asked for by array (`statuses`). A store that is `there` already is waited for where it is not.
     """
 
-    def __init__(self, address: Path | str, once: bool = False) -> None:
-        super().__init__(address, once)
+    def __init__(self, address: Path | str, once: bool = False, there: bool = False) -> None:
+        super().__init__(address, once, there)
         if self.place.local is not None and self.place.local.exists() and not self.place.local.is_dir():
             raise InputError(f"--store {address}: is a file; a store is a folder")
         for folder in ("runs", "curves"):

@@ -49,19 +49,20 @@ class Place:
 
     A file is written whole or not at all. An operation that fails for a reason that may pass is tried again for
     `PATIENCE` seconds, or for `patience`; raises OSError when it still fails. A local folder is made by `create`
-    alone: one that goes away for a while is waited for, and not made anew in its stead. `on_wait` hears why a wait of
+    alone: one that goes away for a while is waited for, and not made anew in its stead; so is one that is not `there`
+    now, but has been. `on_wait` hears why a wait of
     full patience begins.
     """
 
     on_wait: Callable[[str], None] | None = None
 
-    def __init__(self, address: str | Path) -> None:
+    def __init__(self, address: str | Path, there: bool = False) -> None:
         self._parsed = addresses.parse(str(address), "--store", addresses.STORES)
         self.address, self.local = str(self._parsed), self._parsed.local
-        self.created = self.local is None or self.local.is_dir()
+        self.created = there or self.local is None or self.local.is_dir()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Place, (self.address,)
+        return Place, (self.address, self.created)
 
     def create(self) -> None:
         """Makes the folder, if it is local and not there."""

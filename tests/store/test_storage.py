@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -165,6 +166,20 @@ def test_a_local_store_that_goes_away_is_waited_for_and_never_made_anew(tmp_path
     place.write("runs/b", b"2")
     assert place.files("runs", "") == ["runs/a", "runs/b"]
     thread.join()
+
+
+def test_a_store_that_a_worker_first_asks_for_while_it_is_away_is_not_made_anew_either(tmp_path: Path) -> None:
+    folder, away = tmp_path / "store", tmp_path / "away"
+    copied = pickle.dumps(Place(folder))
+    place = Place(folder)
+    place.write("runs/a", b"1")
+    folder.rename(away)
+    for one in (Place(folder, there=True), pickle.loads(pickle.dumps(place))):
+        with pytest.raises(OSError, match="is gone"):
+            one.write("runs/b", b"2", patience=0)
+        assert not folder.exists()
+    pickle.loads(copied).write("runs/c", b"3")
+    assert folder.exists(), "a store that never was is made"
 
 
 @pytest.mark.usefixtures("hurried")
