@@ -104,7 +104,15 @@ def test_a_graph_replays_the_very_steps_that_it_was_made_of(program: str, method
             assert torch.equal(tensor, eager.array_state.tensors[name]), name
 
 
-@pytest.mark.parametrize(("device", "method"), [("cpu", "grouped"), ("cpu", "im2col"), INTERPRETED, *ON_GPU])
+@pytest.mark.parametrize(
+    ("device", "method"),
+    [
+        ("cpu", "grouped"),
+        ("cpu", "im2col"),
+        pytest.param("cpu", "triton", marks=[without_gpu, pytest.mark.slow]),
+        *ON_GPU,
+    ],
+)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_neighbours_and_slots_leave_no_bit(program: str, device: str, method: MethodName) -> None:
     if (device, method) == ("cpu", "triton") and program not in ("plain", "everything"):

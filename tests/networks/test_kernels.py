@@ -25,6 +25,7 @@ from sweep.training.trainer import Trainer
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+INTERPRETED_SLOWLY = () if torch.cuda.is_available() else pytest.mark.slow
 
 # Relative errors: rounding of float32; TF32 keeps 11 bits of a factor, bfloat16 8, which the interpreter cuts off where
 # a GPU rounds.
@@ -161,7 +162,11 @@ def test_coarser_products_are_close(case: Case, precision: kernels.Precision) ->
     case.check(precision)
 
 
-@pytest.mark.parametrize("size", [(5, 16, 16), (16, 784, 64), (20, 80, 32), (40, 32, 112), (1, 64, 16)], ids=str)
+@pytest.mark.parametrize(
+    "size",
+    [(5, 16, 16), pytest.param((16, 784, 64), marks=INTERPRETED_SLOWLY), (20, 80, 32), (40, 32, 112), (1, 64, 16)],
+    ids=str,
+)
 def test_float32_products_are_as_exact_as_float32_and_tf32_products_those_of_rounded_factors(
     size: tuple[int, int, int],
 ) -> None:
@@ -234,7 +239,10 @@ def test_gradients_nobody_wants_are_not_computed(wanted: int, unwanted: str, mon
 
 @pytest.mark.parametrize(
     "case",
-    [Case(pictures=2, inputs=3, outputs=20, height=9), Case(pictures=3, inputs=32, outputs=8, side=1)],
+    [
+        pytest.param(Case(pictures=2, inputs=3, outputs=20, height=9), marks=INTERPRETED_SLOWLY),
+        Case(pictures=3, inputs=32, outputs=8, side=1),
+    ],
     ids=str,
 )
 def test_split_sums_are_those_of_one_piece(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -632,17 +640,20 @@ LAUNCHED = {
 
 # Whole networks
 
-INTERPRETED_SLOWLY = () if torch.cuda.is_available() else pytest.mark.slow
-
 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"batch_norm": True, "dropout": 0.3, "optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine"},
+        pytest.param(
+            {"batch_norm": True, "dropout": 0.3, "optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine"},
+            marks=INTERPRETED_SLOWLY,
+        ),
         pytest.param(
             {"momentum": 0.9, "weight_decay": 0.1, "activation": "tanh", "pooling": "max"}, marks=INTERPRETED_SLOWLY
         ),
-        {"protocol": "shared_weights", "bias_layers": "all", "bias_init": "original"},
+        pytest.param(
+            {"protocol": "shared_weights", "bias_layers": "all", "bias_init": "original"}, marks=INTERPRETED_SLOWLY
+        ),
         {"hidden": 0, "depth": 1, "width": 16},
         # Nothing to pad: what is transposed would stay so.
         pytest.param({"width": 16, "hidden": 64, "steps": 2, "batch_size": 2}, marks=INTERPRETED_SLOWLY),

@@ -41,11 +41,13 @@ def test_the_first_block_is_begun_at_once_and_the_next_with_the_one_before_it(mo
     permutations, epochs = random_streams.permutations, set()
 
     def watched(seeds: Sequence[int], purpose: str, count: int) -> np.ndarray:
-        epochs.add(purpose)
+        if set(seeds) <= set(own):  # feeds closed by earlier tests may still be drawing
+            epochs.add(purpose)
         return permutations(seeds, purpose, count)
 
     monkeypatch.setattr(random_streams, "permutations", watched)
-    drawn = feed(1)
+    own = range(1000, 1000 + len(SEEDS))
+    drawn = BatchFeed(own, PLACES, 5, STEPS, ["conv0", "hidden"], 1)
     wait(drawn.tasks)
     first = {f"order/{epoch}" for epoch in range(ORDER_BLOCK * 5 // 40)}
     assert epochs == first
