@@ -14,9 +14,6 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-import numpy as np
-import pandas as pd
-
 from sweep.common.errors import InputError
 from sweep.networks.conv.shape import MethodName, Shape, training_flops
 from sweep.space.catalogue import Facts
@@ -26,6 +23,8 @@ from sweep.space.search_space import SearchSpace
 DeviceKind = Literal["cpu", "cuda"]
 Members = tuple[tuple[bool, int], ...]
 """(bias, seed) of each run."""
+Pictures = tuple[str, int, int | None]
+"""Data set, split and image size."""
 
 
 class Saturation(NamedTuple):
@@ -87,6 +86,11 @@ class Array:
     def cell(self) -> Run:
         """The settings that all runs share; those that may differ are the first cell's."""
         return self.parts[0][0]
+
+    @property
+    def pictures(self) -> Pictures:
+        """What its runs are trained on."""
+        return self.cell.dataset, self.cell.split, self.cell.image_size
 
     @property
     def work(self) -> int:
@@ -181,19 +185,6 @@ def cell_count(spaces: Sequence[SearchSpace]) -> int:
         return spaces[0].cell_count()
     cells = (Run(**levels) for space in spaces for levels, _ in space.grid())
     return len({dataclasses.replace(cell, evaluate_every=None) for cell in cells})
-
-
-def settings(space: SearchSpace) -> pd.DataFrame:
-    """The settings of every run, in the order of `run_ids`: its identity, whichever sweep trained it.
-
-    The exception is `evaluate_every`, which is not part of an identity: it is what the search space says today.
-    """
-    grid = list(space.grid())
-    counts = [len(members) for _, members in grid]
-    table = pd.DataFrame([levels for levels, _ in grid]).loc[np.repeat(np.arange(len(grid)), counts)]
-    table["bias"] = [bias for _, members in grid for bias, _ in members]
-    table["seed"] = [seed for _, members in grid for _, seed in members]
-    return table.reset_index(drop=True)
 
 
 def missing(planned: list[Array], done: Collection[str]) -> list[Array]:

@@ -203,17 +203,6 @@ def test_a_million_runs_are_planned_in_two_gigabytes(text: str) -> None:
     assert kibibytes < 2_000_000
 
 
-def test_settings_are_those_of_the_runs_in_the_order_of_their_ids() -> None:
-    text = b"{axes: {width: [1, 2], train_examples: [null, 100], seed: 3}, exclude: [{width: 2, bias: true, seed: 1}]}"
-    space = parse(text, Path("x.yaml"))
-    table = plan.settings(space)
-    runs = [Run(**levels, bias=bias, seed=seed) for levels, members in space.grid() for bias, seed in members]
-    assert len(table) == len(plan.run_ids(space)) == len(runs) == space.run_count()
-    for name in ("width", "bias", "seed", "steps", "batch_norm"):
-        assert table[name].tolist() == [getattr(run, name) for run in runs]
-    assert table["train_examples"].isna().tolist() == [run.train_examples is None for run in runs]
-
-
 def test_several_search_spaces_are_one_plan_in_which_shared_runs_stand_once() -> None:
     spaces = several(
         "axes: {width: [1, 4], seed: 24}", "axes: {width: [4, 8], seed: 40}", "axes: {width: [4], seed: 3}"

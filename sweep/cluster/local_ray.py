@@ -1,73 +1,98 @@
-"""A Ray of our own on this machine: it hears no signal that is meant for the launch, and ends with it."""
+"""A Ray of our own on this machine, in a process of its own: it starts while the launch reads pictures and plans.
+
+It hears no signal that is meant for the launch, and ends with it, however that ends.
+"""
 
 import sweep.cluster.ray_environment  # isort: skip  (Ray reads it while it is imported)
 
 import contextlib
+import json
 import logging
 import os
 import resource
 import shutil
-import signal
 import site
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import ray
-
 import sweep
-from sweep.cluster import ray_internals
 from sweep.cluster.scratch import ROOM
-from sweep.cluster.stop_signal import held_back
+from sweep.cluster.stop_signal import handlers_kept, held_back
 from sweep.common.errors import InputError
-from sweep.common.host import descendants, is_alive, started_at
+from sweep.common.host import descendants, kill_all
+
+ERRORS: Final = "ray-process.err"
+"""The file, in the folder of our Ray, of what its process says on standard error."""
+
+
+class LocalRay:
+    """A Ray that is starting, its files in `folder`."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        self._process, self._folder = process, folder
+        self._ours = {process.pid}
+
+    def connect(self) -> None:
+        """Joins it, once it is there. InputError where it cannot be started."""
+        import ray
+
+        assert self._process.stdout
+        try:
+            answer = json.loads(self._process.stdout.readline() or "{}")
+            if "address" not in answer:
+                raise RuntimeError(answer.get("error") or _last_line(self._folder / ERRORS))
+            self._ours |= descendants(self._ours)
+            # Workers import what lies in the folder where the driver joined: not the user's, where a torch.py may lie.
+            with handlers_kept(), contextlib.chdir(self._folder):
+                ray.init(answer["address"], log_to_driver=False, logging_level=logging.CRITICAL)
+        except Exception as error:
+            raise InputError(f"Ray cannot be started on this machine: {_reason(error, self._folder)}") from error
+
+    def end(self) -> None:
+        """Ends it, and all its processes, at once: they do not hear of SIGTERM, and nothing of theirs is kept."""
+        if "ray" in sys.modules:
+            sys.modules["ray"].shutdown()
+        kill_all(self._ours)
+        self._process.wait()
 
 
 @contextlib.contextmanager
-def running(cpus: int, gpus: int, folder: Path) -> Iterator[None]:
-    """A Ray with these resources while the block runs, its files in `folder`. InputError where it cannot be started."""
+def starting(cpus: int, gpus: int, folder: Path) -> Iterator[LocalRay]:
+    """Starts a Ray with these resources, which is there when `connect` returns, and gone when the block ends."""
     _check_address_space()
-    before = descendants([os.getpid()])
-    try:
-        _start(cpus, gpus, folder)
-    except BaseException as error:
-        _end(descendants([os.getpid()]) - before)
-        if isinstance(error, Exception):
-            raise InputError(f"Ray cannot be started on this machine: {_reason(error, folder)}") from error
-        raise
-    ours = descendants([os.getpid()]) - before
-    try:
-        yield
-    finally:
-        _end(ours)
-
-
-def _start(cpus: int, gpus: int, folder: Path) -> None:
-    # Workers import what lies in the folder where Ray was started: not the user's, where a torch.py may lie.
-    with held_back(), _importable(), contextlib.chdir(folder):
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            num_gpus=gpus,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            **ray_internals.files_in(folder),
+    command = [sys.executable, "-m", "sweep.cluster.ray_process", str(folder), str(cpus), str(gpus)]
+    with held_back(), open(folder / ERRORS, "w") as errors:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=folder,
+            env=_environment(),
+            start_new_session=True,
         )
-
-
-@contextlib.contextmanager
-def _importable() -> Iterator[None]:
-    """Has processes that the block starts find this project where it is not installed, but run from a checkout."""
-    before, root = os.environ.get("PYTHONPATH"), str(Path(sweep.__file__).parents[1])
-    if root not in [*site.getsitepackages(), site.getusersitepackages()]:
-        os.environ["PYTHONPATH"] = os.pathsep.join([root, *([before] if before else [])])
+    started = LocalRay(process, folder)
     try:
-        yield
+        yield started
     finally:
-        os.environ.pop("PYTHONPATH", None)
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
+        started.end()
+
+
+def _environment() -> dict[str, str]:
+    """That of this process, in which this project is found where it is not installed, but run from a checkout."""
+    root, before = str(Path(sweep.__file__).parents[1]), os.environ.get("PYTHONPATH")
+    if root in [*site.getsitepackages(), site.getusersitepackages()]:
+        return dict(os.environ)
+    return os.environ | {"PYTHONPATH": os.pathsep.join([root, *([before] if before else [])])}
+
+
+def _last_line(file: Path) -> str:
+    lines = file.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "its process ended"
 
 
 LIMITS: Final = (
@@ -104,13 +129,3 @@ def _reason(error: Exception, folder: Path) -> str:
     if free < ROOM:
         causes.append(f"the disk of {folder.parent} is full, {free / 2**20:,.0f} MiB are free (TMPDIR names another)")
     return f"{words}; a likely cause: {', '.join(causes)}" if causes else words
-
-
-def _end(ours: set[int]) -> None:
-    """Ends Ray and all processes below these, at once: they do not hear of SIGTERM, and nothing of theirs is kept."""
-    processes = {pid: started_at(pid) for pid in ours | descendants(ours)}
-    ray_internals.shut_down_at_once()
-    for pid, started in processes.items():
-        if is_alive(pid) and started_at(pid) == started:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)

@@ -1,15 +1,11 @@
-"""Who trains: a Ray of our own on this machine, or a running cluster, looked over before anything starts there."""
+"""A running Ray cluster: joined, and looked over before anything starts there."""
 
 import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
 
 import contextlib
 import dataclasses
-import errno
 import logging
-import os
-import socket
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -18,126 +14,45 @@ import ray
 from ray import cloudpickle
 from rich.console import Console
 
-from sweep.cluster import local_ray, node_probe, packaging, ray_internals
+from sweep.cluster import node_probe, packaging, ray_environment
 from sweep.cluster.address import Where, running
+from sweep.cluster.crew import Crew
 from sweep.cluster.ray_internals import ANSWER, table
 from sweep.cluster.stop_signal import handlers_kept
 from sweep.common.atomic_files import temporary_name
 from sweep.common.errors import InputError
-from sweep.common.host import cores
 from sweep.common.progress import say
-from sweep.plan import DeviceKind
 from sweep.space.runs import TRAINER_VERSION
 from sweep.store.rows import Store
 
 WAITING: Final = 5.0
 """Seconds between two looks whether the cluster has room for an array yet."""
 
-AWAY: Final = 5.0
-"""Seconds that a node which cannot train for us keeps an array, so that others get the next one."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Crew:
-    """Who trains the arrays, with what each of them gets; on a cluster, Ray is joined already.
-
-    `witness` is the path of a file beside a local store: a node that does not see it does not see the store.
-    """
-
-    where: Where
-    device: DeviceKind
-    cpus: int
-    gpus: float
-    witness: str | None = None
-
-    @property
-    def resources(self) -> dict[str, float]:
-        """What Ray sets aside for an array."""
-        return {"cpu": self.cpus, "gpu": self.gpus}
-
-    @contextlib.contextmanager
-    def at_work(self, folder: Path, console: Console) -> Iterator[None]:
-        """A Ray of our own on this machine, whatever else runs here, gone at the end; or the cluster, left then.
-
-        Our own has its files in `folder`.
-        """
-        try:
-            if self.where.kind == "here":
-                with local_ray.running(cores(), _gpus_here(self), folder):
-                    yield
-            else:
-                with _waiting(self, console), _hearing_the_head(console):
-                    yield
-        finally:
-            self.dismiss()
-
-    def check_here(self) -> None:
-        """Raises OSError where the worker that calls cannot train for us: its node joined after the others were seen.
-
-        Tune tries again, on another node if there is one.
-        """
-        host, reason = socket.gethostname(), None
-        if self.witness and not os.path.exists(self.witness):
-            reason = f"{host} does not see the folder of the store, {os.path.dirname(self.witness)}"
-        elif self.device == "cuda":
-            import torch
-
-            if not torch.cuda.is_available():
-                reason = f"{host} cannot train on a GPU: PyTorch {torch.__version__} finds no CUDA there"
-        if reason is None:
-            return
-        time.sleep(AWAY)
-        raise OSError(errno.EHOSTDOWN, reason)
-
-    def dismiss(self) -> None:
-        """Leaves the cluster."""
-        ray.shutdown()
-        if self.witness:
-            Path(self.witness).unlink(missing_ok=True)
-
-
-def muster(where: Where, store: Store, console: Console) -> Crew:
-    """Finds who trains: decides the device, and refuses a cluster that cannot do it.
+@contextlib.contextmanager
+def joined(where: Where, store: Store, console: Console) -> Iterator[Crew]:
+    """Joins a running cluster, refuses one that cannot train for us, and leaves it when the block ends.
 
     InputError where it cannot be joined, its Ray is of another version, its nodes lack the project, or a local store
     is not seen by all of them.
     """
-    _hush()
-    if caution := ray_internals.caution():
-        say(console, caution)
-    if where.kind == "here":
-        return _crew_here(where)
+    ray_environment.hush()
+    crew = None
     try:
         _join(where, console)
-        return _crew_there(where, store, console)
-    except BaseException:
+        crew = _crew_there(where, store, console)
+        yield crew
+    finally:
         ray.shutdown()
-        raise
+        if crew and crew.witness:
+            Path(crew.witness).unlink(missing_ok=True)
 
 
-def _hush() -> None:
-    for logger in ("ray", "ray.tune", "ray.train", "ray.data"):
-        # Lost workers are told in our own words; Ray would print a traceback at every retry.
-        logging.getLogger(logger).setLevel(logging.CRITICAL)
-
-
-def _crew_here(where: Where) -> Crew:
-    from sweep.training.device import local_device
-
-    device, gpus = local_device(), where.gpus_per_array
-    if gpus and device == "cpu":
-        raise InputError(f"--gpus-per-array {gpus:g}: PyTorch finds no GPU on this machine")
-    if where.cpus_per_array > cores():
-        raise InputError(f"--cpus-per-array {where.cpus_per_array}: this machine has {cores()}")
-    if device == "cpu" or gpus == 0:
-        return Crew(where, "cpu", where.cpus_per_array, 0)
-    return Crew(where, "cuda", where.cpus_per_array, 1 if gpus is None else gpus)
-
-
-def _gpus_here(crew: Crew) -> int:
-    import torch
-
-    return torch.cuda.device_count() if crew.device == "cuda" else 0
+@contextlib.contextmanager
+def watched(crew: Crew, console: Console) -> Iterator[None]:
+    """Says so while the cluster has no room for an array, and when its head does not answer."""
+    with _waiting(crew, console), _hearing_the_head(console):
+        yield
 
 
 def _join(where: Where, console: Console) -> None:

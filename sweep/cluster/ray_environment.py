@@ -1,5 +1,6 @@
 """What Ray and Tune read from the environment, made before Ray is imported; sweep/README.md says what users pass on."""
 
+import logging
 import os
 import secrets
 import sys
@@ -45,3 +46,9 @@ if "RAY_AUTH_MODE" not in os.environ:
     os.environ["RAY_AUTH_MODE"] = "token"
     if not os.environ.get("RAY_AUTH_TOKEN_PATH"):
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def hush() -> None:
+    """Has Ray say nothing, once it is imported: lost workers are told in our own words, without its tracebacks."""
+    for logger in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)

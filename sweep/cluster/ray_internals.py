@@ -9,7 +9,7 @@ import importlib.metadata
 import os
 import re
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,11 +103,8 @@ def every_death_is_one_trials_own() -> Iterator[None]:
             exception = ray.exceptions.RayActorError(error_msg=str(exception))
         failed(self, tracked_actor_task, exception)
 
-    RayActorManager._actor_task_failed = tolerant
-    try:
+    with _replaced({(RayActorManager, "_actor_task_failed"): tolerant}):
         yield
-    finally:
-        RayActorManager._actor_task_failed = failed
 
 
 @contextlib.contextmanager
@@ -115,12 +112,8 @@ def tune_leaves_signals_alone() -> Iterator[None]:
     """Keeps Tune from taking SIGUSR1 for a wish to stop; batch systems send it as a notice."""
     import ray.tune.tune as running
 
-    catching = running._setup_signal_catching
-    running._setup_signal_catching = threading.Event
-    try:
+    with _replaced({(running, "_setup_signal_catching"): threading.Event}):
         yield
-    finally:
-        running._setup_signal_catching = catching
 
 
 def files_in(folder: Path) -> dict[str, Any]:
@@ -128,14 +121,64 @@ def files_in(folder: Path) -> dict[str, Any]:
     return {"_temp_dir": str(folder)}
 
 
-def shut_down_at_once() -> None:
-    """Leaves Ray; one that this process has started is killed, where Ray would ask each process to end and wait."""
-    import ray
+def preloading(modules: Sequence[str]) -> dict[str, Any]:
+    """What tells `ray.init` to have workers import these modules as they start."""
+    return {"_system_config": {"preload_python_modules": list(modules)}}
 
-    if node := ray._private.worker._global_node:
-        asking = node.kill_all_processes
-        node.kill_all_processes = lambda **options: asking(**(options | {"allow_graceful": False}))
-    ray.shutdown()
+
+@contextlib.contextmanager
+def only_what_trains() -> Iterator[None]:
+    """Has Ray start without dashboard, autoscaler and log monitor, and its agent as where `ray[default]` is missing.
+
+    Whoever starts a node waits for most of them; `include_dashboard=False` still starts a dashboard, without pages.
+    """
+    from ray._private import utils
+    from ray._private.node import Node
+
+    none = {
+        (Node, "start_api_server"): lambda self, **options: None,
+        (Node, "start_monitor"): lambda self: None,
+        (Node, "start_log_monitor"): lambda self: None,
+        (utils, "get_dashboard_dependency_error"): lambda: ImportError("not wanted"),
+    }
+    with _replaced(none):
+        yield
+
+
+@contextlib.contextmanager
+def waiting_workers_train() -> Iterator[None]:
+    """Has Tune take the workers that our Ray started beforehand, which have this process's environment.
+
+    As it is, Tune reserves resources by a task, which takes one of them, and asks for environment variables of its own,
+    which none of them has.
+    """
+    import ray
+    from ray.air.execution import FixedResourceManager
+    from ray.tune.execution import tune_controller
+    from ray.tune.execution.class_cache import _ActorClassCache
+
+    def plain(self: Any, trainable: Any) -> Any:
+        return self._cache.setdefault(trainable, ray.remote(trainable))
+
+    ways = {
+        (_ActorClassCache, "get"): plain,
+        (tune_controller, "PlacementGroupResourceManager"): FixedResourceManager,
+    }
+    with _replaced(ways):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(by: Mapping[tuple[Any, str], Any]) -> Iterator[None]:
+    """Replaces attributes while the block runs; those that another Ray has not are left out."""
+    before = {(owner, name): getattr(owner, name) for owner, name in by if hasattr(owner, name)}
+    for owner, name in before:
+        setattr(owner, name, by[owner, name])
+    try:
+        yield
+    finally:
+        for (owner, name), kept in before.items():
+            setattr(owner, name, kept)
 
 
 def last_failure(trial: Any) -> list[str]:

@@ -1,7 +1,5 @@
 """What tells arrays in training that their time is short: a launch that stops, or a node that is about to go."""
 
-import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
-
 import contextlib
 import os
 import secrets
@@ -13,14 +11,12 @@ from collections.abc import Collection, Iterator, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
-import ray
-
 from sweep.cluster import ray_internals
 from sweep.cluster.ray_internals import table
 from sweep.common.errors import Terminated
 
 if TYPE_CHECKING:
-    from sweep.cluster.nodes import Crew
+    from sweep.cluster.crew import Crew
 
 STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end a launch."""
@@ -97,6 +93,8 @@ class Notice:
     """Hears, in a worker, that its node is about to be taken away: an autoscaler, or `ray drain-node`, has said so."""
 
     def __init__(self, crew: "Crew") -> None:
+        import ray
+
         self._given, self._last = False, -NOTICE_EVERY
         self.node = ray.get_runtime_context().get_node_id() if crew.where.kind != "here" else None
 
@@ -143,7 +141,6 @@ def stopping(running: Collection[str], sign: StopSignal) -> Iterator[None]:
         raise
     finally:
         _restore(before)
-        sign.clear()
 
 
 @contextlib.contextmanager

@@ -9,21 +9,21 @@ import pickle
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import ray
 from ray import tune
 
+from sweep.cluster.crew import Crew
 from sweep.cluster.messages import Failed, Message, Note, Progress, PutOff, Trained, TrainedElsewhere, to_report
-from sweep.cluster.nodes import Crew
 from sweep.cluster.orphan_watch import orphaned
 from sweep.cluster.report_queue import Reports
 from sweep.cluster.stop_signal import STOPPING, Notice, StopSignal
 from sweep.data.pool import Pool
 from sweep.data.splits import Data
-from sweep.plan import Array
+from sweep.plan import Array, Pictures
 from sweep.store import leases
 from sweep.store.rows import Provenance, Store
 from sweep.store.storage import PASSING
@@ -36,9 +36,6 @@ REPORT_EVERY: Final = 2.0
 
 WAIT: Final = 1.0
 """Seconds between two looks whether another launch has finished an array."""
-
-DataKey = tuple[str, int, int | None]
-"""Data set, split and image size: what arrays with the same pictures share."""
 
 _NOT_HERE: Final = Pool(np.empty((0, 1, 1, 1), np.uint8), np.empty(0, np.int64), ())
 """What stands for the pool in data that travels without it."""
@@ -53,7 +50,7 @@ class Trial:
     """
 
     specifications: Any
-    data: dict[DataKey, tuple[Any, Any]]
+    data: dict[Pictures, tuple[Any, Any]]
     address: str
     crew: Crew
     signal: StopSignal
@@ -105,7 +102,7 @@ def _tried(
             if store.has_rows(array.array_id):
                 checkpoint.remove()  # it may be that of a worker that died just before it could
                 return TrainedElsewhere()
-            pictures = _data(*trial.data[data_key(array)])
+            pictures = _data(*trial.data[array.pictures])
             return Trained(_train_array(array, store, pictures, trial.crew, checkpoint, reports, halvings))
         except Stopped:
             return None
@@ -187,7 +184,7 @@ def _specification(reference: Any, array_id: str) -> tuple[Array, list[str]]:
     return specification
 
 
-def shared(data: dict[DataKey, Data]) -> dict[DataKey, tuple[Any, Any]]:
+def shared(data: Mapping[Pictures, Data]) -> dict[Pictures, tuple[Any, Any]]:
     """The data for workers: each pool stands in Ray's store once, whatever the number of its splits."""
     pools = {id(each.pool): each.pool for each in data.values()}
     references = {place: ray.put(pool) for place, pool in pools.items()}
@@ -202,10 +199,6 @@ def _data(split: Any, pool: Any) -> Data:
     """The data that `shared` put away; one object a worker."""
     data: Data = dataclasses.replace(_fetched(split), pool=_fetched(pool))
     return data
-
-
-def data_key(array: Array) -> DataKey:
-    return array.cell.dataset, array.cell.split, array.cell.image_size
 
 
 @functools.lru_cache(maxsize=8)

@@ -23,8 +23,7 @@ class Watcher(tune.Callback):  # type: ignore[misc]
     meter: Meter
     metrics: Metrics
 
-    def __init__(self, arrays: Sequence[Array], name: str, running: set[str] | None = None) -> None:
-        self.name = name
+    def __init__(self, arrays: Sequence[Array], running: set[str] | None = None) -> None:
         self.arrays = {array.array_id: array for array in arrays}
         self.running: set[str] = set() if running is None else running
         self.put_off: dict[str, None] = {}  # in their order; an array that is tried again may be so twice

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from sweep import plan as plans
@@ -132,9 +133,22 @@ def cited(store: Store) -> str:
 
 def _rows(space: SearchSpace, found: Found) -> pd.DataFrame:
     """The rows that were found, with their settings: these are in the plan, which spares reading them from files."""
-    settings = plans.settings(space).iloc[found.places].reset_index(drop=True)
-    rows: pd.DataFrame = pd.concat([found.rows.to_pandas(), settings], axis=1)
+    own = settings(space).iloc[found.places].reset_index(drop=True)
+    rows: pd.DataFrame = pd.concat([found.rows.to_pandas(), own], axis=1)
     return rows
+
+
+def settings(space: SearchSpace) -> pd.DataFrame:
+    """The settings of every run, in the order of `plan.run_ids`: its identity, whichever sweep trained it.
+
+    The exception is `evaluate_every`, which is not part of an identity: it is what the search space says today.
+    """
+    grid = list(space.grid())
+    counts = [len(members) for _, members in grid]
+    table = pd.DataFrame([levels for levels, _ in grid]).loc[np.repeat(np.arange(len(grid)), counts)]
+    table["bias"] = [bias for _, members in grid for bias, _ in members]
+    table["seed"] = [seed for _, members in grid for _, seed in members]
+    return table.reset_index(drop=True)
 
 
 def _written(rows: pd.DataFrame, folder: Path, *, name: str, **options: Any) -> tuple[dict[str, Any], list[str]]:

@@ -1,8 +1,10 @@
 """This machine: the cores that we may use, its name, and its processes."""
 
+import contextlib
 import functools
 import hashlib
 import os
+import signal
 import socket
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -91,6 +93,21 @@ def descendants(pids: Collection[int]) -> set[int]:
         rank = {number for number, parent in parents.items() if parent in rank} - found
         found |= rank
     return found
+
+
+def kill_all(pids: Collection[int]) -> None:
+    """Ends these processes and all that they have started, at once."""
+    processes = {pid: started_at(pid) for pid in {*pids} | descendants(pids)}
+    for pid, started in processes.items():
+        if is_alive(pid) and started_at(pid) == started:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def may_have_gpus() -> bool:
+    """Whether this machine has a device that PyTorch may train on; to ask PyTorch takes seconds."""
+    names = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")
+    return any(True for name in names for _ in Path("/dev").glob(name))
 
 
 def _fields(pid: int) -> list[str]:

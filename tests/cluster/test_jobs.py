@@ -18,7 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from sweep import cli
-from sweep.cluster import jobs, nodes, packaging
+from sweep.cluster import crew, jobs, nodes, packaging
 from sweep.cluster.address import Where
 from sweep.common.errors import InputError
 from sweep.space import search_space
@@ -202,13 +202,13 @@ def test_a_node_that_cannot_train_for_us_is_named_with_the_reason(
 def test_a_worker_that_does_not_see_the_store_says_so_and_leaves_the_array_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nodes, "AWAY", 0.0)
-    crew = nodes.Crew(Where("auto"), "cpu", 1, 0, witness=str(tmp_path / "store" / ".launch"))
+    monkeypatch.setattr(crew, "AWAY", 0.0)
+    worker = crew.Crew(Where("auto"), "cpu", 1, 0, witness=str(tmp_path / "store" / ".launch"))
     with pytest.raises(OSError, match="does not see the folder of the store"):
-        crew.check_here()
+        worker.check_here()
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / ".launch").touch()
-    crew.check_here()
+    worker.check_here()
 
 
 def test_a_refused_launch_leaves_no_store_behind(tmp_path: Path) -> None:
@@ -303,8 +303,8 @@ def test_the_device_is_what_the_cluster_has_or_what_was_asked_for(
     monkeypatch.setattr(nodes, "_alive", lambda: there)
     monkeypatch.setattr(nodes.node_probe, "visit", visited)
     where = Where("auto", gpus_per_array=asked, cpus_per_array=2)
-    crew = nodes._crew_there(where, Store("s3://bucket/store"), Console(file=io.StringIO()))
-    assert (crew.device, crew.gpus, crew.resources) == (device, gpus, {"cpu": 2, "gpu": gpus})
+    found = nodes._crew_there(where, Store("s3://bucket/store"), Console(file=io.StringIO()))
+    assert (found.device, found.gpus, found.resources) == (device, gpus, {"cpu": 2, "gpu": gpus})
     assert seen == able
 
 

@@ -1,11 +1,18 @@
 """A Ray of our own that cannot be started says why: a limit of the process, or a full disk."""
 
+import io
+import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from support.processes import alive, descendants, wait_for
 
 from sweep.cluster import local_ray
 from sweep.common.errors import InputError
@@ -56,21 +63,38 @@ def test_too_little_address_space_is_refused_before_ray_ends_the_process(
             local_ray._check_address_space()
 
 
-def test_a_ray_that_does_not_start_is_one_message_and_ctrl_c_stays_ctrl_c(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def failing(error: BaseException) -> None:
-        def init(**options: object) -> None:
-            raise error
+@pytest.mark.parametrize(
+    ("answer", "errors", "expected"),
+    [('{"error": "no room"}', "", "no room"), ("", "Traceback\nImportError: no ray\n", "ImportError: no ray")],
+    ids=["Ray says why", "its process died"],
+)
+def test_a_ray_that_does_not_start_is_one_message(answer: str, errors: str, expected: str, tmp_path: Path) -> None:
+    (tmp_path / local_ray.ERRORS).write_text(errors)
+    process: Any = SimpleNamespace(pid=os.getpid(), stdout=io.StringIO(answer))
+    with pytest.raises(InputError, match=f"^Ray cannot be started on this machine: {expected}"):
+        local_ray.LocalRay(process, tmp_path).connect()
 
-        monkeypatch.setattr(local_ray.ray, "init", init)
 
-    failing(RuntimeError("no"))
-    with (
-        pytest.raises(InputError, match="Ray cannot be started on this machine: no"),
-        local_ray.running(1, 0, tmp_path),
-    ):
-        pass
-    failing(KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt), local_ray.running(1, 0, tmp_path):
-        pass
+LAUNCH = """
+import sys, time
+from sweep.cluster import local_ray, scratch
+with scratch.folder() as folder, local_ray.starting(1, 0, folder) as ray:
+    if sys.argv[1] == "started":
+        ray.connect()
+    print("there", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("moment", ["starting", "started"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_our_ray_ends_with_its_launch_however_that_ends(moment: str, number: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, moment], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as launch:
+        assert launch.stdout and launch.stdout.readline() == b"there\n"
+        ours = descendants(launch.pid)
+        assert ours
+        launch.send_signal(number)
+    wait_for(lambda: not any(map(alive, ours)))

@@ -43,7 +43,7 @@ def array(tmp_path: Path) -> Array:
 
 def test_the_watcher_hears_each_kind_of_message_for_what_it_is(array: Array) -> None:
     def told(*said: Message) -> Watcher:
-        watcher = Watcher([array], "one")
+        watcher = Watcher([array])
         watcher.meter, watcher.metrics = Mock(), Mock()
         for message in (Progress(0.25), *said):
             trial = SimpleNamespace(config={"array": array.array_id})

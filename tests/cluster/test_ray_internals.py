@@ -171,16 +171,46 @@ def test_ray_takes_a_folder_for_its_files() -> None:
     assert f'kwargs.pop("{option}", None)' in inspect.getsource(ray._private.worker)
 
 
-def test_ray_kills_the_processes_of_its_node_where_nobody_wants_them_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_starts_without_what_does_not_train_by_methods_of_its_own_and_only_meanwhile() -> None:
+    from ray._private import services, utils
     from ray._private.node import Node
 
-    assert "allow_graceful" in inspect.signature(Node.kill_all_processes).parameters
-    assert "_global_node.kill_all_processes(" in inspect.getsource(ray._private.worker.shutdown)
-    seen: list[dict[str, object]] = []
-    node = SimpleNamespace(kill_all_processes=lambda **options: seen.append(options))
-    monkeypatch.setattr(ray._private.worker, "_global_node", node)
-    monkeypatch.setattr(
-        ray, "shutdown", lambda: node.kill_all_processes(check_alive=False, allow_graceful=True, wait=False)
-    )
-    ray_internals.shut_down_at_once()
-    assert seen == [{"check_alive": False, "allow_graceful": False, "wait": False}]
+    names = ("start_api_server", "start_monitor", "start_log_monitor")
+    before = {name: getattr(Node, name) for name in names}
+    with ray_internals.only_what_trains():
+        Node.start_api_server(None, include_dashboard=False, raise_on_failure=False)
+        Node.start_monitor(None)
+        Node.start_log_monitor(None)
+        assert isinstance(utils.get_dashboard_dependency_error(), ImportError)
+    assert {name: getattr(Node, name) for name in names} == before and utils.get_dashboard_dependency_error() is None
+    for name in names:
+        assert f"self.{name}(" in inspect.getsource(Node)
+    assert '"--minimal"' in inspect.getsource(services.start_raylet)
+
+
+def test_workers_import_the_modules_that_a_setting_of_ray_names() -> None:
+    [(option, settings)] = ray_internals.preloading(["a", "b"]).items()
+    assert f'kwargs.pop("{option}", None)' in inspect.getsource(ray._private.worker)
+    assert settings == {"preload_python_modules": ["a", "b"]}
+    raylet = Path(ray.__file__).parent / "core/src/ray/raylet/raylet"
+    with raylet.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as words:
+        assert words.find(b"RAY_preload_python_modules") >= 0
+
+
+def test_tune_takes_workers_that_wait_by_names_of_its_own_and_only_meanwhile() -> None:
+    from ray.air.execution import FixedResourceManager, PlacementGroupResourceManager
+    from ray.tune.execution import tune_controller
+    from ray.tune.execution.class_cache import _ActorClassCache
+
+    class Trainable:
+        pass
+
+    get = _ActorClassCache.get
+    with ray_internals.waiting_workers_train():
+        cache = _ActorClassCache()
+        actor = cache.get(Trainable)
+        assert cache.get(Trainable) is actor and actor._default_options.get("runtime_env") is None
+        assert tune_controller.PlacementGroupResourceManager is FixedResourceManager
+    assert _ActorClassCache.get is get
+    assert tune_controller.PlacementGroupResourceManager is PlacementGroupResourceManager
+    assert "PlacementGroupResourceManager()" in inspect.getsource(tune_controller.TuneController.__init__)

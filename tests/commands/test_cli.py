@@ -495,23 +495,32 @@ def test_an_interrupted_launch_counts_what_was_kept_since_it_began(
 def test_a_launch_that_cannot_write_leaves_the_cluster_and_nothing_beside_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import sweep.cluster.driver
+    import ray
+
+    import sweep.commands.launch
     from sweep.cluster import nodes
+    from sweep.cluster.crew import Crew
     from sweep.store import rows
 
     path, witness = tmp_path / "small.yaml", tmp_path / "witness"
     path.write_text("{settings: {steps: 3, dataset: digits}, axes: {seed: 2}}")
-    witness.touch()
+    left = []
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    crew = nodes.Crew(nodes.Where(), "cpu", 1, 0, str(witness))
-    monkeypatch.setattr(sweep.cluster.driver, "muster", lambda *_: crew)
+    def there(where: nodes.Where, *_: object) -> Crew:
+        witness.touch()
+        return Crew(where, "cpu", 1, 0, str(witness))
+
+    monkeypatch.setattr(sweep.commands.launch, "authenticate", lambda where: None)
+    monkeypatch.setattr(nodes, "_join", lambda *_: None)
+    monkeypatch.setattr(nodes, "_crew_there", there)
+    monkeypatch.setattr(ray, "shutdown", lambda: left.append(True))
     monkeypatch.setattr(rows.Store, "save_sweep", full)
-    assert run(monkeypatch, "launch", path, "--store", tmp_path / "results") == 2
+    assert run(monkeypatch, "launch", path, "--store", tmp_path / "results", "--address", "localhost:6379") == 2
     assert "No space left" in capsys.readouterr().err
-    assert not witness.exists()
+    assert left and not witness.exists()
 
 
 @pytest.mark.integration

@@ -86,7 +86,7 @@ def test_the_next_try_is_split_where_the_last_failure_was_want_of_memory_and_the
     from sweep.cluster.watcher import Watcher
 
     [array] = plan.arrays(search_space.load(space), "cpu")
-    watcher = Watcher([array], "one")
+    watcher = Watcher([array])
     watcher.meter, watcher.metrics = Mock(), Mock()
     trial = Mock(
         config={"array": array.array_id, "halvings": 0}, error_file=str(tmp_path / "error.txt"), num_failures=3
