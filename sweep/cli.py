@@ -24,7 +24,7 @@ from sweep.common.redaction import without_secrets
 
 if TYPE_CHECKING:
     from sweep.cluster.jobs import Cluster  # imports Ray
-    from sweep.kubernetes.manifests import Manifests, Wish
+    from sweep.kubernetes.manifests import DeploymentOptions, Manifests
     from sweep.space.search_space import SearchSpace
     from sweep.store.rows import Store
 
@@ -396,13 +396,13 @@ def kubernetes(
     from sweep.kubernetes import manifests as kube
 
     err = console(stderr=True)
-    wish = kube.Wish(overlay, image, store, namespace, max_gpus, max_workers, queue)
-    if follow and (as_json or wish.shared):
+    deployment = kube.DeploymentOptions(overlay, image, store, namespace, max_gpus, max_workers, queue)
+    if follow and (as_json or deployment.shared):
         other = "--json" if as_json else "--overlay shared-cluster, which runs no job"
         raise InputError(f"--follow: cannot be combined with {other}")
     if yes and not apply:
         raise InputError("--yes: requires --apply")
-    made = kube.manifests(kube.read(space), wish, Library(data_dir, downloads=False), output)
+    made = kube.manifests(kube.read(space), deployment, Library(data_dir, downloads=False), output)
     for note in made.notes:
         say(err, note)
     if as_json:
@@ -412,8 +412,8 @@ def kubernetes(
     elif not apply and not follow:
         printing.utf8(made.text)
     if apply:
-        _apply(made, wish, yes, err)
-    if follow and not _follow(made, wish, err):
+        _apply(made, deployment, yes, err)
+    if follow and not _follow(made, deployment, err):
         raise typer.Exit(1)
 
 
@@ -470,11 +470,11 @@ def _watch(store: "Store", name: str | None, every: float | None, as_json: bool)
     raise AssertionError("it is followed until it is interrupted")
 
 
-def _apply(made: "Manifests", wish: "Wish", yes: bool, err: Console) -> None:
+def _apply(made: "Manifests", deployment: "DeploymentOptions", yes: bool, err: Console) -> None:
     """Gives manifests to the cluster that kubectl talks to; asks first, since that costs money."""
     from sweep.kubernetes import kubectl
 
-    what = f"{made.name}: up to {made.sizes.workers} workers, namespace {wish.namespace} of {kubectl.context()}"
+    what = f"{made.name}: up to {made.sizes.workers} workers, namespace {deployment.namespace} of {kubectl.context()}"
     if not yes:
         if not _is_terminal():
             raise InputError(f"--apply: {what}; there is no terminal to ask on, so confirm with --yes")
@@ -488,14 +488,14 @@ def _is_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _follow(made: "Manifests", wish: "Wish", err: Console) -> bool:
+def _follow(made: "Manifests", deployment: "DeploymentOptions", err: Console) -> bool:
     """Shows how the job goes until it ends; whether it succeeded. On Ctrl-C the job goes on."""
     from sweep.kubernetes import kubectl
 
     try:
-        return kubectl.follow(made.name, wish.namespace, lambda line: say(err, line))
+        return kubectl.follow(made.name, deployment.namespace, lambda line: say(err, line))
     except KeyboardInterrupt:
-        say(err, f"The job continues. To stop it: kubectl delete rayjob {made.name} --namespace {wish.namespace}")
+        say(err, f"The job continues. To stop it: kubectl delete rayjob {made.name} --namespace {deployment.namespace}")
         raise typer.Exit(130) from None
 
 

@@ -74,7 +74,7 @@ Keys = tuple[str | int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class DeploymentOptions:
     """What the user asked for; None where the overlay decides."""
 
     overlay: str = "gpu"
@@ -179,7 +179,7 @@ def read(path: Path) -> Source:
     return Source(parse(content, path), content)
 
 
-def manifests(source: Source, wish: Wish, library: Library, output: Path | None = None) -> Manifests:
+def manifests(source: Source, options: DeploymentOptions, library: Library, output: Path | None = None) -> Manifests:
     """The overlay with this sweep filled in; with `output`, its kustomization is also written to that folder.
 
     The folder is written whole or not at all. Raises InputError where it already holds something.
@@ -189,78 +189,78 @@ def manifests(source: Source, wish: Wish, library: Library, output: Path | None 
         raise InputError(f"--output {output}: already exists; name a new folder, or an empty one")
     with tempfile.TemporaryDirectory(prefix="sweep-") as scratch:
         folder = Path(scratch) / "kustomization"
-        found = _written(folder, source, wish, library)
+        found = _written(folder, source, options, library)
         if output is not None:
             _move(folder, output)
     return found
 
 
-def name_of(source: Source, wish: Wish) -> str:
-    """The sweep's name in the cluster: a DNS label that differs wherever the search space or the wish does."""
-    if wish.shared:
+def name_of(source: Source, options: DeploymentOptions) -> str:
+    """The sweep's name in the cluster: a DNS label that differs wherever the search space or the options do."""
+    if options.shared:
         return "sweep"
-    about = [source.space.name, source.content.decode("utf-8", "replace"), *map(str, dataclasses.astuple(wish))]
+    about = [source.space.name, source.content.decode("utf-8", "replace"), *map(str, dataclasses.astuple(options))]
     digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
     room = LONGEST_NAME - len(f"sweep--{digest}")
     slug = re.sub(r"[^a-z0-9]+", "-", source.space.name.lower()).strip("-")[:room].strip("-")
     return "-".join(part for part in ("sweep", slug, digest) if part)
 
 
-def sizes(space: SearchSpace, wish: Wish, library: Library, cluster: Document) -> Sizes:
+def sizes(space: SearchSpace, options: DeploymentOptions, library: Library, cluster: Document) -> Sizes:
     """How many workers, how large and for how long: from the plan alone, as if the store were empty."""
     group = cluster["workerGroupSpecs"][0]
     limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
     slots = int(limits.get("nvidia.com/gpu", limits["cpu"]))  # arrays that a worker trains at once
-    most = wish.max_gpus or wish.max_workers or group["maxReplicas"]
-    arrays = _arrays(space, wish.device, library)
+    most = options.max_gpus or options.max_workers or group["maxReplicas"]
+    arrays = _arrays(space, options.device, library)
     if arrays is None:
         return Sizes(space.run_count(), None, most, None, None, None, None, "unknown, like the shape of the pictures")
     needed = max(1, -(-len(arrays) // slots))
-    workers = most if wish.shared else min(most, needed)
-    seconds = _seconds(arrays, wish.device, workers * slots)
-    kind = "GPUs like an H100 (by first trials of the kernels)" if wish.device == "cuda" else "cores (of an EPYC)"
-    rate = plan.LONGEST[wish.device] / SECONDS_OF_LONGEST[wish.device]
+    workers = most if options.shared else min(most, needed)
+    seconds = _seconds(arrays, options.device, workers * slots)
+    kind = "GPUs like an H100 (by first trials of the kernels)" if options.device == "cuda" else "cores (of an EPYC)"
+    rate = plan.LONGEST[options.device] / SECONDS_OF_LONGEST[options.device]
     return Sizes(
         runs=space.run_count(),
         arrays=len(arrays),
         workers=workers,
-        memory=_memory(arrays, wish.device, slots, _pictures(space)),
-        gpu_memory=_gib(max(map(_bytes, arrays)) + 2**30) if wish.device == "cuda" else None,
+        memory=_memory(arrays, options.device, slots, _pictures(space)),
+        gpu_memory=_gib(max(map(_bytes, arrays)) + 2**30) if options.device == "cuda" else None,
         estimated_seconds=seconds,
         deadline_seconds=max(3600, -(-(STARTUP_SECONDS + DEADLINE_FACTOR * math.ceil(seconds)) // 600) * 600),
         estimate=f"on {workers * slots} {kind} at {rate:.0e} operations per second each; not measured on this cluster",
     )
 
 
-def _written(folder: Path, source: Source, wish: Wish, library: Library) -> Manifests:
+def _written(folder: Path, source: Source, options: DeploymentOptions, library: Library) -> Manifests:
     """Writes the kustomization and builds it."""
     home = _home()
     for part in ("base", "overlays", "components"):
         shutil.copytree(home / part, folder / part)
-    name, space = name_of(source, wish), source.space
+    name, space = name_of(source, options), source.space
     top: Document = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "namespace": wish.namespace,
-        "resources": [f"overlays/{wish.overlay}"],
-        "components": [f"components/{each}" for each in _components(space, wish)],
+        "namespace": options.namespace,
+        "resources": [f"overlays/{options.overlay}"],
+        "components": [f"components/{each}" for each in _components(space, options)],
     }
     _save(folder, top)
     built = [document for document in yaml.safe_load_all(kubectl.build(folder)) if document]
     cluster = next(found for document in built if (found := _cluster(document)))
-    size = sizes(space, wish, library, cluster[1])
-    values = _Values(name, source, wish, size)
+    size = sizes(space, options, library, cluster[1])
+    values = _Values(name, source, options, size)
     top["patches"] = [patch for document in built if (patch := _patch(document, values))]
-    if wish.image:
-        top["images"] = [_image(wish.image)]
-    if not wish.shared:
+    if options.image:
+        top["images"] = [_image(options.image)]
+    if not options.shared:
         (folder / "space.yaml").write_bytes(source.content)
         labels = {"app.kubernetes.io/part-of": "sweep", _INSTANCE: name}
         files = [f"{space.name}.yaml=space.yaml"]
         top["configMapGenerator"] = [{"name": name, "files": files, "options": {"labels": labels, "immutable": True}}]
         top["generatorOptions"] = {"disableNameSuffixHash": True}
     _save(folder, top)
-    return Manifests(name, kubectl.build(folder).rstrip() + "\n", size, tuple(_notes(space, wish, size)))
+    return Manifests(name, kubectl.build(folder).rstrip() + "\n", size, tuple(_notes(space, options, size)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,15 +269,15 @@ class _Values:
 
     name: str
     source: Source
-    wish: Wish
+    options: DeploymentOptions
     sizes: Sizes
 
     @property
     def environment(self) -> dict[str, str]:
         """Variables of the head, by name."""
-        mounts = self.wish.mounts
+        mounts = self.options.mounts
         if mounts is None:
-            return {"SWEEP_STORE": self.wish.store or ""}
+            return {"SWEEP_STORE": self.options.store or ""}
         return {"SWEEP_STORE": mounts[1], "SWEEP_DATA_DIR": f"{MOUNTED}/data"}
 
     @property
@@ -326,11 +326,11 @@ def _filled(path: Keys, old: Any, document: Document, values: _Values) -> Any:
     if path[-2:] == ("configMap", "name"):
         return values.name
     if path[-2:] == ("configMap", "optional"):
-        return values.wish.shared
-    if path[-1] == "claimName" and values.wish.mounts:
-        return values.wish.mounts[0]
-    if path[-1] == _QUEUE and values.wish.queue:
-        return values.wish.queue
+        return values.options.shared
+    if path[-1] == "claimName" and values.options.mounts:
+        return values.options.mounts[0]
+    if path[-1] == _QUEUE and values.options.queue:
+        return values.options.queue
     if path[-1] == "value" and path[-3] == "env":
         return values.environment.get(_at(document, path[:-1])["name"], old)
     return old
@@ -354,10 +354,10 @@ def _cluster_operations(document: Document, found: tuple[Keys, Document], values
             yield {"op": "replace", "path": _pointer((*resources, kind, "memory")), "value": memory}
 
 
-def _components(space: SearchSpace, wish: Wish) -> list[str]:
+def _components(space: SearchSpace, options: DeploymentOptions) -> list[str]:
     """The components of `k8s/` that the store and the data sets need."""
-    store = "claim" if wish.mounts else "object-store"
-    identity = ["metadata-server"] if (wish.store or "").startswith("gs://") else []
+    store = "claim" if options.mounts else "object-store"
+    identity = ["metadata-server"] if (options.store or "").startswith("gs://") else []
     return [store, *identity, *(["downloads"] if _downloaded(space) else [])]
 
 
@@ -365,13 +365,13 @@ def _downloaded(space: SearchSpace) -> list[str]:
     return [name for name in space.datasets if not catalogue.embedded(name) and catalogue.has_constant(name)]
 
 
-def _notes(space: SearchSpace, wish: Wish, size: Sizes) -> Iterator[str]:
+def _notes(space: SearchSpace, options: DeploymentOptions, size: Sizes) -> Iterator[str]:
     """What the user has to take care of, or may want to know."""
-    if wish.image is None:
+    if options.image is None:
         yield "Image: the overlay's, without a registry; --image names yours (k8s/Dockerfile builds it)."
-    if wish.store is None:
+    if options.store is None:
         yield "Store: the ReadWriteMany claim sweep-results; --store names another one, or s3://BUCKET/PREFIX."
-    if wish.overlay == "kueue" and wish.queue is None:
+    if options.overlay == "kueue" and options.queue is None:
         yield "Queue: the LocalQueue sweep; --queue names yours."
     for name in space.datasets:
         if not catalogue.embedded(name) and not catalogue.has_constant(name):

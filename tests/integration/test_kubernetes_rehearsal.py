@@ -23,7 +23,7 @@ from support.object_store import CREDENTIALS
 
 from sweep.data.library import Library
 from sweep.kubernetes import manifests
-from sweep.kubernetes.manifests import Wish
+from sweep.kubernetes.manifests import DeploymentOptions
 
 WHY_NOT = namespaces.missing()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
@@ -157,8 +157,8 @@ def test_a_cluster_that_loses_a_worker_trains_what_this_machine_trains(
 ) -> None:
     space = tmp_path / "Rehearsal_1.yaml"
     space.write_text(SPACE)
-    wish = Wish("cpu", "sweep:rehearsal", STORE, max_workers=2)
-    made = manifests.manifests(manifests.read(space), wish, Library(tmp_path / "data", downloads=False))
+    options = DeploymentOptions("cpu", "sweep:rehearsal", STORE, max_workers=2)
+    made = manifests.manifests(manifests.read(space), options, Library(tmp_path / "data", downloads=False))
     rehearsal = Rehearsal(bucket, tmp_path, made)
 
     head = rehearsal.start_head()

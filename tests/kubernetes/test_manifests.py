@@ -30,7 +30,7 @@ from sweep import cli, plan
 from sweep.common.errors import InputError
 from sweep.data.library import Library
 from sweep.kubernetes import kubectl, manifests
-from sweep.kubernetes.manifests import OVERLAYS, Source, Wish
+from sweep.kubernetes.manifests import OVERLAYS, DeploymentOptions, Source
 from sweep.space.search_space import parse
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def library(folder: Path | None = None) -> Library:
 @functools.cache
 def made(name: str, store: str | None, text: str | None = None) -> manifests.Manifests:
     source = manifests.read(WIDTH) if text is None else source_of(text)
-    return manifests.manifests(source, Wish(name, "registry.example.com/sweep:1", store), library())
+    return manifests.manifests(source, DeploymentOptions(name, "registry.example.com/sweep:1", store), library())
 
 
 def source_of(text: str, name: str = "some.yaml") -> Source:
@@ -411,8 +411,10 @@ def test_the_cluster_is_sized_from_the_plan() -> None:
 
 
 def test_more_runs_need_more_time_and_wider_nets_more_memory() -> None:
-    def sizes(text: str, **wish: Any) -> manifests.Sizes:
-        return manifests.sizes(source_of(text).space, Wish("cpu", **wish), library(), cluster(overlay("cpu")))
+    def sizes(text: str, **options: Any) -> manifests.Sizes:
+        return manifests.sizes(
+            source_of(text).space, DeploymentOptions("cpu", **options), library(), cluster(overlay("cpu"))
+        )
 
     few, many = sizes("axes: {seed: 100}"), sizes("axes: {seed: 10000}")
     assert few.estimated_seconds and many.estimated_seconds and many.estimated_seconds > 50 * few.estimated_seconds
@@ -425,7 +427,7 @@ def test_more_runs_need_more_time_and_wider_nets_more_memory() -> None:
 
 def test_a_fixed_number_of_workers_is_that_number_for_a_queue() -> None:
     found = manifests.manifests(
-        manifests.read(WIDTH), Wish("kueue", "a:1", "s3://b", max_gpus=3, queue="team"), library()
+        manifests.read(WIDTH), DeploymentOptions("kueue", "a:1", "s3://b", max_gpus=3, queue="team"), library()
     )
     job = ray(found.documents)
     assert {group(job)[key] for key in ("replicas", "minReplicas", "maxReplicas")} == {3}
@@ -434,7 +436,7 @@ def test_a_fixed_number_of_workers_is_that_number_for_a_queue() -> None:
 
 def test_pictures_of_unknown_shape_leave_the_sizes_to_the_overlay_and_say_so() -> None:
     found = manifests.manifests(
-        source_of("settings: {dataset: 'npz:/nowhere/a.npz'}"), Wish("cpu", "a:1", "s3://b"), library()
+        source_of("settings: {dataset: 'npz:/nowhere/a.npz'}"), DeploymentOptions("cpu", "a:1", "s3://b"), library()
     )
     assert found.sizes.arrays is None and found.sizes.estimated_seconds is None
     assert group(ray(found.documents))["maxReplicas"] == 8
@@ -448,16 +450,18 @@ def test_pictures_of_unknown_shape_leave_the_sizes_to_the_overlay_and_say_so() -
 def test_names_are_valid_for_kubernetes_whatever_the_sweep_is_called(name: str) -> None:
     source = source_of("{}", "some.yaml")
     source = Source(source.space.model_copy(update={"name": name}), source.content)
-    found = manifests.name_of(source, Wish("cpu"))
+    found = manifests.name_of(source, DeploymentOptions("cpu"))
     assert len(found) <= kuberay.LONGEST_JOB_NAME and re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", found)
-    assert found != manifests.name_of(Source(source.space, b"{} # other"), Wish("cpu"))
-    assert found != manifests.name_of(source, Wish("cpu", store="s3://elsewhere"))
+    assert found != manifests.name_of(Source(source.space, b"{} # other"), DeploymentOptions("cpu"))
+    assert found != manifests.name_of(source, DeploymentOptions("cpu", store="s3://elsewhere"))
     assert re.fullmatch(r"[-._a-zA-Z0-9]+", f"{name}.yaml")  # a ConfigMap's key
 
 
 @pytest.mark.parametrize("name", ["A" * 64, "_", "a..b"])
 def test_a_sweep_of_any_name_makes_manifests(name: str) -> None:
-    found = manifests.manifests(source_of(json.dumps({"name": name})), Wish("cpu", "a:1", "s3://b"), library())
+    found = manifests.manifests(
+        source_of(json.dumps({"name": name})), DeploymentOptions("cpu", "a:1", "s3://b"), library()
+    )
     assert problems(found.documents) == []
 
 
@@ -493,7 +497,7 @@ def test_a_search_space_that_a_config_map_cannot_hold_is_refused_with_the_way_ou
 )
 def test_bad_wishes_are_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=re.escape(words)):
-        Wish(**given)
+        DeploymentOptions(**given)
 
 
 @pytest.mark.parametrize(
@@ -506,7 +510,7 @@ def test_bad_wishes_are_refused(given: dict[str, Any], words: str) -> None:
     ],
 )
 def test_images_by_tag_and_by_digest(given: str, image: str) -> None:
-    found = manifests.manifests(source_of("{}"), Wish("cpu", given, "s3://b"), library())
+    found = manifests.manifests(source_of("{}"), DeploymentOptions("cpu", given, "s3://b"), library())
     assert {each["spec"]["containers"][0]["image"] for each in kuberay.pods(ray(found.documents))} == {image}
 
 
@@ -568,7 +572,9 @@ def test_without_options_the_command_prints_and_says_what_is_assumed() -> None:
 def test_a_failed_output_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubectl, "build", lambda _: (_ for _ in ()).throw(InputError("kubectl kustomize: no")))
     with pytest.raises(InputError):
-        manifests.manifests(manifests.read(WIDTH), Wish("cpu", "a:1", "s3://b"), library(), tmp_path / "out")
+        manifests.manifests(
+            manifests.read(WIDTH), DeploymentOptions("cpu", "a:1", "s3://b"), library(), tmp_path / "out"
+        )
     assert list(tmp_path.iterdir()) == []
 
 
