@@ -10,7 +10,7 @@ from typing import Final, Literal
 from sweep.cluster import ray_internals
 from sweep.common.errors import InputError
 
-CONNECT: Final = 10.0
+CONNECT_TIMEOUT: Final = 10.0
 """Seconds that a cluster has to answer when it is first asked."""
 
 _FORMS: Final = "allowed are auto, HOST:PORT, http://HOST:8265 and https://HOST"
@@ -119,7 +119,7 @@ def running() -> str | None:
 def _wants_token(address: str, shown: str | None) -> bool:
     """Whether a cluster's head refuses who shows this token; InputError where there is no cluster."""
     try:
-        return ray_internals.head_refuses(address, shown, CONNECT)
+        return ray_internals.head_refuses(address, shown, CONNECT_TIMEOUT)
     except ConnectionError as error:
         raise InputError(f"--address {address}: no Ray cluster answers there ({_reason(str(error))})") from None
 

@@ -30,22 +30,22 @@ from sweep.space import catalogue
 from sweep.space.search_space import SearchSpace
 from sweep.store.storage import Place
 
-STOPPING: Final = 40
+STOP_TIMEOUT: Final = 40
 """Seconds that a job has to save its checkpoints and end when it is stopped; Ray's own default is 3."""
 
 POLL: Final = 0.5
 """Seconds between two looks at a job."""
 
-PATIENCE: Final = 60.0
+DASHBOARD_TIMEOUT: Final = 60.0
 """Seconds that the dashboard may be away while a job is followed, or accept no job yet."""
 
-QUIET: Final = 60.0
+LOG_TIMEOUT: Final = 60.0
 """Seconds without a word of a job after which its log is asked for anew: a connection may die and never say so."""
 
-ANSWER: Final = (10.0, 120.0)
+REQUEST_TIMEOUTS: Final = (10.0, 120.0)
 """Seconds that the dashboard may take to accept a connection, and to answer."""
 
-VISITING: Final = 300.0
+PROBE_TIMEOUT: Final = 300.0
 """Seconds that the look at the cluster before an installation may take."""
 
 ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
@@ -81,7 +81,7 @@ class Cluster:
             for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray would take these instead
                 os.environ.pop(name, None)
         with self._speaking():
-            self.client = ray_internals.job_client(self.address, ANSWER)
+            self.client = ray_internals.job_client(self.address, REQUEST_TIMEOUTS)
             version = ray_internals.ray_version(self.client)
         if version != ray.__version__:
             raise InputError(
@@ -107,7 +107,7 @@ class Cluster:
         with self._speaking():
             if known[job_id].status not in ENDED:
                 self.client.stop_job(job_id)
-            return _job(self._ended(job_id, STOPPING + 20))
+            return _job(self._ended(job_id, STOP_TIMEOUT + 20))
 
     def launch(
         self,
@@ -174,13 +174,13 @@ class Cluster:
                 entrypoint=shlex.join([*program, *arguments]),
                 submission_id=f"sweep-{_slug(metadata['sweep'])}-{secrets.token_hex(4)}",
                 runtime_env=environment
-                | {"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOPPING)}},
+                | {"working_dir": str(folder), "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_TIMEOUT)}},
                 metadata=metadata,
             )
 
     def _sent(self, **job: Any) -> str:
         """Submits a job; a cluster that has just started takes a while until it accepts any."""
-        last = time.monotonic() + PATIENCE
+        last = time.monotonic() + DASHBOARD_TIMEOUT
         while True:
             try:
                 return str(self.client.submit_job(**job))
@@ -202,7 +202,7 @@ class Cluster:
                 runtime_env={"working_dir": str(folder)},
             )
         try:
-            ended, logs = self._ended(job_id, VISITING), self.client.get_job_logs(job_id)
+            ended, logs = self._ended(job_id, PROBE_TIMEOUT), self.client.get_job_logs(job_id)
         finally:
             # One that has not ended would go on, and look at nodes for nobody.
             for over in (self.client.stop_job, self.client.delete_job):
@@ -243,7 +243,7 @@ class Cluster:
                         shown(self.client.get_job_logs(job_id), whole=True)
                         break
             except InputError as error:
-                if time.monotonic() - heard > PATIENCE:
+                if time.monotonic() - heard > DASHBOARD_TIMEOUT:
                     raise InputError(f"{error}; job {job_id} may go on") from error
             time.sleep(POLL)
         if details.status != "SUCCEEDED" and details.message:
@@ -254,7 +254,7 @@ class Cluster:
         shown.rewind()
         texts = self.client.tail_job_logs(job_id)
         while True:
-            async with asyncio.timeout(QUIET):
+            async with asyncio.timeout(LOG_TIMEOUT):
                 text = await anext(texts, None)
             if text is None:
                 return

@@ -14,7 +14,7 @@ from typing import Any, Final
 MARK: Final = "visited: "
 """What the line of JSON begins with."""
 
-PATIENCE: Final = 90.0
+TIMEOUT: Final = 90.0
 """Seconds that nodes have to answer."""
 
 
@@ -64,7 +64,7 @@ def visit(nodes: list[dict[str, Any]], *arguments: Any) -> dict[str, dict[str, A
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         # A node that goes away meanwhile is not looked for again.
         sent[task.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(*arguments)] = node["NodeID"]
-    ready, late = ray.wait(list(sent), num_returns=len(sent), timeout=PATIENCE) if sent else ([], [])
+    ready, late = ray.wait(list(sent), num_returns=len(sent), timeout=TIMEOUT) if sent else ([], [])
     for each in late:
         ray.cancel(each, force=True)
     found = {}

@@ -15,7 +15,7 @@ from typing import Final
 from sweep.common.errors import InputError
 from sweep.space.catalogue import File
 
-LEFT: Final = 24 * 3600.0
+STALE_DOWNLOAD_SECONDS: Final = 24 * 3600.0
 """Age in seconds at which an unfinished download is removed."""
 
 TIMEOUT: Final = 30.0
@@ -70,7 +70,7 @@ def _downloaded(url: str, file: File, target: Path, whole: Callable[[Path], None
         return ""
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(".download-*"):
-        if time.time() - left.stat().st_mtime > LEFT:  # by a process that was killed
+        if time.time() - left.stat().st_mtime > STALE_DOWNLOAD_SECONDS:  # by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
     elsewhere = Path(tempfile.mkdtemp(prefix=".download-", dir=target.parent))
     try:

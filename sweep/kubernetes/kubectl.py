@@ -13,7 +13,7 @@ from sweep.common.errors import InputError
 POLL: Final = 5.0
 """Seconds between two queries of a job's state."""
 
-PATIENCE: Final = 12
+MAX_FAILED_QUERIES: Final = 12
 """Queries in a row that may fail before `follow` gives up."""
 
 ENDS: Final = ("Complete", "Failed")
@@ -46,7 +46,7 @@ def follow(name: str, namespace: str, say: Callable[[str], None], poll: float = 
         while True:
             status, trouble = _status(name, namespace)
             failures = failures + 1 if trouble else 0
-            if failures > PATIENCE:
+            if failures > MAX_FAILED_QUERIES:
                 raise InputError(trouble)
             state = _state(status)
             if status and state != seen:

@@ -37,7 +37,7 @@ def taken(place: Place, array_id: str) -> Iterator[bool]:
         stop.set()
         heart.join()
         with contextlib.suppress(OSError):
-            place.remove(_name(array_id), patience=HEARTBEAT)
+            place.remove(_name(array_id), retry_seconds=HEARTBEAT)
 
 
 def held_elsewhere(place: Place, array_id: str) -> bool:
@@ -74,7 +74,7 @@ def _write(place: Place, array_id: str) -> None:
     pid = os.getpid()
     lease = {"host": this_host(), "pid": pid, "started": started_at(pid), "expires": time.time() + EXPIRY}
     with contextlib.suppress(OSError):  # without a lease, work may be done twice, and is done
-        place.write(_name(array_id), json.dumps(lease).encode(), patience=HEARTBEAT)
+        place.write(_name(array_id), json.dumps(lease).encode(), retry_seconds=HEARTBEAT)
 
 
 def _name(array_id: str) -> str:

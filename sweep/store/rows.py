@@ -321,7 +321,7 @@ class Store(Records):
         """Some columns of one file of rows, or of what is `expected`; FileNotFoundError where there is none."""
         if self.place.local is not None:
             # A mounted file that another host has merged away may be stale before it is missing.
-            return self.place.patiently(partial(_of_file, self.place.local / name, columns, expected))
+            return self.place.with_retries(partial(_of_file, self.place.local / name, columns, expected))
         return read_table(pa.BufferReader(self.place.read(name)), columns, expected, self.place.path(name))
 
     def _write_table(self, name: str, table: pa.Table) -> None:

@@ -18,11 +18,11 @@ from sweep.common.atomic_files import owner_is_dead, replacing
 from sweep.common.errors import InputError
 from sweep.common.redaction import without_secrets
 
-PATIENCE: Final = 150.0
-"""Seconds that an operation is tried again for, when what is wrong may pass."""
+RETRY_SECONDS: Final = 150.0
+"""Seconds for which an operation is retried after an error that may pass."""
 
 PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between one try and the next; the last goes on."""
+"""Seconds between one try and the next; the last one repeats."""
 
 PASSING: Final = frozenset(
     {errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN}
@@ -47,11 +47,10 @@ class Place:
 
     Raises InputError for what is no such address.
 
-    A file is written whole or not at all. An operation that fails for a reason that may pass is tried again for
-    `PATIENCE` seconds, or for `patience`; raises OSError when it still fails. A local folder is made by `create`
-    alone: one that goes away for a while is waited for, and not made anew in its stead; so is one that is not `there`
-    now, but has been. `on_wait` hears why a wait of
-    full patience begins.
+    A file is written whole or not at all. An operation that fails for a reason that may pass is retried for
+    `RETRY_SECONDS`, or for `retry_seconds`; then OSError is raised. Only `create` makes a local folder: one that
+    disappears is waited for, not made anew, and so is one that was `there` before but is missing now. `on_wait` is
+    told why when a wait of the default length begins.
     """
 
     on_wait: Callable[[str], None] | None = None
@@ -88,13 +87,13 @@ class Place:
             with self._filesystem.open_input_file(self._remote(name)) as file:
                 return bytes(file.read_at(min(size, file.size()), 0))
 
-        return self.patiently(remote if self.local is None else functools.partial(local, self.local / name))
+        return self.with_retries(remote if self.local is None else functools.partial(local, self.local / name))
 
-    def write(self, name: str, content: bytes | memoryview, patience: float | None = None) -> None:
+    def write(self, name: str, content: bytes | memoryview, retry_seconds: float | None = None) -> None:
         """Puts a file in place of what was there before."""
         if self.local is not None:
-            self.patiently(self.create, patience)
-            self.patiently(functools.partial(self._write_local, self.local / name, content), patience)
+            self.with_retries(self.create, retry_seconds)
+            self.with_retries(functools.partial(self._write_local, self.local / name, content), retry_seconds)
             return
 
         def remote() -> None:
@@ -106,19 +105,19 @@ class Place:
             except (pa.ArrowInvalid, FileNotFoundError) as error:  # broken off, and cannot be taken up: begin another
                 raise OSError(str(error)) from error
 
-        self.patiently(remote, patience)
+        self.with_retries(remote, retry_seconds)
 
-    def remove(self, name: str, patience: float | None = None) -> None:
+    def remove(self, name: str, retry_seconds: float | None = None) -> None:
         """Removes a file, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             if self.local is not None:
-                self.patiently((self.local / name).unlink, patience)
+                self.with_retries((self.local / name).unlink, retry_seconds)
             else:
-                self.patiently(functools.partial(self._filesystem.delete_file, self._remote(name)), patience)
+                self.with_retries(functools.partial(self._filesystem.delete_file, self._remote(name)), retry_seconds)
 
     def files(self, folder: str, suffix: str) -> list[str]:
         """The names, in order, of the files in a folder that end so; not temporary ones, which start with a dot."""
-        found = self.patiently(functools.partial(self._listed, folder))
+        found = self.with_retries(functools.partial(self._listed, folder))
         return sorted(f"{folder}/{name}" for name in found if name.endswith(suffix) and not name.startswith("."))
 
     def no_files(self, folder: str, suffix: str) -> dict[str, str]:
@@ -132,7 +131,7 @@ class Place:
 
     def sizes(self, folder: str, suffix: str) -> dict[str, int]:
         """The files of `files`, with their sizes in bytes."""
-        found = self.patiently(functools.partial(self._sized, folder))
+        found = self.with_retries(functools.partial(self._sized, folder))
         names = sorted(name for name in found if name.endswith(suffix) and not name.startswith("."))
         return {f"{folder}/{name}": found[name] for name in names}
 
@@ -159,7 +158,7 @@ class Place:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             file = path.relative_to(folder).as_posix()
             try:
-                self.write(f"{name}/{file}", path.read_bytes(), patience=0.0 if failed else None)
+                self.write(f"{name}/{file}", path.read_bytes(), retry_seconds=0.0 if failed else None)
             except OSError as error:
                 failed[file] = error
         return failed
@@ -207,16 +206,16 @@ class Place:
         options = dict(self._parsed.options)
         return _s3(options) if self._parsed.scheme == "s3" else _gcs(options)
 
-    def patiently(self, operation: Callable[[], T], patience: float | None = None) -> T:
+    def with_retries(self, operation: Callable[[], T], retry_seconds: float | None = None) -> T:
         """What an operation on these files returns; tried again while what is wrong with it may pass."""
-        last, told = time.monotonic() + (PATIENCE if patience is None else patience), False
+        last, told = time.monotonic() + (RETRY_SECONDS if retry_seconds is None else retry_seconds), False
         for pause in _pauses():
             try:
                 return operation()
             except OSError as error:
                 if not self._passing(error) or time.monotonic() + pause > last:
                     raise
-                if self.on_wait and patience is None and not told:
+                if self.on_wait and retry_seconds is None and not told:
                     told = True
                     self.on_wait(without_secrets(f"{self.address}: {error.strerror or error}; waiting for it"))
             time.sleep(pause)

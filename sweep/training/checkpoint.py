@@ -75,7 +75,7 @@ class Checkpoint:
         header = {"sweep": json.dumps({"version": VERSION, **self.about, **state.numbers})}
         content = save({name: each.contiguous() for name, each in state.tensors.items()}, header)
         try:
-            self.place.write(self.name, content, patience=LAST_PATIENCE if self.stopping() else PATIENCE)
+            self.place.write(self.name, content, retry_seconds=LAST_PATIENCE if self.stopping() else PATIENCE)
         except OSError as error:
             self.failing(error)
         self.last = time.monotonic()

@@ -119,7 +119,7 @@ def test_a_log_whose_connection_died_in_silence_is_asked_for_anew(monkeypatch: p
         def get_job_logs(self, job_id: str) -> str:
             return "one\ntwo\n"
 
-    monkeypatch.setattr(jobs, "QUIET", 0.2)
+    monkeypatch.setattr(jobs, "LOG_TIMEOUT", 0.2)
     monkeypatch.setattr(jobs, "POLL", 0.01)
     there, file = object.__new__(jobs.Cluster), io.StringIO()
     there.address, there.client = "http://there", Client()
@@ -136,7 +136,7 @@ def test_a_token_that_runs_out_while_a_job_is_followed_is_one_message(monkeypatc
         def get_job_info(self, job_id: str) -> None:
             raise ray.exceptions.AuthenticationError("InvalidAuthToken: the token is refused")
 
-    monkeypatch.setattr(jobs, "PATIENCE", 0.05)
+    monkeypatch.setattr(jobs, "DASHBOARD_TIMEOUT", 0.05)
     monkeypatch.setattr(jobs, "POLL", 0.01)
     there = object.__new__(jobs.Cluster)
     there.address, there.client = "http://there", Client()
@@ -309,6 +309,6 @@ def test_the_device_is_what_the_cluster_has_or_what_was_asked_for(
 
 
 def test_a_dashboard_that_never_answers_is_not_waited_for_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "ANSWER", 0.2)
+    monkeypatch.setattr(jobs, "REQUEST_TIMEOUTS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(InputError, match="no Ray dashboard answers"):
         jobs.Cluster(Where(f"http://127.0.0.1:{silent.getsockname()[1]}"))

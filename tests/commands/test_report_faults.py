@@ -100,7 +100,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, names: Callable[[str], bool], code: 
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", failing)
-    monkeypatch.setattr("sweep.store.storage.PATIENCE", 0)
+    monkeypatch.setattr("sweep.store.storage.RETRY_SECONDS", 0)
 
 
 def lines(done: Result) -> list[str]:
@@ -290,10 +290,10 @@ def test_a_report_in_a_bucket_lacks_what_could_not_be_put_there(
 ) -> None:
     write, place = type(remote.place).write, type(remote.place)
 
-    def failing(self: Any, name: str, content: bytes, patience: float | None = None) -> None:
+    def failing(self: Any, name: str, content: bytes, retry_seconds: float | None = None) -> None:
         if name.endswith((".md", ".html")):
             raise OSError("ACCESS_DENIED")
-        write(self, name, content, patience)
+        write(self, name, content, retry_seconds)
 
     monkeypatch.setattr(place, "write", failing)
     space = parse(SPACE.encode(), Path("study.yaml"))

@@ -707,7 +707,7 @@ def test_follow_shows_states_and_the_log_until_the_job_ends(
 
 def test_follow_gives_up_where_the_cluster_never_answers(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (fake / "states.json").write_text("[null]")
-    monkeypatch.setattr(kubectl, "PATIENCE", 2)
+    monkeypatch.setattr(kubectl, "MAX_FAILED_QUERIES", 2)
     with pytest.raises(InputError, match="gone for a moment"):
         kubectl.follow("sweep-a", "team", lambda _: None, poll=0.01)
 

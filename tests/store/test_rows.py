@@ -275,7 +275,7 @@ def test_a_write_that_fails_leaves_nothing_behind(store: Store, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    monkeypatch.setattr("sweep.store.storage.PATIENCE", 0.1)
+    monkeypatch.setattr("sweep.store.storage.RETRY_SECONDS", 0.1)
     with pytest.raises(OSError, match="No space left"):
         store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     monkeypatch.undo()
@@ -450,7 +450,7 @@ def test_what_is_wrong_with_the_disk_is_no_damage_of_a_file(store: Store, monkey
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(sweep.store.rows, "read_table", broken)
-    monkeypatch.setattr("sweep.store.storage.PATIENCE", 0)
+    monkeypatch.setattr("sweep.store.storage.RETRY_SECONDS", 0)
     with pytest.raises(OSError, match="Input/output error"):
         store.statuses()
     assert store.damaged == {}

@@ -43,8 +43,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, port: int, gs_port: in
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little patience, so that what never passes is given up in a test's time."""
-    monkeypatch.setattr(storage, "PATIENCE", 0.5)
+    """Retries for half a second, so that what never passes is given up in a test's time."""
+    monkeypatch.setattr(storage, "RETRY_SECONDS", 0.5)
     monkeypatch.setattr(storage, "PAUSES", (0.05,))
 
 
@@ -139,7 +139,7 @@ def test_a_bucket_that_is_not_there_is_said_and_not_waited_for(kind: str, words:
             Place(f"{kind}://nothing/x").files("runs", ".parquet")
         with pytest.raises(OSError, match=words):
             Place(f"{kind}://nothing/x").write("a", b"")
-        assert time.monotonic() - started < storage.PATIENCE / 5
+        assert time.monotonic() - started < storage.RETRY_SECONDS / 5
 
 
 # What may pass
@@ -176,7 +176,7 @@ def test_a_store_that_a_worker_first_asks_for_while_it_is_away_is_not_made_anew_
     folder.rename(away)
     for one in (Place(folder, there=True), pickle.loads(pickle.dumps(place))):
         with pytest.raises(OSError, match="is gone"):
-            one.write("runs/b", b"2", patience=0)
+            one.write("runs/b", b"2", retry_seconds=0)
         assert not folder.exists()
     pickle.loads(copied).write("runs/c", b"3")
     assert folder.exists(), "a store that never was is made"
@@ -237,7 +237,7 @@ def test_a_full_disk_is_said_once_leaves_nothing_behind_and_keeps_what_was_there
             place.write("runs/a", b"other")
         assert heard == [f"{tmp_path}: No space left on device; waiting for it"]
         with pytest.raises(OSError, match="No space left"):
-            place.write("leases/a", b"other", patience=0.1)
+            place.write("leases/a", b"other", retry_seconds=0.1)
         assert len(heard) == 1, "what is not waited for long is not told"
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a"]
     assert place.read("runs/a") == b"whole"
