@@ -1,1 +1,1 @@
-"""The store: rows, curves and all that is kept beside them."""
+"""The store: rows, curves and everything kept beside them."""

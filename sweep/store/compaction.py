@@ -1,8 +1,8 @@
 """Merges small files of a store into larger ones, while others read and write.
 
-A merged file is written and read back before any file that it was made of is removed. Its name is a hash of what it
-holds, so that it is never written with other content, and what was made of it always holds more: whatever dies, and
-however many do this at once, every row stands in at least one file. Rows that stand in two for a while are the same.
+A merged file is written and read back before any file that it was made of is removed. Its name is a hash of its
+content, so it never changes, and a file that it is later merged into always holds more. So every row is in at least one
+file, whatever dies and however many processes merge at once. Rows that are in two files for a while are identical.
 """
 
 import dataclasses
@@ -26,16 +26,16 @@ SMALL: Final = 8 * 2**20
 """Bytes below which a file is merged with others."""
 
 TARGET: Final = 16 * 2**20
-"""Bytes of rows that are enough for one file."""
+"""Bytes at which a merged file is large enough."""
 
 LEASE: Final = "compact"
-"""The lease of who merges; only spares double work."""
+"""The lease of the process that merges; it only avoids duplicate work."""
 
 ROUNDS: Final = 20
-"""Times that the files are listed anew because somebody else removed some of them meanwhile."""
+"""How often the files are listed again because another process removed some in the meantime."""
 
 READERS: Final = 8
-"""Files that are read at once."""
+"""Files read at once."""
 
 _EXAMPLES: Final = b"validation_examples"
 
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Compaction:
-    """What was done: files of rows and curves before and after, rows in the store; `busy`: somebody else is at it."""
+    """Files of rows and curves before and after, and rows in the store; `busy`: another process is already merging."""
 
     files_before: int
     files_after: int
@@ -54,11 +54,11 @@ class Compaction:
 
 
 class _Gone(Exception):
-    """A file that was listed is not there any more."""
+    """A file that was listed no longer exists."""
 
 
 class _NotToMerge(Exception):
-    """Files of rows that stay as they are, since they, or their curves, are damaged."""
+    """Files of rows that stay as they are because they, or their curves, are damaged."""
 
     def __init__(self, names: Collection[str]) -> None:
         super().__init__(", ".join(names))
@@ -66,10 +66,10 @@ class _NotToMerge(Exception):
 
 
 def compact(store: Store, told: Callable[[str], None] = lambda words: None) -> Compaction:
-    """Merges the small files of `runs/` and `curves/`; `told` hears of each merged file.
+    """Merges the small files of `runs/` and `curves/`; `told` is called with a line for each merged file.
 
-    Damaged files are named, and stay as they are. Raises OSError where the store fails; every row is there in any case,
-    and the next call goes on.
+    Damaged files are named and left as they are. Raises OSError if the store fails; no row is lost, and the next call
+    continues.
     """
     started = time.monotonic()
     before = _count(store)
@@ -85,13 +85,13 @@ def compact(store: Store, told: Callable[[str], None] = lambda words: None) -> C
 
 
 def _settled(store: Store, told: Callable[[str], None]) -> int:
-    """Merges until a listing holds still; returns the rows."""
+    """Merges until no file disappears meanwhile; returns the number of rows."""
     for _ in range(ROUNDS):
         try:
             return _round(store, told)
         except _Gone:
             continue
-    raise InputError(f"{store.address}: others remove files as fast as they are listed; try again later")
+    raise InputError(f"{store.address}: other processes keep removing files while they are listed; try again later")
 
 
 def _round(store: Store, told: Callable[[str], None]) -> int:
@@ -100,7 +100,7 @@ def _round(store: Store, told: Callable[[str], None]) -> int:
     damaged = {name for name in store.damaged if name.startswith("runs/")}
     _tell(store, files)
     for name, holders in _covered(files).items():
-        # Of the others' rows only the times have been read so far.
+        # Only the times of the holders' rows have been read so far.
         if any(store.is_sound(holder, RUNS_SCHEMA) for holder in holders):
             store.place.remove(name)
             del files[name]
@@ -120,7 +120,7 @@ def _round(store: Store, told: Callable[[str], None]) -> int:
 
 
 def _tell(store: Store, files: Mapping[str, Mapping[Part, int]]) -> None:
-    """Keeps the index: before anything is removed, it says that files were merged."""
+    """Updates the index: it names the merged files before anything is removed."""
     index = {
         name: sorted({part.array_id for part in parts}) for name, parts in files.items() if merged_files.is_merged(name)
     }
@@ -129,10 +129,10 @@ def _tell(store: Store, files: Mapping[str, Mapping[Part, int]]) -> None:
 
 
 def _covered(files: Mapping[str, Mapping[Part, int]]) -> dict[str, list[str]]:
-    """Files whose every part another, larger file holds, and those others: left behind by somebody who died while
+    """Files whose every part is in one larger file, with those larger files: left behind by a process that died while
     removing them.
 
-    One other file, strictly larger: two who did this at once by sums of files could remove each other's proof.
+    One file has to hold all parts: with unions of files, two processes could each remove what the other relies on.
     """
     holders: dict[Part, list[str]] = {}
     for name, parts in files.items():
@@ -147,7 +147,7 @@ def _covered(files: Mapping[str, Mapping[Part, int]]) -> dict[str, list[str]]:
 
 
 def _groups(sizes: Mapping[str, int], files: Mapping[str, Mapping[Part, int]]) -> Iterator[list[str]]:
-    """Small files to be merged, by name; at least two at a time."""
+    """Groups of small files to merge, in order of name; at least two each."""
     group: list[str] = []
     for name in sorted(name for name, size in sizes.items() if size < SMALL and name in files):
         group.append(name)
@@ -159,7 +159,7 @@ def _groups(sizes: Mapping[str, int], files: Mapping[str, Mapping[Part, int]]) -
 
 
 def _merged(store: Store, group: list[str]) -> str | None:
-    """The name of the file that a group became; `group` loses those that cannot be merged. None where nothing was."""
+    """The name of the merged file, None if nothing was merged; files that cannot be are removed from `group`."""
     while len(group) > 1:
         try:
             return _merge(store, group)
@@ -169,20 +169,20 @@ def _merged(store: Store, group: list[str]) -> str | None:
 
 
 def _merge(store: Store, names: list[str]) -> str | None:
-    """Makes one file of rows and one of curves out of several; returns the rows' name, None where it is not free."""
+    """Merges files of rows and their curves into one each; returns the rows' file, None if the name is not free."""
     rows = _rows(store, names)
     file = merged_files.name_of(rows)
     curves = _curves(store, names)
     if not (store.is_free(f"curves/{file}", CURVES_SCHEMA) and store.is_free(f"runs/{file}", RUNS_SCHEMA)):
         return None
-    # The rows come last, as in any writing; and both are there for certain before anything goes.
+    # The rows come last, as in every write; both are safely on disk before anything is removed.
     _write(store, f"curves/{file}", CURVES_SCHEMA, {part: curves.pop(part.array_id, None) for part in rows})
     _write(store, f"runs/{file}", RUNS_SCHEMA, rows)
     return f"runs/{file}"
 
 
 def _rows(store: Store, names: list[str]) -> dict[Part, pa.Table]:
-    """The rows of some files by part, in the order of parts."""
+    """The rows of some files by part, sorted by part."""
     found: dict[Part, pa.Table] = {}
     for array_id, rows, _ in _sound(_each(lambda name: _read(store, name, RUNS_SCHEMA), names)):
         found[Part(array_id, merged_files.written(rows))] = rows
@@ -190,7 +190,7 @@ def _rows(store: Store, names: list[str]) -> dict[Part, pa.Table]:
 
 
 def _sound(read: Iterable[tuple[str, Read | None]]) -> Iterator[tuple[str, pa.Table, pa.Table]]:
-    """Each array, its part of a file, and the file; raises _NotToMerge in the end where some were damaged."""
+    """Each array, its rows, and the whole table; finally raises _NotToMerge if any file was damaged."""
     damaged = set()
     for name, found in read:
         if found is None:
@@ -203,13 +203,13 @@ def _sound(read: Iterable[tuple[str, Read | None]]) -> Iterator[tuple[str, pa.Ta
 
 
 def _curves(store: Store, names: list[str]) -> dict[str, pa.Table]:
-    """The curves that belong to some files of rows, by array; arrays without curves are left out."""
+    """The curves that belong to some files of rows, by array; omits arrays without curves."""
 
     def read(name: str) -> Read | None:
         try:
             return _read(store, f"curves/{PurePosixPath(name).name}", CURVES_SCHEMA)
         except _Gone:
-            # Rows go before curves do: where they are still there, curves never were, or were lost.
+            # Rows are removed before curves: if they still exist, there never were curves, or they were lost.
             if not store.exists(name):
                 raise
             return [], CURVES_SCHEMA.empty_table()
@@ -222,7 +222,7 @@ def _curves(store: Store, names: list[str]) -> dict[str, pa.Table]:
 
 
 def _write(store: Store, name: str, schema: pa.Schema, tables: Mapping[Part, pa.Table | None]) -> None:
-    """Writes a merged file and reads it back; OSError where something else comes back."""
+    """Writes a merged file and reads it back; OSError if the two differ."""
     arrays = [
         merged_files.Entry(
             part.array_id, 0 if table is None else len(table), part.written, None if table is None else _counted(table)
@@ -238,13 +238,15 @@ def _write(store: Store, name: str, schema: pa.Schema, tables: Mapping[Part, pa.
     store.place.settle(name.partition("/")[0])
     back = store.table(name, schema.names, schema)
     if not back.equals(whole) or back.schema.metadata[merged_files.ARRAYS] != metadata[merged_files.ARRAYS].encode():
-        raise OSError(f"{store.place.path(name)}: what was written is not what is read; nothing was removed")
+        raise OSError(
+            f"{store.place.path(name)}: what was read back differs from what was written; nothing was removed"
+        )
 
 
 def _clear_curves(store: Store, files: Collection[str]) -> None:
-    """Removes curves that a merged file holds too, where their file of rows is gone: a removal broke off.
+    """Removes curves that are also in a merged file if their file of rows is gone: a removal was interrupted.
 
-    Of merged files only such as hold less than another one, as with rows: somebody may be about to write the rows.
+    As with rows, a merged file is removed only if another one holds more: its rows may be about to be written.
     """
     there = store.place.files("curves", ".parquet")
     alone = [name for name in there if f"runs/{PurePosixPath(name).name}" not in files]
@@ -268,7 +270,7 @@ def _clear_curves(store: Store, files: Collection[str]) -> None:
 
 
 def _parts(store: Store, name: str) -> dict[Part, int] | None:
-    """The parts of a file of rows, each with its number of rows; None where it is damaged."""
+    """The parts of a file of rows, each with its number of rows; None if the file is damaged."""
     found = _read(store, name, RUNS_SCHEMA, ["finished_at"])
     if found is None:
         return None
@@ -280,13 +282,13 @@ def _parts(store: Store, name: str) -> dict[Part, int] | None:
 
 
 def _each(read: Callable[[str], T], names: list[str]) -> Iterator[tuple[str, T]]:
-    """What `read` makes of each file; several are read at once, since an object store answers late."""
+    """The result of `read` for each file; several are read at once, since an object store is slow to answer."""
     with ThreadPoolExecutor(READERS) as pool:
         yield from zip(names, pool.map(read, names), strict=True)
 
 
 def _read(store: Store, name: str, schema: pa.Schema, columns: list[str] | None = None) -> Read | None:
-    """The arrays and the rows of a file; None where it is damaged, which is said."""
+    """The arrays and the rows of a file; None if it is damaged, which is reported."""
     try:
         return store.read_file(name, columns or schema.names, schema)
     except FileNotFoundError:
@@ -297,7 +299,7 @@ def _read(store: Store, name: str, schema: pa.Schema, columns: list[str] | None 
 
 
 def _counted(table: pa.Table) -> int | None:
-    """How many validation pictures the points of a curve are of; None for rows, and where it is not known."""
+    """How many validation pictures the points of a curve are measured on; None for rows, and if unknown."""
     given = (table.schema.metadata or {}).get(_EXAMPLES)
     return int(given) if given else None
 

@@ -1,4 +1,4 @@
-"""Files of a store that cannot be read: each is named once and left out; nobody rewrites, moves or removes it."""
+"""Files of a store that cannot be read: each is named once and skipped, and never rewritten, moved or removed."""
 
 import errno
 import json
@@ -13,35 +13,35 @@ from sweep.store.storage import Place
 _MEANING: Final = {
     "runs": "its runs count as missing",
     "curves": "its learning curves are missing",
-    "looks": "it counts as a look all the same",
+    "looks": "it still counts as a look",
     "sweeps": "that sweep is not shown",
-    "failures": "what failed is not known from it",
-    "checkpoints": "no training is taken up from it",
+    "failures": "what failed is unknown",
+    "checkpoints": "no training resumes from it",
 }
-"""What follows for the reader, by folder."""
+"""The consequence for the user, by folder."""
 
 
 class Damaged(InputError):
-    """A file of a store whose content cannot be used, or only by a newer version of this program."""
+    """A file of a store whose content is unusable, or needs a newer version of this program."""
 
 
 def parsed(content: bytes) -> Any:
-    """What JSON a file holds; Damaged where it holds none."""
+    """The JSON in a file; Damaged if it holds none."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"is no JSON ({str(error).splitlines()[0]})") from error
+        raise Damaged(f"is not JSON ({str(error).splitlines()[0]})") from error
 
 
 class Damages(dict[str, str]):
-    """What was left out of what lies in one place, and why, by name."""
+    """The files of one place that were left out, each with the reason."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()
         self.place = place
 
     def leave_out(self, name: str, error: Exception) -> None:
-        """Names a file on standard error, the first time. Raises `error` where what is wrong is not the file."""
+        """Names a file on standard error, once. Raises `error` if the file is not to blame."""
         if not self.is_of_the_file(error):
             raise error
         if name in self:
@@ -52,7 +52,7 @@ class Damages(dict[str, str]):
         print(without_secrets(said), file=sys.stderr)
 
     def is_of_the_file(self, error: Exception) -> bool:
-        """Whether what went wrong lies with one file: a store that lets nobody read is no damaged file."""
+        """Whether one file is to blame: a store that denies access is not a damaged file."""
         if isinstance(error, PermissionError):
             return self.place.local is not None
         return isinstance(error, InputError | IsADirectoryError) or getattr(error, "errno", None) == errno.ELOOP
@@ -61,9 +61,9 @@ class Damages(dict[str, str]):
 def reason(error: Exception) -> str:
     """Why a file cannot be used, in one line."""
     if isinstance(error, IsADirectoryError):
-        return "is a folder; a file is expected"
+        return "is a folder; expected a file"
     if isinstance(error, PermissionError):
-        return "may not be read"
+        return "cannot be read (permission denied)"
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return str(error).splitlines()[0]

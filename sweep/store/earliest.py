@@ -1,4 +1,4 @@
-"""The one row that counts of a run: the earliest, where several launches trained it."""
+"""The one row of a run that counts: the earliest, if several launches trained it."""
 
 from typing import Final, NamedTuple
 
@@ -13,9 +13,9 @@ COMPARED: Final = ("status", "test_accuracy", "validation_accuracy", "test_corre
 
 
 class Found(NamedTuple):
-    """Rows of the store: one a run, its place among the runs asked for and the array that it came from; how many of the
-    runs stand twice, and how many of these with another result (losses aside: they differ by rounding where arrays of
-    another size trained them)."""
+    """Rows of the store, one per run, with its place among the runs asked for and the array that it came from; how many
+    runs have several rows, and how many of these disagree (not counting losses, which differ by rounding between arrays
+    of different sizes)."""
 
     rows: pa.Table
     places: NDArray[np.int64]
@@ -25,10 +25,10 @@ class Found(NamedTuple):
 
 
 def statuses_of(found: list[tuple[Parts, pa.Table]]) -> dict[str, str]:
-    """Status by run id, the earliest where a run stands twice (of equals, by array id)."""
+    """Status by run id, from the earliest row of each run (ties by array id)."""
     if not found:
         return {}
-    # The last that is put into the mapping stays: that is the earliest of the first array.
+    # Later entries overwrite earlier ones, so in reverse the earliest row, of the first array, remains.
     ranks = ranks_of([part for parts, _ in found for part in parts])
     table = pa.concat_tables([table for _, table in found]).append_column("array", pa.array(ranks))
     table = table.sort_by([("finished_at", "ascending"), ("array", "ascending")])
@@ -37,7 +37,7 @@ def statuses_of(found: list[tuple[Parts, pa.Table]]) -> dict[str, str]:
 
 
 def ranks_of(parts: Parts) -> NDArray[np.int32]:
-    """The array of every row as its number in the order of array ids."""
+    """The array of every row, as its rank among the sorted array ids."""
     order = {array_id: rank for rank, array_id in enumerate(sorted({array_id for array_id, _ in parts}))}
     ranks = np.array([order[array_id] for array_id, _ in parts], dtype=np.int32)
     return np.repeat(ranks, [rows for _, rows in parts])
@@ -46,12 +46,12 @@ def ranks_of(parts: Parts) -> NDArray[np.int32]:
 def first_rows(
     table: pa.Table, places: NDArray[np.int64], ranks: NDArray[np.int32], names: NDArray[np.object_]
 ) -> Found:
-    """The earliest row of every place, by place; `ranks` say which of the arrays `names` a row is of."""
+    """The earliest row for every place, by place; `ranks` says which of the arrays `names` each row belongs to."""
     finished = table["finished_at"].cast(pa.int64()).to_numpy()
     order = np.lexsort((ranks, finished, places))
     first = np.ones(len(order), dtype=bool)
     first[1:] = np.diff(places[order]) != 0
-    # One and the same row may stand in a merged file and, for a while, in those that it was made of.
+    # For a while, the same row may be both in a merged file and in the files that it was made of.
     copy = np.zeros(len(order), dtype=bool)
     copy[1:] = ~first[1:] & (np.diff(finished[order]) == 0) & (np.diff(ranks[order]) == 0)
     chosen, other = order[first], ~first & ~copy
@@ -60,7 +60,7 @@ def first_rows(
     for column in COMPARED if len(again) else ():
         values = table[column]
         differ |= np.asarray(pc.not_equal(values.take(pa.array(again)), values.take(pa.array(winner))))
-    # Most often they are in order, and a copy of everything is saved.
+    # Usually they are in order already, which saves a copy.
     rows = table if np.array_equal(chosen, np.arange(len(table))) else table.take(pa.array(chosen))
     repeated = len(np.unique(places[again]))
     return Found(rows, places[chosen], names[ranks[chosen]].tolist(), repeated, len(np.unique(places[again][differ])))

@@ -1,4 +1,4 @@
-"""Who is training which array, so that two launches on one store share the work. A lost lease loses nothing."""
+"""Which launch trains which array, so that launches on one store share the work. Losing a lease loses no data."""
 
 import contextlib
 import json
@@ -12,17 +12,17 @@ from sweep.common.host import is_alive, started_at, this_host
 from sweep.store.storage import Place
 
 HEARTBEAT: Final = 5.0
-"""Seconds between two signs of life of a lease."""
+"""Seconds between two renewals of a lease."""
 
 EXPIRY: Final = 30.0
-"""Seconds after which a lease without a sign of life counts no more."""
+"""Seconds after which a lease that is not renewed expires."""
 
 
 @contextlib.contextmanager
 def taken(place: Place, array_id: str) -> Iterator[bool]:
-    """Holds the lease of an array while the block runs; False, and nothing is held, where somebody else has it.
+    """Holds the lease of an array while the block runs; yields False, and holds nothing, if another process has it.
 
-    Two who ask at the same moment may both get it: they train the same rows, under the same name.
+    Two processes that ask at the same moment may both get it: they train the same rows, under the same name.
     """
     if held_elsewhere(place, array_id):
         yield False
@@ -41,12 +41,12 @@ def taken(place: Place, array_id: str) -> Iterator[bool]:
 
 
 def held_elsewhere(place: Place, array_id: str) -> bool:
-    """Whether another living process has the lease of an array; a dead one on this host loses it at once."""
+    """Whether another running process has the lease of an array; one that died on this host loses it at once."""
     return _held_elsewhere(place, _name(array_id))
 
 
 def tidy(place: Place) -> None:
-    """Removes the leases that nobody holds any more: their owners died, or have shown no sign of life for long."""
+    """Removes the leases whose owners died, or have not renewed them in time."""
     for name in place.files("leases", ".json"):
         if not _held_elsewhere(place, name, besides_me=False):
             place.remove(name)
@@ -73,7 +73,7 @@ def _beat(place: Place, array_id: str, stop: threading.Event) -> None:
 def _write(place: Place, array_id: str) -> None:
     pid = os.getpid()
     lease = {"host": this_host(), "pid": pid, "started": started_at(pid), "expires": time.time() + EXPIRY}
-    with contextlib.suppress(OSError):  # without a lease, work may be done twice, and is done
+    with contextlib.suppress(OSError):  # without a lease, work may be done twice, but it is done
         place.write(_name(array_id), json.dumps(lease).encode(), retry_seconds=HEARTBEAT)
 
 

@@ -1,4 +1,4 @@
-"""What training a run gave: what a row and a curve of the store are made of."""
+"""The outcome of training a run, which becomes a row and a curve of the store."""
 
 import dataclasses
 from typing import Literal
@@ -15,7 +15,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What training one run gave: accuracies in 0 … 1, mean losses in nats (None where the run diverged)."""
+    """The outcome of one run: accuracies in 0 … 1, mean losses in nats (None if the run diverged)."""
 
     status: Literal["ok", "diverged"]
     test_accuracy: float

@@ -1,4 +1,4 @@
-"""What a store keeps beside the rows: search spaces, looks, failures, and how far arrays in training have come."""
+"""What a store keeps beside the rows: search spaces, looks, failures, and checkpoints of arrays in training."""
 
 import contextlib
 import json
@@ -15,10 +15,10 @@ from sweep.store.storage import Place
 
 
 class Records:
-    """The files of a store by name, and those that hold no rows.
+    """The files of a store, and the records that are not rows.
 
-    A file that is damaged, or of a newer version, is named on standard error, once, left out, and never touched;
-    `damaged` says why, by name. With `once`, each kind of file is listed a single time.
+    A file that is damaged, or from a newer version, is named on standard error once, left out, and never touched;
+    `damaged` says why, by name. With `once`, each kind of file is listed only once.
     """
 
     def __init__(self, address: Path | str, once: bool, there: bool) -> None:
@@ -29,21 +29,21 @@ class Records:
 
     @contextlib.contextmanager
     def left_out(self, name: str) -> Iterator[None]:
-        """Names a file that the block cannot read for what is wrong with it, and goes on behind the block."""
+        """If the block cannot read the file because it is damaged, names it and continues after the block."""
         try:
             yield
         except (InputError, OSError) as error:
             self.damaged.leave_out(name, error)
 
     def save_look(self, name: str, number: int, look: dict[str, Any]) -> None:
-        """Keeps what was seen of a sweep when its results were looked at for this, the `number`th, time.
+        """Saves the `number`th look at the results of a sweep.
 
-        At least `new_run_ids`, the rows that no earlier look had, and `looks`, with how many were `declared`.
+        It holds at least `new_run_ids`, the rows that no earlier look had, and `looks`, with how many were `declared`.
         """
         self.place.write(f"looks/{name}/{number:04}.json", json.dumps(look, allow_nan=False).encode())
 
     def looks(self, name: str) -> dict[int, dict[str, Any]]:
-        """What `save_look` kept of a sweep, by number."""
+        """The looks at a sweep that `save_look` saved, by number."""
         looks = {}
         for file in self.files(f"looks/{name}", ".json"):
             with self.left_out(file):
@@ -53,9 +53,9 @@ class Records:
                     known = all(isinstance(run_id, str) for run_id in look["new_run_ids"])
                     number = int(PurePosixPath(file).stem)
                 except (ValueError, TypeError, KeyError, AttributeError) as error:
-                    raise Damaged(f"is no record of a look ({error})") from error
+                    raise Damaged(f"is not a record of a look ({error})") from error
                 if not known:
-                    raise Damaged("is no record of a look (its runs are no ids)")
+                    raise Damaged("is not a record of a look (its runs are not ids)")
                 looks[number] = look
         return looks
 
@@ -65,7 +65,7 @@ class Records:
         return sorted(int(file.stem) for file in files if str(file.parent) == f"looks/{name}" and file.stem.isdecimal())
 
     def save_sweep(self, name: str, text: str) -> None:
-        """Keeps the resolved search space of a sweep."""
+        """Saves the resolved search space of a sweep."""
         self.place.write(f"sweeps/{name}.yaml", text.encode())
 
     def sweeps(self) -> list[str]:
@@ -73,7 +73,7 @@ class Records:
         return [PurePosixPath(name).stem for name in self._names("sweeps", ".yaml")]
 
     def sweep(self, name: str) -> bytes:
-        """The search space of one sweep, as launched; InputError names those that there are."""
+        """The search space of one sweep, as launched; InputError names the existing sweeps."""
         known = self.sweeps()
         if name not in known:
             there = ", ".join(known) or "none"
@@ -81,12 +81,12 @@ class Records:
         return self.place.read(f"sweeps/{name}.yaml")
 
     def save_failure(self, array_id: str, failure: dict[str, Any]) -> None:
-        """Keeps the last error of an array."""
+        """Saves the last error of an array."""
         text = without_secrets(json.dumps(failure, indent=2, allow_nan=False))
         self.place.write(f"failures/{array_id}.json", text.encode())
 
     def clear_failures(self, done: Collection[str]) -> None:
-        """Forgets the errors of arrays whose runs are all done by now."""
+        """Removes the errors of arrays whose runs are all done by now."""
         for array_id, failure in self.failures().items():
             if all(run_id in done for run_id in failure["run_ids"]):
                 self.place.remove(f"failures/{array_id}.json")
@@ -94,34 +94,34 @@ class Records:
     def failures(self) -> dict[str, dict[str, Any]]:
         """The last error of every array that failed since it last succeeded: `error`, `run_ids`, `traceback`.
 
-        Where one is damaged, its runs are missing all the same, and the next launch trains them.
+        Even if such a file is damaged, its runs count as missing, and the next launch trains them.
         """
         found = {}
         for name in self.files("failures", ".json"):
-            # Another launch may have cleared it meanwhile.
+            # Another launch may have removed it in the meantime.
             with contextlib.suppress(FileNotFoundError), self.left_out(name):
                 failure = parsed(self.place.read(name))
                 run_ids = failure.get("run_ids") if isinstance(failure, dict) else None
                 if not isinstance(run_ids, list) or not all(isinstance(run_id, str) for run_id in run_ids):
-                    raise Damaged("is no note of a failure")
+                    raise Damaged("is not a record of a failure")
                 found[PurePosixPath(name).stem] = failure
         return found
 
     def checkpoint(self, array_id: str) -> str:
-        """The name of what keeps how far an array in training has come."""
+        """The name of the checkpoint of an array in training."""
         return f"checkpoints/{array_id}{SUFFIX}"
 
     def tidy(self, done: Collection[str]) -> dict[str, frozenset[str]]:
-        """Removes checkpoints of arrays whose runs are all done, temporaries and leases of the dead.
+        """Removes checkpoints of arrays whose runs are all done, and temporary files and leases of dead processes.
 
-        Returns the runs of the checkpoints that stay, by name.
+        Returns the runs of the remaining checkpoints, by name.
         """
         for folder in (".", "runs", "curves", "checkpoints", "sweeps", "failures", "leases"):
             self.place.clear_temporaries(folder)
         leases.tidy(self.place)
         kept = {}
         for name in self.files("checkpoints", SUFFIX):
-            # Whoever trains it may have finished meanwhile; what cannot be read for another reason is left alone.
+            # Its training may just have finished; what cannot be read for another reason is left alone.
             with contextlib.suppress(OSError), self.left_out(name):
                 runs = self._checkpointed(name)
                 if all(run_id in done for run_id in runs):
@@ -131,14 +131,14 @@ class Records:
         return kept
 
     def report_folder(self, name: str) -> str:
-        """Where the report of a sweep is kept, below the store."""
+        """The folder of a sweep's report, relative to the store."""
         return f"reports/{name}"
 
     def _checkpointed(self, name: str) -> list[str]:
         """The runs of a checkpoint."""
         length = self.place.read(name, 8)
         header = self.place.read(name, 8 + min(int.from_bytes(length, "little"), 2**28))
-        while header[:8] != length:  # whoever trains the array has put the next one in its place meanwhile
+        while header[:8] != length:  # it was replaced by the next checkpoint between the two reads
             length = header[:8]
             header = self.place.read(name, 8 + min(int.from_bytes(length, "little"), 2**28))
         try:
@@ -146,7 +146,7 @@ class Records:
         except (ValueError, KeyError, TypeError, RecursionError):
             runs = []
         if not runs or not all(isinstance(run_id, str) for run_id in runs):
-            raise Damaged("is no checkpoint")
+            raise Damaged("is not a checkpoint")
         return runs
 
     def _names(self, kind: str, suffix: str) -> list[str]:
@@ -158,7 +158,7 @@ class Records:
         return names
 
     def files(self, folder: str, suffix: str) -> list[str]:
-        """The files of a folder that end so; what ends so and is none is named."""
+        """The files of a folder with this suffix; anything else with this suffix is named as damaged."""
         for name, why in self.place.no_files(folder, suffix).items():
             self.damaged.leave_out(name, Damaged(why))
         return self.place.files(folder, suffix)

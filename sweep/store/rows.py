@@ -1,7 +1,7 @@
-"""The rows of every run ever trained in one place: Parquet files, each written whole or not at all.
+"""The rows of every run ever trained, in one place: Parquet files, each written whole or not at all.
 
-Rows are facts: a run's row never changes, and a sweep is a query over them. Where a run stands twice (two launches
-trained it at once), the earliest row counts.
+Rows are facts: a run's row never changes, and a sweep is a query over them. If a run has several rows (two launches
+trained it at once), the earliest counts.
 """
 
 import contextlib
@@ -35,11 +35,11 @@ DONE: Final = ["run_id", "status", "finished_at"]
 
 READERS: Final = 2
 REMOTE_READERS: Final = 16
-"""Files that are read at once, from a disk and from an object store."""
+"""Files read at once, from a disk and from an object store."""
 READ_AHEAD: Final = 64
-"""Files whose rows are in memory before they are asked for."""
+"""Files that are read into memory ahead of their use."""
 LISTINGS: Final = 20
-"""Times that the files are listed anew because some were merged between their listing and their reading."""
+"""How often the files are listed again because some were merged between listing and reading."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,26 +53,26 @@ class Provenance:
 
 
 Read = tuple[Parts, pa.Table]
-"""Which arrays the rows of a file are of, and the rows."""
+"""Which arrays the rows of a file belong to, and the rows."""
 
 
 class Store(Records):
-    """Rows by run, below a folder or a prefix of an object store (`sweep.store.storage`); made at the first write.
+    """Rows by run, below a folder or a prefix of an object store (`sweep.store.storage`); created at the first write.
 
-    A file that is damaged, or of a newer version, is named on standard error, once, left out, and never touched;
+    A file that is damaged, or from a newer version, is named on standard error once, left out, and never touched;
     `damaged` says why, by name.
 
-    With `once`, each kind of file is listed a single time: what is there later is what this store has written itself,
-    or has been asked for by array (`statuses`). A store that is `there` already is waited for where it is not.
+    With `once`, each kind of file is listed only once: later files are found only if this store has written them, or
+    was asked for their arrays (`statuses`). With `there`, the store exists already: if it is missing, it is waited for.
     """
 
     def __init__(self, address: Path | str, once: bool = False, there: bool = False) -> None:
         super().__init__(address, once, there)
         if self.place.local is not None and self.place.local.exists() and not self.place.local.is_dir():
-            raise InputError(f"--store {address}: is a file; a store is a folder")
+            raise InputError(f"--store {address}: is a file; expected a folder")
         for folder in ("runs", "curves"):
             if self.place.local is not None and (self.place.local / folder).is_file():
-                raise InputError(f"--store {address}: {self.place.path(folder)} is a file; a folder is expected")
+                raise InputError(f"--store {address}: {self.place.path(folder)} is a file; expected a folder")
 
     @property
     def root(self) -> Path:
@@ -83,10 +83,10 @@ class Store(Records):
     def write(
         self, array_id: str, runs: Sequence[Run], run_ids: Sequence[str], outcomes: Sequence[Outcome], by: Provenance
     ) -> None:
-        """Keeps the outcomes of an array's runs: first the curves, then the rows.
+        """Saves the outcomes of an array's runs: first the curves, then the rows.
 
-        The rows are what makes a run done, so they come last. Where a damaged file stands in the way, it stays, and
-        the rows get a file of another name.
+        A run is done once its row is there, so rows come last. If a damaged file has the name already, it stays, and
+        the rows go into a file of another name.
         """
         finished = datetime.datetime.now(datetime.UTC)
         points = [
@@ -110,23 +110,21 @@ class Store(Records):
             self._write_beside(Part(array_id, merged_files.written(tables["runs"])), tables, counted)
 
     def has_rows(self, array_id: str) -> bool:
-        """Whether this very array's rows are there, in a file of their own or merged with others."""
+        """Whether this array's rows exist, in a file of their own or merged with others."""
         if self.is_sound(_rows_of(array_id), RUNS_SCHEMA):
             return True
         index = merged_files.index(self.place) or {}
         return any(array_id in arrays and self.is_sound(name, RUNS_SCHEMA) for name, arrays in index.items())
 
     def statuses(self, array_ids: Iterable[str] | None = None) -> dict[str, str]:
-        """Status (`ok`, `diverged`) by run id, the earliest where a run stands twice (of equals, by
-        array id).
+        """Status (`ok`, `diverged`) by run id, from the earliest row of each run (ties by array id).
 
-        With `array_ids`, of these arrays' runs alone, as far as they have rows; a store that lists its files once
-        knows them from then on.
+        With `array_ids`, only of these arrays' runs that have rows; a store that lists its files once remembers them.
         """
         return statuses_of(list(self._tables(DONE) if array_ids is None else self._tables_of(array_ids, DONE)))
 
     def new_statuses(self, seen: set[str]) -> dict[str, str]:
-        """As `statuses`, of the files that are not among `seen`, which are added there."""
+        """As `statuses`, but only of files that are not in `seen`, to which they are added."""
         return statuses_of(list(self._tables(DONE, seen=seen)))
 
     def rows(self, run_ids: Iterable[str]) -> pa.Table:
@@ -136,8 +134,8 @@ class Store(Records):
     def read(self, run_ids: Iterable[str], columns: Sequence[str] = tuple(RUNS_SCHEMA.names)) -> Found:
         """The rows of these runs, in the order of `run_ids`; runs without a row are left out.
 
-        `columns`: at least those of `COMPARED`, `run_id` and `finished_at`; the time goes with their number. Where a
-        run stands twice the earliest row counts (of equals, by array id).
+        `columns`: at least those of `COMPARED`, `run_id` and `finished_at`; fewer columns are faster. If a run has
+        several rows, the earliest counts (ties by array id).
         """
         place = {run_id: number for number, run_id in enumerate(run_ids)}
         tables, places = [_select(columns).empty_table()], [np.empty(0, np.int64)]
@@ -156,7 +154,7 @@ class Store(Records):
     def curves(self, run_ids: Iterable[str], array_ids: Iterable[str] | None = None) -> pa.Table:
         """The learning curves of these runs, columns as in `CURVES_SCHEMA`; runs without one are left out.
 
-        `array_ids` are the arrays that the runs' rows came from, as `Found` tells them; found out where not given.
+        `array_ids` are the arrays that the runs' rows came from, as in `Found`; looked up if not given.
         """
         wanted = list(run_ids)
         if array_ids is None:
@@ -173,10 +171,10 @@ class Store(Records):
         return pa.concat_tables([CURVES_SCHEMA.empty_table(), *ordered])
 
     def lost(self) -> tuple[set[str], set[str]]:
-        """The runs whose rows stand in files that were left out, and in no other, as far as can be told.
+        """The runs whose rows are only in files that were left out, as far as can be told.
 
-        First those that count as missing, which the learning curves beside the rows tell; then those that count as
-        done, since of their rows only other columns are damaged.
+        First the runs that count as missing, known from their learning curves; then those that count as done, since
+        only other columns of their rows are damaged.
         """
         missing, done = set[str](), set[str]()
         damaged = [name for name in self.damaged if name.startswith("runs/")]
@@ -191,10 +189,10 @@ class Store(Records):
         return missing.difference(elsewhere), done.difference(elsewhere)
 
     def _tables(self, columns: list[str], merged_alone: bool = False, seen: set[str] | None = None) -> Iterator[Read]:
-        """The rows of every file, and which arrays they are of; several files are read at once.
+        """The rows of every file, and which arrays they belong to; several files are read at once.
 
-        Files that are gone when they are to be read have been merged into others: these are read in their place. Rows
-        of some arrays may so come twice, the same ones. Files that were `seen` are left out, the others added to them.
+        Files that disappear before they are read have been merged into others, which are read instead; so identical
+        rows of an array may be returned twice. Skips the files in `seen`, and adds the others to it.
         """
         seen = set() if seen is None else seen
         for _ in range(LISTINGS):
@@ -212,10 +210,10 @@ class Store(Records):
             if not gone:
                 return
             self._listed.pop("runs", None)
-        raise FileNotFoundError(f"{self.place.path(gone[0])}: is listed again and again, and not there")
+        raise FileNotFoundError(f"{self.place.path(gone[0])}: is listed repeatedly but does not exist")
 
     def _tables_of(self, array_ids: Iterable[str], columns: list[str]) -> Iterator[Read]:
-        """The rows of some arrays, as far as there are any, from files of their own or merged ones."""
+        """The rows of some arrays, if any, from files of their own or merged ones."""
         names = sorted(map(_rows_of, array_ids))
         absent = set()
         for name, read in self._read_ahead(names, columns):
@@ -236,7 +234,7 @@ class Store(Records):
                         yield [(array_id, len(own))], own
 
     def _curves_of(self, array_ids: Iterable[str]) -> Iterator[tuple[str, pa.Table]]:
-        """The curves of each of these arrays that has any, once, from merged files or one of its own."""
+        """The curves of each of these arrays that has any, once, from merged files or its own file."""
         left, seen = set(array_ids), set[str]()
 
         def from_merged() -> Iterator[tuple[str, pa.Table]]:
@@ -268,11 +266,11 @@ class Store(Records):
                 table = self.table(name, CURVES_SCHEMA.names, CURVES_SCHEMA)
                 left.remove(array_id)
                 yield array_id, table
-        if left:  # merged meanwhile, or without curves
+        if left:  # merged in the meantime, or without curves
             yield from from_merged()
 
     def _read_ahead(self, names: Sequence[str], columns: list[str]) -> Iterator[tuple[str, Read | Exception]]:
-        """The rows of each of these files, or why they cannot be had: FileNotFoundError where it is not there."""
+        """The rows of each of these files, or the error: FileNotFoundError if the file does not exist."""
 
         def read(name: str) -> Read | Exception:
             try:
@@ -280,18 +278,18 @@ class Store(Records):
             except (InputError, OSError) as error:
                 return error
 
-        # Files on a disk keep the cores busy; an object store answers late.
+        # Files on a disk keep the cores busy; an object store is slow to answer.
         with ThreadPoolExecutor(READERS if self.place.local is not None else REMOTE_READERS) as pool:
             for start in range(0, len(names), READ_AHEAD):
                 some = names[start : start + READ_AHEAD]
                 yield from zip(some, pool.map(read, some), strict=True)
 
     def is_free(self, name: str, expected: pa.Schema) -> bool:
-        """Whether a file of this name may be written: there is none, or one that can be read."""
+        """Whether a file of this name may be written: there is none, or it can be read."""
         return not self.exists(name) or self.is_sound(name, expected)
 
     def is_sound(self, name: str, expected: pa.Schema) -> bool:
-        """Whether there is a file of this name, and it can be read."""
+        """Whether there is a file of this name that can be read."""
         try:
             self.read_file(name, expected.names, expected)
         except FileNotFoundError:
@@ -305,7 +303,7 @@ class Store(Records):
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name below the store."""
         if self.place.local is not None:
-            return os.path.lexists(self.place.local / name)  # a link to nothing is somebody's, too
+            return os.path.lexists(self.place.local / name)  # a broken link belongs to somebody, too
         try:
             self.place.read(name, 4)
         except FileNotFoundError:
@@ -313,14 +311,14 @@ class Store(Records):
         return True
 
     def read_file(self, name: str, columns: list[str], expected: pa.Schema = RUNS_SCHEMA) -> Read:
-        """As `table`, and which arrays the rows are of."""
+        """As `table`, with the arrays that the rows belong to."""
         table = self.table(name, columns, expected)
         return merged_files.parts(name, table), table
 
     def table(self, name: str, columns: list[str], expected: pa.Schema = RUNS_SCHEMA) -> pa.Table:
-        """Some columns of one file of rows, or of what is `expected`; FileNotFoundError where there is none."""
+        """Some columns of one file of the `expected` schema; FileNotFoundError if there is none."""
         if self.place.local is not None:
-            # A mounted file that another host has merged away may be stale before it is missing.
+            # On a mounted disk, a file that another host merged away may be stale before it is missing.
             return self.place.with_retries(partial(_of_file, self.place.local / name, columns, expected))
         return read_table(pa.BufferReader(self.place.read(name)), columns, expected, self.place.path(name))
 
@@ -330,20 +328,20 @@ class Store(Records):
         self.place.write(name, sink.getvalue())
 
     def _write_beside(self, part: Part, tables: Mapping[str, pa.Table], counted: int) -> None:
-        """Writes an array's tables as a merged file of this one array, which readers look for as for any other."""
+        """Writes an array's tables as merged files of this one array, which readers find like any other."""
         name = merged_files.name_of([part])
         for kind, table in tables.items():
             entry = merged_files.Entry(part.array_id, len(table), part.written, counted if kind == "curves" else None)
             metadata = {"schema_version": str(SCHEMA_VERSION), merged_files.ARRAYS: json.dumps([entry])}
             self._write_table(f"{kind}/{name}", table.replace_schema_metadata(metadata))
-        # Last: who finds an array in it takes the array for done.
+        # Last: an array that is in the index counts as done.
         index = merged_files.index(self.place) or {}
         self.place.write(merged_files.INDEX, json.dumps({**index, f"runs/{name}": [part.array_id]}).encode())
 
 
 def _of_file(path: Path, columns: list[str], expected: pa.Schema) -> pa.Table:
     if not path.is_file() and os.path.lexists(path) and not path.is_dir():
-        raise Damaged("is a link to nothing, or no file")  # a pipe would be waited for
+        raise Damaged("is a link to nothing, or not a file")  # reading a pipe would block
     return read_table(path, columns, expected)
 
 

@@ -1,4 +1,4 @@
-"""Where files lie: below a local folder, or below a prefix of an object store, through one small set of operations."""
+"""Files below a local folder or a prefix of an object store, through one small set of operations."""
 
 import contextlib
 import datetime
@@ -29,7 +29,7 @@ PASSING: Final = frozenset(
     | {errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNRESET, errno.ECONNREFUSED, errno.EINTR}
     | {errno.ENOSPC, errno.EDQUOT}
 )
-"""Errors of a local (say, mounted) file system that may pass; a full disk does when somebody makes room."""
+"""Errors of a local (or mounted) file system that may pass; even a full disk, when somebody makes room."""
 
 _LASTING: Final = (
     *("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH"),
@@ -37,7 +37,7 @@ _LASTING: Final = (
     *("OAuth2 access token", "PERMISSION_DENIED", "UNAUTHENTICATED"),
     *("HTTP status 301", "HTTP status 400", "HTTP status 401", "HTTP status 403"),
 )
-"""Words of an object store's errors that no waiting mends."""
+"""Words in an object store's errors that no retry will fix."""
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ T = TypeVar("T")
 class Place:
     """Files by name, such as `runs/abc.parquet`, below a folder, `file://…`, `s3://bucket/prefix` or `gs://…`.
 
-    Raises InputError for what is no such address.
+    Raises InputError for any other address.
 
     A file is written whole or not at all. An operation that fails for a reason that may pass is retried for
     `RETRY_SECONDS`, or for `retry_seconds`; then OSError is raised. Only `create` makes a local folder: one that
@@ -64,17 +64,17 @@ class Place:
         return Place, (self.address, self.created)
 
     def create(self) -> None:
-        """Makes the folder, if it is local and not there."""
+        """Makes the folder, if it is local and missing."""
         if self.local is not None and not self.created:
             self.local.mkdir(parents=True, exist_ok=True)
             self.created = True
 
     def path(self, name: str) -> str:
-        """The address of a file, for people."""
+        """The address of a file, for display."""
         return self._parsed.below(name)
 
     def read(self, name: str, size: int | None = None) -> bytes:
-        """The content of a file, or its first `size` bytes; FileNotFoundError where there is none."""
+        """The content of a file, or its first `size` bytes; FileNotFoundError if there is none."""
 
         def local(path: Path) -> bytes:
             with open(path, "rb") as file:
@@ -90,25 +90,25 @@ class Place:
         return self.with_retries(remote if self.local is None else functools.partial(local, self.local / name))
 
     def write(self, name: str, content: bytes | memoryview, retry_seconds: float | None = None) -> None:
-        """Puts a file in place of what was there before."""
+        """Writes a file, replacing any earlier one."""
         if self.local is not None:
             self.with_retries(self.create, retry_seconds)
             self.with_retries(functools.partial(self._write_local, self.local / name, content), retry_seconds)
             return
 
         def remote() -> None:
-            # One PUT: what is written at once stands there when the stream is closed, or not at all.
+            # One PUT: when the stream is closed, the file is there whole or not at all.
             stream = self._filesystem.open_output_stream(self._remote(name))
             try:
                 stream.write(content)
                 stream.close()
-            except (pa.ArrowInvalid, FileNotFoundError) as error:  # broken off, and cannot be taken up: begin another
+            except (pa.ArrowInvalid, FileNotFoundError) as error:  # interrupted, and cannot be resumed: start again
                 raise OSError(str(error)) from error
 
         self.with_retries(remote, retry_seconds)
 
     def remove(self, name: str, retry_seconds: float | None = None) -> None:
-        """Removes a file, if it is there."""
+        """Removes a file, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             if self.local is not None:
                 self.with_retries((self.local / name).unlink, retry_seconds)
@@ -116,12 +116,12 @@ class Place:
                 self.with_retries(functools.partial(self._filesystem.delete_file, self._remote(name)), retry_seconds)
 
     def files(self, folder: str, suffix: str) -> list[str]:
-        """The names, in order, of the files in a folder that end so; not temporary ones, which start with a dot."""
+        """The files in a folder with this suffix, sorted; temporary ones, which start with a dot, are skipped."""
         found = self.with_retries(functools.partial(self._listed, folder))
         return sorted(f"{folder}/{name}" for name in found if name.endswith(suffix) and not name.startswith("."))
 
     def no_files(self, folder: str, suffix: str) -> dict[str, str]:
-        """What stands where files that end so are expected, and is none, in order; object stores have only files."""
+        """What has this suffix but is not a file, and what it is, in order; object stores have only files."""
         if self.local is None:
             return {}
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.local / folder) as entries:
@@ -130,15 +130,15 @@ class Place:
         return {}
 
     def sizes(self, folder: str, suffix: str) -> dict[str, int]:
-        """The files of `files`, with their sizes in bytes."""
+        """As `files`, with the sizes in bytes."""
         found = self.with_retries(functools.partial(self._sized, folder))
         names = sorted(name for name in found if name.endswith(suffix) and not name.startswith("."))
         return {f"{folder}/{name}": found[name] for name in names}
 
     def settle(self, folder: str) -> None:
-        """Returns when what was written into a folder stays there though the power fails."""
+        """Returns when what was written into a folder would survive a power failure."""
         if self.local is None:
-            return  # an object store answers when it is so
+            return  # an object store answers only then
         descriptor = os.open(self.local / folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -146,14 +146,14 @@ class Place:
             os.close(descriptor)
 
     def clear_temporaries(self, folder: str) -> None:
-        """Removes what writers of this host left behind that have died in the middle of a write."""
+        """Removes what processes of this host left behind when they died during a write."""
         if self.local is not None:
             for path in _there(self.local / folder):
                 if path.name.startswith(".") and owner_is_dead(path):
                     path.unlink(missing_ok=True)
 
     def upload(self, folder: Path, name: str) -> dict[str, OSError]:
-        """Puts the files of a local folder below `name`; returns those that failed: the store is waited for once."""
+        """Uploads the files of a local folder to `name`; returns those that failed. Only the first one is retried."""
         failed: dict[str, OSError] = {}
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             file = path.relative_to(folder).as_posix()
@@ -180,7 +180,7 @@ class Place:
         selector = fs.FileSelector(self._remote(folder), allow_not_found=True, recursive=False)
         found = self._filesystem.get_file_info(selector)
         if not found and not self._has_bucket():
-            raise InputError(f"--store {self.address}: there is no such bucket, or it cannot be seen from here")
+            raise InputError(f"--store {self.address}: there is no such bucket, or it is not accessible from here")
         return {info.base_name: info.size for info in found if info.type == fs.FileType.File}
 
     def _has_bucket(self) -> bool:
@@ -207,7 +207,7 @@ class Place:
         return _s3(options) if self._parsed.scheme == "s3" else _gcs(options)
 
     def with_retries(self, operation: Callable[[], T], retry_seconds: float | None = None) -> T:
-        """What an operation on these files returns; tried again while what is wrong with it may pass."""
+        """The result of an operation on these files, retried after errors that may pass."""
         last, told = time.monotonic() + (RETRY_SECONDS if retry_seconds is None else retry_seconds), False
         for pause in _pauses():
             try:
@@ -231,20 +231,20 @@ class Place:
 
 
 def _s3(options: dict[str, Any]) -> Any:
-    """Credentials and region as AWS's tools find them; the endpoint out of AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL."""
+    """Credentials and region as AWS's tools find them; the endpoint from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL."""
     variable = next((name for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.environ.get(name)), None)
     if variable and "endpoint_override" not in options:
         options = _endpoint(variable, os.environ[variable]) | options
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if region:
         options = {"region": region} | options
-    # Delayed: a small file is one PUT, with nothing before it.
+    # Delayed opening: a small file is one PUT, with no request before it.
     given = {"connect_timeout": 5, "request_timeout": 20, "allow_delayed_open": True} | options
     return fs.S3FileSystem(**given)
 
 
 def _gcs(options: dict[str, Any]) -> Any:
-    """Credentials as Google's tools find them; the endpoint out of STORAGE_EMULATOR_HOST, which asks for none."""
+    """Credentials as Google's tools find them; none for an endpoint from STORAGE_EMULATOR_HOST."""
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator and "endpoint_override" not in options:
         url = emulator if "://" in emulator else f"http://{emulator}"
@@ -280,10 +280,10 @@ def _is_file(entry: "os.DirEntry[str]") -> bool:
 
 
 def _what(entry: "os.DirEntry[str]") -> str:
-    """What something that is no file is."""
+    """What an entry that is not a file is."""
     if entry.is_symlink() and not os.path.exists(entry.path):
         return "is a link to nothing"
-    return "is a folder; a file is expected" if os.path.isdir(entry.path) else "is no file"
+    return "is a folder; expected a file" if os.path.isdir(entry.path) else "is not a file"
 
 
 def _gone(folder: Path) -> OSError:

@@ -1,4 +1,4 @@
-"""One file of rows, or of learning curves: its columns, and reading it."""
+"""The columns of a file of rows or of learning curves, and how it is read."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from sweep.space.runs import SETTINGS, TYPES
 from sweep.store.damage import Damaged
 
 SCHEMA_VERSION: Final = 2
-"""2: with `image_size`."""
+"""2 added `image_size`."""
 
 
 ADDED: Final = frozenset({"image_size"})
@@ -70,7 +70,7 @@ def read_table(
     expected: pa.Schema = RUNS_SCHEMA,
     name: str | None = None,
 ) -> pa.Table:
-    """One file of the store; Damaged when it is, or when it is of a newer version than this program knows."""
+    """One file of the store; Damaged if it is damaged or from a newer version of this program."""
     where = name or source
     try:
         with pq.ParquetFile(source) as file:
@@ -80,14 +80,14 @@ def read_table(
             return _checked(where, table, expected)
     except OSError as error:
         if error.errno is not None:
-            raise  # of the file system, not of the content
-        raise Damaged(f"{where}: is no table of this store ({error})") from error
+            raise  # from the file system, not the content
+        raise Damaged(f"{where}: is not a table of this store ({error})") from error
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise Damaged(f"{where}: is no table of this store ({error})") from error
+        raise Damaged(f"{where}: is not a table of this store ({error})") from error
 
 
 def _completed(table: pa.Table, columns: Sequence[str] | None, expected: pa.Schema) -> pa.Table:
-    """The columns in their order; a setting that came later than the file stands there at null, its default then."""
+    """The columns in their order; a setting that was added after the file was written is null, its default then."""
     wanted = expected.names if columns is None else [name for name in expected.names if name in columns]
     for name in ADDED.intersection(wanted).difference(table.column_names):
         table = table.append_column(expected.field(name), pa.nulls(len(table), expected.field(name).type))
@@ -95,25 +95,27 @@ def _completed(table: pa.Table, columns: Sequence[str] | None, expected: pa.Sche
 
 
 def _checked(where: object, table: pa.Table, expected: pa.Schema) -> pa.Table:
-    """The table under the very fields of `expected`; Damaged where it holds what no training gives.
+    """The table with the fields of `expected`; Damaged if it holds values that training cannot produce.
 
-    Who rewrites a file with another program may lose which columns are never null.
+    A file rewritten by another program may have lost which columns are never null.
     """
     fields = [expected.field(name) for name in table.column_names]
     for field in fields:
         column = table[field.name]
         if not field.nullable and column.null_count:
-            raise Damaged(f"{where}: is no table of this store: column {field.name} holds nulls")
+            raise Damaged(f"{where}: is not a table of this store: column {field.name} holds nulls")
         allowed = _ALLOWED.get(field.name)
         if allowed and not pc.all(allowed(column), min_count=0).as_py():
-            raise Damaged(f"{where}: is no table of this store: column {field.name} holds what no training gives")
+            raise Damaged(
+                f"{where}: is not a table of this store: column {field.name} holds values that training cannot produce"
+            )
     if table.schema.equals(pa.schema(fields)):
         return table
     return pa.Table.from_arrays(table.columns, schema=pa.schema(fields, metadata=table.schema.metadata))
 
 
 def _is_share(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.and_(pc.greater_equal(column, 0.0), pc.less_equal(column, 1.0))  # not so for NaN
+    return pc.and_(pc.greater_equal(column, 0.0), pc.less_equal(column, 1.0))  # False for NaN
 
 
 _ALLOWED: Final[dict[str, Callable[[pa.ChunkedArray], pa.ChunkedArray]]] = {
@@ -124,9 +126,9 @@ _ALLOWED: Final[dict[str, Callable[[pa.ChunkedArray], pa.ChunkedArray]]] = {
 
 
 def check_version(path: object, schema: pa.Schema) -> None:
-    """Raises Damaged where a Parquet file was written by a newer version than this program knows."""
+    """Raises Damaged if a Parquet file was written by a newer version of this program."""
     given = (schema.metadata or {}).get(b"schema_version", b"0")
-    version = int(given) if given.isdigit() else 0  # a name that others use too may hold anything
+    version = int(given) if given.isdigit() else 0  # other programs may use the same key
     if version > SCHEMA_VERSION:
         raise Damaged(
             f"{path}: written by a newer sweep (schema version {version}, this one reads up to {SCHEMA_VERSION}); "
@@ -136,13 +138,13 @@ def check_version(path: object, schema: pa.Schema) -> None:
 
 def _check_schema(path: object, schema: pa.Schema, expected: pa.Schema) -> None:
     check_version(path, schema)
-    if schema.equals(expected):  # column by column takes as long as reading the file
+    if schema.equals(expected):  # comparing column by column takes as long as reading the file
         return
     for wanted in expected:
         if wanted.name not in schema.names and wanted.name in ADDED:
             continue
         if wanted.name not in schema.names:
-            raise Damaged(f"{path}: is no table of this store: no column {wanted.name}")
+            raise Damaged(f"{path}: is not a table of this store: no column {wanted.name}")
         found = schema.field(wanted.name).type
         if found != wanted.type:
-            raise Damaged(f"{path}: is no table of this store: column {wanted.name} is {found}, not {wanted.type}")
+            raise Damaged(f"{path}: is not a table of this store: column {wanted.name} is {found}, not {wanted.type}")

@@ -184,7 +184,7 @@ def test_a_damaged_record_of_a_look_is_named_stays_and_counts_as_one(
     path = store.root / "looks" / "study" / "0001.json"
     path.write_text(content)
     assert look(store, space(6))[:2] == (2, True), "which rows were seen is not known any more"
-    assert capsys.readouterr().err.count(f"{path}: is no ") == 1
+    assert capsys.readouterr().err.count(f"{path}: is not ") == 1
     assert look(Store(store.root), space(6))[:2] == (2, True)
     assert path.read_text() == content and len(list(path.parent.iterdir())) == 2
 

@@ -160,7 +160,7 @@ def test_a_merged_file_whose_arrays_are_not_known_is_named(
     write(store, 1)
     compact(Store(store.root))
     err = capsys.readouterr().err
-    assert err.count(f"{name}: is no table of this store (which arrays it holds is damaged)") == 2 == err.count("\n")
+    assert err.count(f"{name}: is not a table of this store (its list of arrays is damaged)") == 2 == err.count("\n")
     assert (store.root / name).read_bytes() == content
     assert len(store.place.files("runs", ".parquet")) == 2 and len(Store(store.root).read(IDS).rows) == 4
     assert name.replace("runs", "curves") in names(store), "they belong to it"
@@ -195,7 +195,7 @@ def test_damaged_files_stay_as_they_are_and_the_others_are_merged(
     for _ in range(2):
         assert compact(Store(store.root)).files_after == 4
     said = capsys.readouterr().err
-    assert said.count("\n") == 2 == said.count(f"{kind}/{array(3)[0]}.parquet: is no table of this store")
+    assert said.count("\n") == 2 == said.count(f"{kind}/{array(3)[0]}.parquet: is not a table of this store")
     assert {path: path.read_bytes() for path in kept} == kept
     assert Store(store.root).read(IDS).rows.to_pylist() == before
     assert len(Store(store.root).curves(IDS)) == 4 * (ARRAYS - 1)

@@ -162,7 +162,7 @@ def test_damaged_curves_are_named_and_the_others_are_there(store: Store, capsys:
     for _ in range(2):
         assert set(store.curves(IDS)["run_id"].to_pylist()) == set(IDS[2:])
     said = capsys.readouterr().err
-    assert said.startswith(f"{path}: is no table of this store") and said.count("\n") == 1
+    assert said.startswith(f"{path}: is not a table of this store") and said.count("\n") == 1
     assert len(store.rows(IDS)) == 4
 
 
@@ -194,7 +194,7 @@ def test_a_damaged_look_is_named_and_the_others_are_there(
     for _ in range(2):
         assert list(store.looks("width")) == [1, 3] and store.unread_looks("width") == [2]
     said = capsys.readouterr().err
-    assert said.startswith(f"{path}: is no ") and said.count("\n") == 1
+    assert said.startswith(f"{path}: is not ") and said.count("\n") == 1
     assert path.read_text() == content
 
 
@@ -230,8 +230,8 @@ def test_checkpoints_of_what_is_done_are_cleared_and_files_that_are_none_are_nam
     for name, content in odd.items():
         assert store.place.read(store.checkpoint(name)) == content
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 6 and all("no training is taken up from it" in line for line in said)
-    assert any("folder.safetensors: is a folder; a file is expected" in line for line in said)
+    assert len(said) == 6 and all("no training resumes from it" in line for line in said)
+    assert any("folder.safetensors: is a folder; expected a file" in line for line in said)
 
 
 def test_a_checkpoint_that_is_replaced_while_it_is_looked_at_stays(
@@ -338,18 +338,21 @@ def _with(path: Path, column: str, value: object) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link to nothing": (lambda path: _linked(path, "../annex/object"), "is a link to nothing"),
     "a link to itself": (lambda path: _linked(path, path.name), "is a link to nothing"),
-    "a pipe": (_pipe, "is no file"),
+    "a pipe": (_pipe, "is not a file"),
     "a null": (lambda path: _with(path, "run_id", None), "column run_id holds nulls"),
-    "an unknown status": (lambda path: _with(path, "status", "fine"), "column status holds what no training gives"),
-    "empty": (lambda path: path.write_bytes(b""), "is no table of this store"),
-    "truncated": (_truncated, "is no table of this store"),
-    "cut to its first bytes": (lambda path: path.write_bytes(path.read_bytes()[:100]), "is no table of this store"),
-    "flipped": (_flipped, "is no table of this store"),
-    "text": (lambda path: path.write_text("bias,seed\n1,2\n"), "is no table of this store"),
+    "an unknown status": (
+        lambda path: _with(path, "status", "fine"),
+        "column status holds values that training cannot produce",
+    ),
+    "empty": (lambda path: path.write_bytes(b""), "is not a table of this store"),
+    "truncated": (_truncated, "is not a table of this store"),
+    "cut to its first bytes": (lambda path: path.write_bytes(path.read_bytes()[:100]), "is not a table of this store"),
+    "flipped": (_flipped, "is not a table of this store"),
+    "text": (lambda path: path.write_text("bias,seed\n1,2\n"), "is not a table of this store"),
     "another schema": (_another, "no column status"),
     "other types": (_other_types, "column run_id is int64, not string"),
     "newer": (_newer, "written by a newer sweep (schema version 3, this one reads up to 2); upgrade sweep to read it"),
-    "a folder": (_folder, "is a folder; a file is expected"),
+    "a folder": (_folder, "is a folder; expected a file"),
 }
 
 
@@ -399,7 +402,7 @@ def test_a_file_with_an_accuracy_that_none_has_is_left_out_and_merged_with_none(
     _with(path, "test_accuracy", accuracy)
     before = path.read_bytes()
     assert store.read(IDS).rows["run_id"].to_pylist() == IDS[:2]
-    assert "column test_accuracy holds what no training gives" in capsys.readouterr().err
+    assert "column test_accuracy holds values that training cannot produce" in capsys.readouterr().err
     assert store.lost() == (set(), set(IDS[2:])), "a launch, which reads no accuracies, takes them for done"
     store.write("c" * 20, RUNS[:1], IDS[:1], [outcome()], BY)
     compact(store)
@@ -437,7 +440,7 @@ def test_a_file_that_may_not_be_read_is_left_out_and_an_object_store_that_lets_n
 
     monkeypatch.setattr(sweep.store.rows, "read_table", closed)
     assert store.statuses() == known
-    assert f"{'b' * 20}.parquet: may not be read. It is left out" in capsys.readouterr().err
+    assert f"{'b' * 20}.parquet: cannot be read (permission denied). It is left out" in capsys.readouterr().err
     remote = Store("s3://bucket/x")
     with pytest.raises(PermissionError):
         remote.damaged.leave_out("runs/a.parquet", PermissionError(errno.EACCES, "Access denied"))
@@ -468,7 +471,7 @@ def test_a_table_of_other_things_is_named_by_the_first_column_that_it_lacks(
         pq.write_table(table, store.root / "runs" / f"{name}.parquet")
         assert store.statuses() == known and len(store.rows(IDS)) == 2
         err = capsys.readouterr().err
-        assert f"runs/{name}.parquet: is no table of this store: {said}" in err and err.count("\n") == 1
+        assert f"runs/{name}.parquet: is not a table of this store: {said}" in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b'{"runs/x": 3}', b"[" * 5000])
@@ -482,7 +485,7 @@ def test_a_damaged_index_of_merged_files_costs_listings_alone(content: bytes, st
 def test_a_folder_of_the_store_that_is_a_file_is_said(store: Store) -> None:
     store.root.mkdir()
     (store.root / "runs").write_text("")
-    with pytest.raises(InputError, match=r"results/runs is a file; a folder is expected"):
+    with pytest.raises(InputError, match=r"results/runs is a file; expected a folder"):
         Store(store.root)
 
 
@@ -528,7 +531,7 @@ def test_a_damaged_note_of_a_failure_hides_no_other(
     store.clear_failures(IDS)
     assert store.place.read(f"failures/{'b' * 20}.json") == content
     said = capsys.readouterr().err
-    assert f"failures/{'b' * 20}.json: is no " in said and said.count("\n") == 1
+    assert f"failures/{'b' * 20}.json: is not " in said and said.count("\n") == 1
     store.save_failure("b" * 20, {"error": "ValueError: no", "run_ids": IDS})
     assert store.failures().keys() == {"b" * 20}
 
