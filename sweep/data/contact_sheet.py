@@ -1,4 +1,4 @@
-"""A look at a data set: ten pictures of every class in one PNG."""
+"""A contact sheet of a data set: ten pictures of every class in one PNG."""
 
 from pathlib import Path
 from typing import Final
@@ -12,14 +12,14 @@ from sweep.data.splits import Data
 PER_CLASS: Final = 10
 
 _CELL: Final = 56
-"""Pixels that a small picture is enlarged to, by whole factors."""
+"""Pixels to which a small picture is enlarged, by a whole factor."""
 
 _GAP: Final = 4
 _PAGE: Final = 255
 
 
 def write(data: Data, path: Path) -> None:
-    """Writes the first ten training pictures of every class, a row each, with the class's name, as a PNG."""
+    """Writes the first ten training pictures of every class as a PNG: one row per class, with its name."""
     from PIL import Image, ImageDraw, ImageFont
 
     _, height, width = data.picture_shape

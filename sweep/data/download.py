@@ -1,4 +1,4 @@
-"""The files of public data sets: checked, and downloaded where they are not on this machine."""
+"""The files of public data sets: checked, and downloaded if they are not on this machine."""
 
 import contextlib
 import hashlib
@@ -27,21 +27,21 @@ class NotHere(InputError):
 
 
 def check(dataset: str, file: Path, wanted: str | None) -> None:
-    """Raises InputError if the file has another checksum than it should."""
+    """Raises InputError if the file does not have the expected checksum."""
     if wanted and (found := md5(file)) != wanted:
         raise InputError(
-            f"data set {dataset!r}: {file} is truncated or altered (MD5 {found}, wanted {wanted}); "
-            "remove it to have it downloaded again"
+            f"data set {dataset!r}: {file} is truncated or altered (MD5 {found}, expected {wanted}); "
+            "remove it to download it again"
         )
 
 
 def fetch(
     dataset: str, file: File, data_dir: Path, download: bool, whole: Callable[[Path], None] = lambda _: None
 ) -> Path:
-    """Where a file lies, checked against its checksum, downloaded if need be and `download` says so.
+    """The path of a file whose checksum is right, after downloading it if it is missing and `download` allows it.
 
-    `whole` raises InputError where a file that has no checksum did not come whole. Raises NotHere where the file cannot
-    be had, InputError where what lies there is another one.
+    `whole` raises InputError if a download without a checksum is incomplete. Raises NotHere if the file cannot be
+    obtained, InputError if an existing file has the wrong checksum.
     """
     target = data_dir / file.path
     if target.exists():
@@ -54,7 +54,7 @@ def fetch(
     if download:
         raise NotHere(
             f"data set {dataset!r}: {target.name} could not be downloaded ({'; '.join(tried)}). "
-            f"Get it by hand and put it at {target}{checksum}"
+            f"Download it yourself and put it at {target}{checksum}"
         )
     raise NotHere(
         f"data set {dataset!r} is not here: there is no {target}{checksum}; "
@@ -63,14 +63,14 @@ def fetch(
 
 
 def _downloaded(url: str, file: File, target: Path, whole: Callable[[Path], None]) -> str:
-    """Tries one address, unless an earlier one has served; returns what went wrong."""
+    """Tries one URL, unless an earlier one has worked; returns what went wrong."""
     from torchvision.datasets.utils import download_url
 
     if target.exists():
         return ""
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(".download-*"):
-        if time.time() - left.stat().st_mtime > STALE_DOWNLOAD_SECONDS:  # by a process that was killed
+        if time.time() - left.stat().st_mtime > STALE_DOWNLOAD_SECONDS:  # left by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
     elsewhere = Path(tempfile.mkdtemp(prefix=".download-", dir=target.parent))
     try:
@@ -80,10 +80,12 @@ def _downloaded(url: str, file: File, target: Path, whole: Callable[[Path], None
             whole(elsewhere / target.name)
         os.replace(elsewhere / target.name, target)
     except InputError as error:
-        return str(error).replace(str(elsewhere / target.name), "what came")
+        return str(error).replace(str(elsewhere / target.name), "the downloaded file")
     except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
         partly = (elsewhere / target.name).exists()
-        return "what came has another checksum" if partly and isinstance(error, RuntimeError) else str(error)
+        return (
+            "the downloaded file has the wrong checksum" if partly and isinstance(error, RuntimeError) else str(error)
+        )
     finally:
         shutil.rmtree(elsewhere, ignore_errors=True)
     return ""

@@ -1,4 +1,4 @@
-"""Letters A to J, rendered from fonts: what stands in for notMNIST where that cannot be had."""
+"""Letters A to J, rendered from fonts: a substitute for notMNIST where it is not available."""
 
 import hashlib
 import io
@@ -21,14 +21,14 @@ SIZE: Final = 28
 """Side of a picture, in pixels."""
 
 DRAWN: Final = 112
-"""Size that a letter is drawn at before it is made smaller."""
+"""Font size at which a letter is drawn before it is scaled down."""
 
 FEWEST: Final = 20
-"""Pictures a letter that there have to be."""
+"""Smallest number of pictures per letter."""
 
 
 def fonts(folder: Path | None) -> list[Path]:
-    """The outline fonts in `folder`, or in the folders that this system keeps fonts in."""
+    """The outline fonts in `folder`, or in this system's font folders."""
     from matplotlib.font_manager import findSystemFonts
 
     if folder is not None and not folder.is_dir():
@@ -38,10 +38,10 @@ def fonts(folder: Path | None) -> list[Path]:
 
 
 def render(files: Sequence[Path], where: str) -> Pool:
-    """One picture a letter and face: white on black, as large as fits, in the middle of 28 x 28 pixels.
+    """One picture per letter and face: white on black, as large as fits, centred in 28 x 28 pixels.
 
-    Faces without one of the letters are left out, as are pictures that another face has given already. Order and
-    pixels depend on what the font files hold, and on nothing else of them. `where` names the fonts in errors.
+    Faces that lack a letter are left out, as are duplicates of another face's pictures. Order and pixels depend only on
+    the contents of the font files. `where` names the fonts in errors.
     """
     by_letter: dict[str, dict[bytes, NDArray[np.uint8]]] = {letter: {} for letter in LETTERS}
     skipped = 0
@@ -54,8 +54,8 @@ def render(files: Sequence[Path], where: str) -> Pool:
     fewest = min(len(pictures) for pictures in by_letter.values())
     if fewest < FEWEST:
         raise NotHere(
-            f"data set 'letters': {len(files):,} font files in {where} give {fewest} different pictures a letter, "
-            f"at least {FEWEST} are needed; install more fonts (Debian: fonts-* packages), or name a folder by --fonts"
+            f"data set 'letters': {len(files):,} font files in {where} give {fewest} different pictures per letter; "
+            f"expected at least {FEWEST}. Install more fonts (Debian: fonts-* packages), or name a folder with --fonts"
         )
     found = [(label, picture) for label, letter in enumerate(LETTERS) for picture in by_letter[letter].values()]
     notes = [f"{skipped:,} font files left out: unreadable, or without A to J"] if skipped else []
@@ -83,12 +83,12 @@ def _face(content: bytes, index: int) -> list[NDArray[np.uint8]] | None:
             # Without the basic layout, pixels would depend on whether this machine has libraqm.
             font = ImageFont.truetype(io.BytesIO(content), DRAWN, index, layout_engine=ImageFont.Layout.BASIC)
             return [_drawn(font, letter) for letter in LETTERS]
-    except Exception:  # fonts are foreign bytes: their readers raise nearly everything
+    except Exception:  # fonts are untrusted: their readers raise nearly anything
         return None
 
 
 def _face_count(content: bytes) -> int:
-    """Faces of a collection (TrueType's `ttcf`, then a version and their number); any other file holds one."""
+    """Number of faces in a collection (TrueType's `ttcf`, a version, then the number); any other file has one."""
     return min(int.from_bytes(content[8:12], "big"), 64) if content[:4] == b"ttcf" else 1
 
 
@@ -101,7 +101,7 @@ def _has_letters(content: bytes, index: int) -> bool:
 
 
 def _drawn(font: Any, letter: str) -> NDArray[np.uint8]:
-    """The letter in the middle of the picture, its larger side as long as the picture's; ValueError if it is blank."""
+    """The letter, centred and scaled so that its larger side fills the picture; ValueError if it is blank."""
     from PIL import Image, ImageDraw
 
     canvas = Image.new("L", (4 * DRAWN, 4 * DRAWN))

@@ -28,17 +28,17 @@ from sweep.space import catalogue
 from sweep.space.catalogue import CATALOGUE, Facts, Source
 
 CACHE_VERSION: Final = 1
-"""Raised when the same files would be read to other arrays."""
+"""Incremented when the same files would be read into different arrays."""
 
 READINGS: Final = {"folder": 3}
-"""Likewise, where it is one kind of data set whose files would be: 1 for all others."""
+"""Likewise for a single kind of data set; 1 for all others."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Input:
-    """What a pool is made of: the files that it depends on, as far as they are there, and how to read them.
+    """What a pool is made from: those of its files that exist, and how to read them.
 
-    `key` is its name in the cache, None where reading it is as fast; what is `lasting` stays there without its files.
+    `key` is its name in the cache, None if reading it is as fast; a `lasting` one stays cached without its files.
     """
 
     kind: str
@@ -49,14 +49,14 @@ class _Input:
     lasting: bool = False
 
     def signature(self) -> str:
-        """Stands for the names below `root`, and for what the file system says of each: a file moved is another one.
+        """A digest of the file names below `root` and of each file's status: a file that was moved counts as changed.
 
-        The time of change is the system's own: unlike that of the content, nobody sets it back.
+        Unlike the modification time, the change time cannot be set by users.
         """
         digest = hashlib.sha256()
         for path in self.files:
             digest.update(os.fsencode(os.path.relpath(path, self.root)))
-            with contextlib.suppress(OSError):  # a link to nothing
+            with contextlib.suppress(OSError):  # a broken link
                 status = path.stat()
                 known = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
                 digest.update(repr(known).encode())
@@ -66,7 +66,7 @@ class _Input:
 
 @dataclasses.dataclass(frozen=True)
 class Verified:
-    """A data set that was read anew: its fingerprint, and the one that the cache stood for (None: there was none)."""
+    """A data set that was read again: its fingerprint, and that of the cached copy (None if there was none)."""
 
     name: str
     fingerprint: str
@@ -75,7 +75,7 @@ class Verified:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """A line of `sweep datasets`; sizes that depend on files which are not here are None."""
+    """A line of `sweep datasets`; sizes that depend on files that are not here are None."""
 
     name: str
     channels: int
@@ -93,24 +93,24 @@ class Listing:
 class Library:
     """The data sets below one folder, with the fonts that `letters` is rendered from.
 
-    What is read once is kept as arrays in `cache/` for as long as its files stay as they are. Files that are missing
-    are downloaded if `downloads` says so; else NotHere is raised.
+    Once read, a data set is kept as arrays in `cache/` until its files change. Missing files are downloaded if
+    `downloads` is set; otherwise NotHere is raised.
     """
 
     def __init__(self, folder: Path, fonts: Path | None = None, downloads: bool = True) -> None:
         folder = addresses.local(folder, "--data-dir")
         fonts = None if fonts is None else addresses.local(fonts, "--fonts")
         if folder.exists() and not folder.is_dir():
-            raise InputError(f"--data-dir {folder}: is a file; wanted is a folder")
+            raise InputError(f"--data-dir {folder}: is a file; expected a folder")
         if fonts is not None and not fonts.is_dir():
             raise InputError(f"--fonts {fonts}: there is no such folder")
         self.folder, self.fonts, self.downloads = folder, fonts, downloads
         self._last: tuple[tuple[str, int | None], Pool] | None = None
 
     def load(self, dataset: str, split: int = 0, image_size: int | None = None) -> Data:
-        """The data set under one of its splits; its files are read, or downloaded, if need be.
+        """The data set under one of its splits; its files are read, or downloaded, if necessary.
 
-        Raises NotHere where its files cannot be had, InputError where they are damaged or hold nothing to train on.
+        Raises NotHere if its files cannot be obtained, InputError if they are damaged or hold nothing to train on.
         """
         if catalogue.embedded(dataset):
             return splits.load(dataset, split)
@@ -123,7 +123,7 @@ class Library:
         return self._last[1]
 
     def facts(self, dataset: str, image_size: int | None = None) -> Facts:
-        """What planning needs; reads files only where no constant can stand for them."""
+        """What planning needs; reads files only if the catalogue has no constant for it."""
         source = CATALOGUE.get(dataset)
         if source and source.facts:
             return source.facts
@@ -133,7 +133,7 @@ class Library:
         return Facts(about["fingerprint"], tuple(about["picture"]), about["classes"], about["sizes"][0])
 
     def here(self, dataset: str) -> bool:
-        """Whether the data set can be read without a download; one with damaged files is here too."""
+        """Whether the data set can be read without a download; True even if its files are damaged."""
         if catalogue.embedded(dataset):
             return True
         named = CATALOGUE.get(dataset)
@@ -147,9 +147,9 @@ class Library:
         return len(found.files) >= wanted or self._about(found) is not None
 
     def verify(self, dataset: str, image_size: int | None = None) -> Verified:
-        """Reads the files, whether or not they seem to be as they were, and replaces what is kept of them.
+        """Reads the files, even if they seem unchanged, and replaces their cached copy.
 
-        Raises what `load` does, and InputError where a stale cache cannot be replaced.
+        Raises what `load` does, and InputError if a stale cache cannot be replaced.
         """
         if catalogue.embedded(dataset):
             fingerprint = splits.load(dataset).fingerprint
@@ -191,7 +191,7 @@ class Library:
         match catalogue.kind(dataset):
             case "folder":
                 if not path.is_dir():
-                    is_file = "is a file; expected is a folder, so an archive has to be unpacked first"
+                    is_file = "is a file; expected a folder (unpack an archive first)"
                     why = f"{path} {is_file}" if path.exists() else f"there is no folder {path}"
                     raise NotHere(f"data set {dataset!r}: {why}")
                 key = f"folder-{_short(os.fsencode(path.absolute()), image_size)}"
@@ -199,7 +199,7 @@ class Library:
                 return _Input("folder", path, tree.all_of_it(), functools.partial(trees.pool_of, tree, image_size), key)
             case "npz":
                 if not path.is_file():
-                    why = f"{path} is a folder; expected is a file" if path.is_dir() else f"there is no file {path}"
+                    why = f"{path} is a folder; expected a file" if path.is_dir() else f"there is no file {path}"
                     raise NotHere(f"data set {dataset!r}: {why}")
                 return _Input("npz", path.parent, [path], functools.partial(arrays.npz, path), None)
         if CATALOGUE[dataset].format == "fonts":
@@ -211,7 +211,7 @@ class Library:
         return _Input(dataset, self.folder, self._files(CATALOGUE[dataset]), read_public, dataset, lasting=True)
 
     def _files(self, source: Source) -> list[Path]:
-        """The files of a public set that are there; where its archive is not, those that it was unpacked to."""
+        """The existing files of a public set; without its archive, those that it was unpacked to."""
         files = [self.folder / each.path for each in source.files if (self.folder / each.path).exists()]
         unpacked = self._unpacked(source)
         if unpacked is None:
@@ -220,7 +220,7 @@ class Library:
         return sorted(unpacked.iterdir()) if flat else folders.scan(unpacked).all_of_it()
 
     def _unpacked(self, source: Source) -> Path | None:
-        """The folder that a set's archive was unpacked to, if it is here and the archive is not."""
+        """The folder that a set's archive was unpacked to, if it exists and the archive does not."""
         if source.unpacked is None or (self.folder / source.files[0].path).exists():
             return None
         folder = self.folder / source.unpacked.folder
@@ -238,30 +238,30 @@ class Library:
         except InputError as error:
             if all(each.md5 for each in source.files):
                 raise
-            raise InputError(f"{error}; remove it to have it downloaded again") from error
+            raise InputError(f"{error}; remove it to download it again") from error
 
     def _read_unpacked(self, dataset: str, source: Source, folder: Path) -> Pool:
         for name, checksum in source.unpacked.files if source.unpacked else ():
             file = folder / name
             if not file.is_file():
-                raise InputError(f"data set {dataset!r}: there is no {file}; remove {folder} to have it downloaded")
+                raise InputError(f"data set {dataset!r}: there is no {file}; remove {folder} to download it again")
             download.check(dataset, file, checksum)
         return OF_FOLDERS[source.format](source, folder)
 
     def _read(self, found: _Input) -> Pool:
-        """The pool out of the cache, or out of its files, and then into the cache."""
+        """The pool from the cache, or from its files, in which case it is cached."""
         kept = self._kept(found)
         return self._read_anew(found) if kept is None else kept
 
     def _read_anew(self, found: _Input) -> Pool:
-        signature = found.signature()  # of what is about to be read, not of what it may have become meanwhile
+        signature = found.signature()  # before reading, since the files may change meanwhile
         pool = found.read()
         if found.key is not None:
             if found.lasting and found.files != (files := self._files(CATALOGUE[found.kind])):  # downloaded just now
                 signature = dataclasses.replace(found, files=files).signature()
             about = _described(pool, found.kind) | {"signature": signature}
             path = self._cache(found.key)
-            # A data folder that others own, or that is full: what is not kept is read again the next time.
+            # The data folder may be read-only or full: without a cached copy, files are read again next time.
             with contextlib.suppress(OSError, SafetensorError):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with replacing(path) as temporary:
@@ -285,12 +285,12 @@ class Library:
         return pool if pool.fingerprint == about["fingerprint"] else None
 
     def _about(self, found: _Input) -> dict[str, Any] | None:
-        """What the cache says of a pool, if it is there and its files are still the same."""
+        """The metadata of a cached pool, if it is cached and its files are unchanged."""
         about, gone = self._cached(found), found.lasting and not found.files
         return about if about and (gone or about.get("signature") == found.signature()) else None
 
     def _cached(self, found: _Input) -> dict[str, Any] | None:
-        """What the cache says of a pool, whatever has become of its files."""
+        """The metadata of a cached pool, even if its files have changed."""
         if found.key is None:
             return None
         try:

@@ -18,7 +18,7 @@ Labels = NDArray[np.int64]
 class Pool:
     """All pictures of a data set, unsplit; the last `own_test` of them are the test set that it comes with.
 
-    `notes` say what a user should know about how they were read.
+    `notes` tell the user how they were read.
     """
 
     pictures: Pictures
@@ -29,7 +29,7 @@ class Pool:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of all pixels and labels, and of where the test set begins."""
+        """Identifies all pixels and labels, and where the test set begins."""
         return fingerprint(self.pictures, self.labels, self.own_test)
 
 

@@ -1,4 +1,4 @@
-"""Which reader makes a pool of the files of a named data set, by the `format` of its `Source`."""
+"""Which reader makes a pool from the files of a named data set, by the `format` of its `Source`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,10 +23,10 @@ READERS: Final[dict[str, Callable[[Source, Sequence[Path]], Pool]]] = {
     "cifar": lambda source, files: cifar.cifar_archive(files[0], _inside(source)),
     "pictures": lambda source, files: trees.picture_archive(files[0], source.class_names),
 }
-"""Pools of `Source.files`, which lie here in their order; embedded sets have none."""
+"""Pools from `Source.files`, in this order; embedded sets have none."""
 
 OF_FOLDERS: Final[dict[str, Callable[[Source, Path], Pool]]] = {
     "cifar": lambda source, folder: cifar.cifar_folder(folder, _inside(source)),
     "pictures": lambda source, folder: trees.picture_folder(folder, None, source.class_names),
 }
-"""Pools of the folders that archives unpack to."""
+"""Pools from the folders that archives unpack to."""

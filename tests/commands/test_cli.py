@@ -79,8 +79,8 @@ BAD_LOOKS = {
     "pictures that are not here": (["--show", "folder:none"], "there is no folder"),
     "a home that is nobody's": (["--show", "folder:~nobody-here/x"], "no such user's home"),
     "pictures in a bucket": (["--show", "folder:s3://KEY:secret@b/x"], "folder s3://…: unknown kind 's3'"),
-    "pictures in an archive": (["--show", f"folder:{__file__}"], "is a file; expected is a folder"),
-    "arrays in a folder": (["--show", f"npz:{Path(__file__).parent}"], "is a folder; expected is a file"),
+    "pictures in an archive": (["--show", f"folder:{__file__}"], "is a file; expected a folder"),
+    "arrays in a folder": (["--show", f"npz:{Path(__file__).parent}"], "is a folder; expected a file"),
     "a path alone": (["--show", str(Path(__file__).parent)], f"did you mean 'folder:{Path(__file__).parent}'?"),
     "fonts that are nowhere": (["--fonts", "none"], "--fonts none: there is no such folder"),
     "fonts in no home": (["--fonts=~nobody-here/x"], "no such user's home"),
@@ -121,7 +121,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a folder with an empty class": (
         lambda folder: write_folder(folder / "tree", {"a/1.png": png(np.zeros((4, 4), np.uint8)), "b/x": b""}),
         "folder:tree",
-        "one class only ('a'); there is nothing to tell apart; no pictures in b",
+        "only one class ('a'); expected at least two classes; no pictures in b",
     ),
     "arrays with NaN": (
         lambda folder: np.savez(folder / "x.npz", images=np.full((40, 4, 4), np.nan), labels=np.arange(40) % 2),
@@ -131,7 +131,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "an archive that leads out of itself": (
         lambda folder: write_tar(folder / "data" / "notMNIST_small.tar.gz", [("../evil.png", b"x")]),
         "notmnist",
-        "leads out of it",
+        "a path outside it",
     ),
     "an altered archive": (lambda folder: write_cifar(folder / "data"), "cifar10", "truncated or altered"),
     "a folder that is not there": (lambda folder: None, "folder:none", "there is no folder"),

@@ -156,7 +156,7 @@ def test_sixteen_bit_files_are_scaled_to_the_bits_that_the_whole_data_set_uses(b
     np.testing.assert_array_equal(pool.pictures[0, 0], wide >> (bits - 8))
     np.testing.assert_array_equal(pool.pictures[1, 0], dark >> (bits - 8))  # by the same rule as the bright one
     kept = f"the upper 8 of {bits} bits are kept" if bits > 8 else "the lowest 8 bits are kept"
-    assert pool.notes == (f"4 pictures of more than 8 bits a value: they reach {wide.max():,}, so {kept}",)
+    assert pool.notes == (f"4 pictures of more than 8 bits per value: the highest is {wide.max():,}, so {kept}",)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_classes_that_hold_the_same_subfolders_are_asked_about(names: tuple[str,
 def test_one_folder_with_all_classes_in_it_is_told_from_a_class(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "set", classes("pictures/cat", "pictures/dog"))
     said = refusal(root)
-    assert "one class only ('pictures')" in said and f"are the classes in folder:{root / 'pictures'}?" in said
+    assert "only one class ('pictures')" in said and f"are the classes in folder:{root / 'pictures'}?" in said
     deeper = refusal(write_folder(tmp_path / "deep", classes("a/b/cat", "a/b/dog")))
     assert f"are the classes in folder:{tmp_path / 'deep' / 'a' / 'b'}?" in deeper
 
@@ -231,7 +231,7 @@ def test_pictures_of_too_many_pixels_are_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     large = png(np.zeros((20, 20), np.uint8))
     pool = read(write_folder(tmp_path, classes("a", "b") | {"a/x.png": large}))
-    assert pool.notes == ("1 picture of too many pixels left out: a/x.png",)
+    assert pool.notes == ("1 picture with too many pixels left out: a/x.png",)
 
 
 # Links
@@ -257,7 +257,7 @@ def test_no_folder_is_read_twice_and_loops_end(target: str, tmp_path: Path) -> N
     (root / "a" / "again").symlink_to(target)
     pool = read(root)
     assert pool.fingerprint == whole.fingerprint
-    assert pool.notes == ("1 link to a folder that is read already left out: a/again",)
+    assert pool.notes == ("1 link to a folder that is already read left out: a/again",)
 
 
 def test_a_class_that_is_a_link_to_another_class_or_to_all_is_no_class(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_class_that_is_a_link_to_another_class_or_to_all_is_no_class(tmp_path:
     (root / "best").symlink_to("cat")
     pool = read(root)
     assert pool.class_names == ("cat", "dog")
-    assert pool.notes == ("2 links to folders that are read already left out: all, best",)
+    assert pool.notes == ("2 links to folders that are already read left out: all, best",)
 
 
 def test_links_to_nothing_and_to_themselves_are_named(tmp_path: Path) -> None:
@@ -289,7 +289,7 @@ def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
     (root / "a" / "0.png").chmod(0)
     (root / "a" / "inner").chmod(0)
     try:
-        assert read(root).notes == ("2 files or folders that may not be read left out: a/0.png, a/inner",)
+        assert read(root).notes == ("2 files or folders without read permission left out: a/0.png, a/inner",)
     finally:
         (root / "a" / "inner").chmod(0o700)
 
@@ -322,7 +322,7 @@ def test_classes_that_differ_in_case_only_are_said(names: tuple[str, str], tmp_p
     pool = read(root)
     one, other = sorted(names)
     assert len(pool.class_names) == 3
-    assert pool.notes == (f"classes that differ in case only: '{one}' and '{other}'",)
+    assert pool.notes == (f"classes that differ only in case: '{one}' and '{other}'",)
 
 
 def test_a_tree_knows_every_path_that_its_pictures_depend_on(tmp_path: Path) -> None:

@@ -198,10 +198,10 @@ def test_pictures_are_resized_to_squares_on_request(tmp_path: Path) -> None:
 
 BAD_TREES: dict[str, tuple[dict[str, bytes], str]] = {
     "no class": ({"a.png": png(np.zeros((4, 4), np.uint8))}, "has no subfolder"),
-    "one class": ({f"a/{n}.png": png(np.full((4, 4), n, np.uint8)) for n in range(9)}, "one class only ('a')"),
+    "one class": ({f"a/{n}.png": png(np.full((4, 4), n, np.uint8)) for n in range(9)}, "only one class ('a')"),
     "an empty class": (
         {"a/1.png": png(np.zeros((4, 4), np.uint8)), "b/readme.txt": b"x"},
-        "one class only ('a'); there is nothing to tell apart; no pictures in b",
+        "only one class ('a'); expected at least two classes; no pictures in b",
     ),
     "a class of unreadable files": (
         {"a/1.png": png(np.zeros((4, 4), np.uint8)), "b/1.png": b"x", "b/2.png": b"y"},
@@ -228,9 +228,9 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = 
 
 
 BAD_MEMBERS = {
-    "up": (member("notMNIST_small/../../evil.png"), "leads out of it"),
-    "absolute": (member("/tmp/evil.png"), "leads out of it"),
-    "backslashes": (member("A\\..\\evil.png"), "leads out of it"),
+    "up": (member("notMNIST_small/../../evil.png"), "a path outside it"),
+    "absolute": (member("/tmp/evil.png"), "a path outside it"),
+    "backslashes": (member("A\\..\\evil.png"), "a path outside it"),
     "symbolic link": (member("notMNIST_small/A/x.png", tarfile.SYMTYPE, link="/etc/passwd"), "a link or a device"),
     "hard link": (member("notMNIST_small/A/x.png", tarfile.LNKTYPE, link="../../x"), "a link or a device"),
     "device": (member("notMNIST_small/A/x.png", tarfile.CHRTYPE), "a link or a device"),
@@ -304,22 +304,22 @@ def test_colours_are_found_last_or_second_and_truth_values_are_black_and_white(t
 
 NAN = np.where(GREY == GREY[3, 2, 1], np.nan, GREY / 255)
 BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
-    "no labels": ({"images": GREY}, "holds no array 'labels'; there are images"),
-    "NaN": ({"images": NAN, "labels": LABELS}, "numbers of images are NaN"),
-    "floats beyond 1": ({"images": GREY * 1.0, "labels": LABELS}, "floats must be 0 to 1"),
-    "integers beyond 255": ({"images": GREY.astype(int) * 2, "labels": LABELS}, "integers must be 0 to 255"),
-    "text": ({"images": GREY.astype(str), "labels": LABELS}, "wanted are bytes, or floats"),
+    "no labels": ({"images": GREY}, "holds no array 'labels'; it holds images"),
+    "NaN": ({"images": NAN, "labels": LABELS}, "values of images are NaN"),
+    "floats beyond 1": ({"images": GREY * 1.0, "labels": LABELS}, "expected floats from 0 to 1"),
+    "integers beyond 255": ({"images": GREY.astype(int) * 2, "labels": LABELS}, "expected integers from 0 to 255"),
+    "text": ({"images": GREY.astype(str), "labels": LABELS}, "expected bytes, or floats"),
     "objects": ({"images": GREY.astype(object), "labels": LABELS}, "is damaged, or is not"),
     "two axes": ({"images": GREY[0], "labels": LABELS}, "images are [5, 4]"),
     "four channels": ({"images": np.zeros((6, 4, 4, 4), np.uint8), "labels": LABELS[:6]}, "1 or 3 channels"),
-    "no pictures": ({"images": GREY[:0], "labels": LABELS[:0]}, "there is none"),
+    "no pictures": ({"images": GREY[:0], "labels": LABELS[:0]}, "expected at least one"),
     "more labels": ({"images": GREY, "labels": LABELS.repeat(2)}, "20 images and 40 labels"),
     "negative labels": ({"images": GREY, "labels": LABELS - 1}, "labels from -1 to 0"),
     "huge labels": ({"images": GREY, "labels": LABELS * 10**12}, "labels from 0 to 1000000000000"),
     "a class without pictures": ({"images": GREY, "labels": LABELS * 2}, "no picture of class '1'"),
-    "one class": ({"images": GREY, "labels": LABELS * 0}, "one class only"),
+    "one class": ({"images": GREY, "labels": LABELS * 0}, "only one class"),
     "float labels": ({"images": GREY, "labels": LABELS / 2}, "labels are float64"),
-    "labels with two axes": ({"images": GREY, "labels": LABELS[:, None]}, "wanted integers [n]"),
+    "labels with two axes": ({"images": GREY, "labels": LABELS[:, None]}, "expected integers [n]"),
 }
 
 

@@ -167,7 +167,7 @@ def test_a_truncated_or_altered_file_is_refused_with_both_checksums_and_nothing_
         assert str(file) in str(refused.value)
         if name != "notmnist":
             md5 = hashlib.md5(damaged).hexdigest()
-            assert f"truncated or altered (MD5 {md5}, wanted {hashlib.md5(whole).hexdigest()})" in str(refused.value)
+            assert f"truncated or altered (MD5 {md5}, expected {hashlib.md5(whole).hexdigest()})" in str(refused.value)
     assert not (folder / "cache").exists()
 
 
@@ -226,7 +226,7 @@ def test_no_picture_of_notmnist_is_in_two_parts_and_repeats_are_counted(tmp_path
     parts = [{picture.tobytes() for picture in part[0]} for part in (loaded.train, loaded.validation, loaded.test)]
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
     assert len(set.union(*parts)) == 300
-    assert any("pictures left out: the same pixels stand in a part that is held out" in note for note in loaded.notes)
+    assert any("pictures left out: the same pixels are in a held-out part" in note for note in loaded.notes)
 
 
 # Folders and arrays
@@ -516,7 +516,7 @@ def test_a_download_with_another_checksum_is_not_kept(
     with pytest.raises(NotHere) as refused:
         Library(folder).load("cifar10")
     said = str(refused.value)
-    assert "what came has another checksum" in said and address in said
+    assert "the downloaded file has the wrong checksum" in said and address in said
     assert f"put it at {folder / 'cifar-10-python.tar.gz'} (MD5 {CATALOGUE['cifar10'].files[0].md5})" in said
     assert [path for path in folder.rglob("*") if path.is_file()] == []
 
@@ -533,7 +533,7 @@ def test_an_archive_without_checksum_that_did_not_come_whole_is_not_kept(
     publish(monkeypatch, "notmnist", f"{address}half/", f"{address}page/")
     with pytest.raises(NotHere) as refused:
         Library(folder).load("notmnist")
-    assert str(refused.value).count("what came: is damaged, or is not a .tar.gz archive") == 2
+    assert str(refused.value).count("the downloaded file: is damaged, or is not a .tar.gz archive") == 2
     assert [path for path in folder.rglob("*") if path.is_file()] == []
     publish(monkeypatch, "notmnist", f"{address}half/", f"{address}good/")
     assert len(Library(folder).load("notmnist").test[1]) == 60

@@ -1,1 +1,1 @@
-"""Readers of files that others made, a module a format: nothing is unpacked to disk, nothing in a file is run."""
+"""Readers of untrusted files, one module per format: nothing is unpacked to disk, no code in a file is run."""

@@ -1,4 +1,4 @@
-"""Members of a tar archive, one after the other: none that leads out of it, and not more than a limit."""
+"""Members of a tar archive, one after the other: no path outside it, and a limited number of bytes."""
 
 import contextlib
 import functools
@@ -14,13 +14,13 @@ from sweep.data.formats import guards
 from sweep.data.formats.guards import gibibytes, reading
 
 MAX_READ: Final = 2**30
-"""Most that is read out of a compressed archive at once."""
+"""Largest number of bytes read from a compressed archive at once."""
 
 
 def tar_members(path: Path) -> Iterator[tuple[PurePosixPath, Callable[[], bytes]]]:
-    """Names and contents of the files in a tar archive, gzipped or not; a content can be had while its file is current.
+    """Names and contents of the files in a tar archive, gzipped or not; contents are available only in turn.
 
-    Refused are names that lead out of the archive's own folder, links, devices, and more than 4 GiB in all.
+    InputError for paths outside the archive's own folder, links, devices, and more than 4 GiB in total.
     """
     guard = functools.partial(reading, path, "a .tar.gz archive")
     with contextlib.ExitStack() as stack:
@@ -37,7 +37,7 @@ def tar_members(path: Path) -> Iterator[tuple[PurePosixPath, Callable[[], bytes]
                 member = archive.next()
                 if member is None:
                     while limited.read(2**20):
-                        pass  # gzip's checksum stands at its end
+                        pass  # gzip's checksum is at its end
                     return
                 name = PurePosixPath(member.name)
                 _check_member(path, member, name)
@@ -62,13 +62,13 @@ def check_tar(path: Path) -> None:
 
 def _check_member(path: Path, member: tarfile.TarInfo, name: PurePosixPath) -> None:
     if name.is_absolute() or ".." in name.parts or "\\" in member.name:
-        raise InputError(f"{path}: holds {member.name!r}, which leads out of it; nothing was unpacked")
+        raise InputError(f"{path}: holds {member.name!r}, a path outside it; nothing was unpacked")
     if not member.isfile() and not member.isdir():
         raise InputError(f"{path}: holds {member.name!r}, which is a link or a device; nothing was unpacked")
 
 
 class _Limited(io.RawIOBase):
-    """A stream that ends in an error after `guards.MAX_BYTES` and some: headers may lie about what is to come."""
+    """A stream that fails a little after `guards.MAX_BYTES`: sizes in headers may be false."""
 
     def __init__(self, stream: Any, path: Path) -> None:
         self.stream, self.path, self.left = stream, path, guards.MAX_BYTES + 2**28

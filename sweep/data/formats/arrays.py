@@ -13,14 +13,14 @@ from sweep.data.formats.guards import checked, gibibytes, reading
 from sweep.data.pool import Pictures, Pool
 
 BLOCK: Final = 1000
-"""Pictures that are converted at once."""
+"""Pictures converted at once."""
 
 
 def npz(path: Path) -> Pool:
     """Arrays `images` and `labels` of a .npz file.
 
-    Images are `[n, height, width]`, with 1 or 3 channels last or second where there is a fourth axis: bytes, truth
-    values, integers from 0 to 255, or floats from 0 to 1, which are kept in 256 levels. Labels are integers from 0 on.
+    Images are `[n, height, width]`, with an optional fourth axis of 1 or 3 channels, last or second: bytes, booleans,
+    integers from 0 to 255, or floats from 0 to 1, which are rounded to 256 levels. Labels are integers from 0.
     """
     with reading(path, "a .npz file with images and labels"), zipfile.ZipFile(path) as archive:
         if sum(each.file_size for each in archive.infolist()) > guards.MAX_BYTES:
@@ -28,15 +28,15 @@ def npz(path: Path) -> Pool:
     with reading(path, "a .npz file with images and labels"), np.load(path, allow_pickle=False) as arrays:
         for name in ("images", "labels"):
             if name not in arrays:
-                raise InputError(f"{path}: holds no array {name!r}; there are {', '.join(arrays) or 'none'}")
+                raise InputError(f"{path}: holds no array {name!r}; it holds {', '.join(arrays) or 'none'}")
         images, labels = np.asarray(arrays["images"]), np.asarray(arrays["labels"])
     pictures = _as_bytes(images, path)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise InputError(f"{path}: labels are {labels.dtype} {list(labels.shape)}; wanted integers [n]")
+        raise InputError(f"{path}: labels are {labels.dtype} {list(labels.shape)}; expected integers [n]")
     if len(labels) != len(pictures):
         raise InputError(f"{path}: {len(pictures):,} images and {len(labels):,} labels")
     if len(labels) and (labels.min() < 0 or labels.max() >= len(labels)):
-        raise InputError(f"{path}: labels from {labels.min()} to {labels.max()}; wanted are 0, 1, 2 …, one a class")
+        raise InputError(f"{path}: labels from {labels.min()} to {labels.max()}; expected 0, 1, 2 …, one per class")
     classes = int(labels.max()) + 1 if len(labels) else 0
     return checked(Pool(pictures, labels.astype(np.int64), tuple(map(str, range(classes)))), path)
 
@@ -49,25 +49,25 @@ def _as_bytes(images: NDArray[Any], path: Path) -> Pictures:
     elif images.ndim != 4 or images.shape[1] not in (1, 3):
         raise InputError(
             f"{path}: images are {list(images.shape)}; "
-            "wanted [n, height, width], or a fourth axis of 1 or 3 channels, last or second"
+            "expected [n, height, width], or a fourth axis of 1 or 3 channels, last or second"
         )
     if images.dtype.kind not in "fbiu":
-        raise InputError(f"{path}: images are {images.dtype}; wanted are bytes, or floats from 0 to 1")
+        raise InputError(f"{path}: images are {images.dtype}; expected bytes, or floats from 0 to 1")
     if not images.size:
-        raise InputError(f"{path}: images are {list(images.shape)}: there is none")
-    least, most = images.min(), images.max()  # of NaN where there is one
+        raise InputError(f"{path}: images are {list(images.shape)}; expected at least one")
+    least, most = images.min(), images.max()  # NaN if any value is
     match images.dtype.kind:
         case "f":
             if np.isnan(least):
-                raise InputError(f"{path}: {int(np.isnan(images).sum()):,} numbers of images are NaN")
+                raise InputError(f"{path}: {int(np.isnan(images).sum()):,} values of images are NaN")
             if least < 0 or most > 1:
-                raise InputError(f"{path}: images from {least:g} to {most:g}; floats must be 0 to 1")
+                raise InputError(f"{path}: images from {least:g} to {most:g}; expected floats from 0 to 1")
         case "i" | "u":
             if least < 0 or most > 255:
-                raise InputError(f"{path}: images from {least} to {most}; integers must be 0 to 255")
+                raise InputError(f"{path}: images from {least} to {most}; expected integers from 0 to 255")
     factor = 1 if images.dtype.kind in "iu" else 255
     pictures = np.empty(images.shape, np.uint8)
-    for start in range(0, len(images), BLOCK):  # floats of all pictures at once would need several times their memory
+    for start in range(0, len(images), BLOCK):  # converting all pictures at once would need several times their memory
         block = images[start : start + BLOCK]
         pictures[start : start + BLOCK] = block if factor == 1 else np.rint(block * np.float64(factor))
     return pictures

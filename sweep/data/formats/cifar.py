@@ -1,4 +1,4 @@
-"""CIFAR's pickles, read by an unpickler that knows arrays and nothing else."""
+"""CIFAR's pickles, read by an unpickler that accepts only plain data and arrays."""
 
 import io
 import pickle
@@ -16,7 +16,7 @@ from sweep.space.catalogue import Unpacked
 
 
 def cifar_archive(path: Path, inside: Unpacked) -> Pool:
-    """CIFAR-10 or -100 out of its .tar.gz."""
+    """CIFAR-10 or -100 from its .tar.gz."""
     wanted = {f"{inside.folder}/{name}": name for name, _ in inside.files}
     found = {wanted[str(name)]: content() for name, content in tar_members(path) if str(name) in wanted}
     missing = sorted(set(wanted.values()) - found.keys())
@@ -26,12 +26,12 @@ def cifar_archive(path: Path, inside: Unpacked) -> Pool:
 
 
 def cifar_folder(folder: Path, inside: Unpacked) -> Pool:
-    """CIFAR-10 or -100 out of the folder that its archive unpacks to."""
+    """CIFAR-10 or -100 from the folder that its archive unpacks to."""
     return _cifar({name: (folder / name).read_bytes() for name, _ in inside.files}, folder)
 
 
 def _cifar(contents: dict[str, bytes], where: object) -> Pool:
-    """The pool of the contents of the files by name: batches for training, then those for testing, then the names."""
+    """The pool from the contents of the files by name: training batches, then the test batch, then the class names."""
     *train, test, about = contents
     meta = unpickled(contents[about], f"{where}, {about}")
     names = meta.get("fine_label_names", meta.get("label_names"))
@@ -48,9 +48,9 @@ def _cifar_batch(content: bytes, where: object) -> tuple[Pictures, Labels]:
     batch = unpickled(content, where)
     pixels, labels = batch.get("data"), batch.get("fine_labels", batch.get("labels"))
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3072:
-        raise InputError(f"{where}: data is no array [n, 3072] of bytes")
+        raise InputError(f"{where}: data is not an array [n, 3072] of bytes")
     if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 1000 for label in labels):
-        raise InputError(f"{where}: labels is no list of numbers from 0 on")
+        raise InputError(f"{where}: labels is not a list of numbers from 0")
     if len(labels) != len(pixels):
         raise InputError(f"{where}: {len(pixels):,} pictures and {len(labels):,} labels")
     return pixels.reshape(-1, 3, 32, 32), np.array(labels, dtype=np.int64)
@@ -66,7 +66,7 @@ def unpickled(content: bytes, where: object) -> dict[str, Any]:
 
 
 class _Arrays(pickle.Unpickler):
-    """Knows the names that a NumPy array is pickled with, and no other."""
+    """Allows only the names that a pickled NumPy array refers to."""
 
     def find_class(self, module: str, name: str) -> Any:
         modern = module.replace("numpy.core", "numpy._core")

@@ -10,32 +10,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 NOT_READ: Final = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
-"""Formats that Pillow knows by name but hands to others: Ghostscript, which runs what is in the file, or nobody."""
+"""Formats that Pillow leaves to other programs: Ghostscript, which runs code in the file, or none at all."""
 
 UNREAD: Final = {".heic", ".heif", ".jxl", ".svg", ".eps", ".wmf", ".emf", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
-"""What names of pictures end in that Pillow does not read."""
+"""Suffixes of pictures that Pillow does not read."""
 
 _GREY: Final = ("1", "L", "LA", "La")
 
 _SWAPPED: Final = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
-"""Of every way to unpack the upper bytes of 16-bit colours, the one that finds their lower bytes."""
+"""For each way to unpack the upper bytes of 16-bit colours, the way to unpack their lower bytes."""
 
 _UNSIGNED: Final = "I;32N"
-"""How a TIFF's unsigned integers of 32 bits are packed, which Pillow takes for signed ones."""
+"""How a TIFF's unsigned 32-bit integers are packed, which Pillow reads as signed."""
 
 _BITS, _PHOTOMETRIC, _PLANES = 258, 262, 284
 """Tags of a TIFF."""
 
 _KEY_SCALES: Final = {"1": 255, "L;2": 85, "L;4": 17}
-"""What Pillow multiplies grey values of less than 8 bits by, but not the value that is transparent."""
+"""Factors by which Pillow scales grey values of less than 8 bits, but not the transparent value."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
-    """A picture as its file has it: `values` `[height, width, 1 or 3]`, and `alpha` `[height, width]` if it has some.
+    """A picture as stored in its file: `values` `[height, width, 1 or 3]`, and `alpha` `[height, width]` if it has any.
 
-    Both are bytes, integers of more than 8 bits, or, for values, floats. `turned` says that it lay on its side;
-    `frames` that the file holds more pictures than this one; `inverted` that its least value is white.
+    Both are bytes or integers of more than 8 bits; values may be floats. `turned`: it was rotated or flipped upright;
+    `frames`: the file holds more pictures than this one; `inverted`: its lowest value is white.
     """
 
     values: NDArray[Any]
@@ -47,7 +47,7 @@ class Raw:
 
 @functools.cache
 def formats() -> tuple[str, ...]:
-    """The formats that are read: all that Pillow decodes itself."""
+    """The formats that Pillow decodes itself."""
     from PIL import Image
 
     Image.init()
@@ -56,7 +56,7 @@ def formats() -> tuple[str, ...]:
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """What names of pictures end in, those that are not read among them."""
+    """Suffixes of pictures, including those that are not read."""
     from PIL import Image
 
     known = {suffix for suffix, name in Image.registered_extensions().items() if name in formats()}
@@ -64,7 +64,7 @@ def suffixes() -> frozenset[str]:
 
 
 def read(file: IO[bytes]) -> Raw:
-    """The picture in an open file, whatever the file's name; raises whatever Pillow does."""
+    """The picture in an open file, whatever its name; raises whatever Pillow does."""
     from PIL import Image
 
     with warnings.catch_warnings(action="ignore"), Image.open(file, formats=formats()) as image:
@@ -74,9 +74,9 @@ def read(file: IO[bytes]) -> Raw:
             _check_planes(image)
         image.load()
         values, alpha = _deep_colour(image, file, rawmode) or _plain(image, rawmode)
-        orientation = _orientation(image)  # 1 again, where Pillow has turned the picture itself
+        orientation = _orientation(image)  # 1 if Pillow has already turned the picture
         values, alpha = _turned(values, orientation), None if alpha is None else _turned(alpha, orientation)
-        # A PNG or JPEG says itself whether it is grey; WebP or GIF cannot.
+        # PNG and JPEG say whether they are grey; WebP and GIF cannot.
         if values.shape[2] == 3 and image.format not in ("PNG", "JPEG", "MPO") and _is_grey(values):
             values = values[..., :1]
         # The layers of a PSD make up its first picture.
@@ -87,19 +87,19 @@ def read(file: IO[bytes]) -> Raw:
 
 
 def _is_inverted(image: Any) -> bool:
-    """Whether the least value of a TIFF is white (scanners, X-rays), and Pillow leaves it so: it turns bytes only."""
+    """Whether the lowest value of a TIFF is white (scanners, X-rays) and still is: Pillow inverts only bytes."""
     return image.mode in ("I;16", "I;16B", "I", "F") and image.tag_v2.get(_PHOTOMETRIC, 0) == 0
 
 
 def _check_planes(image: Any) -> None:
-    """Raises ValueError for a TIFF of 16-bit colours in a plane per channel: Pillow would read something else."""
+    """Raises ValueError for a TIFF of 16-bit colours with one plane per channel, which Pillow misreads."""
     deep = max(image.tag_v2.get(_BITS, (1,))) > 8
     if deep and len(image.getbands()) > 1 and image.tag_v2.get(_PLANES) == 2:
         raise ValueError("has a plane of 16 bits for each channel")
 
 
 def _rawmode(image: Any) -> str:
-    """How the bytes of a picture that is not loaded yet are packed."""
+    """How the bytes of a picture that is not yet loaded are packed."""
     if not image.tile:
         return ""
     arguments = image.tile[0][3]
@@ -108,7 +108,7 @@ def _rawmode(image: Any) -> str:
 
 
 def _plain(image: Any, rawmode: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Values and alpha of what Pillow has loaded without loss."""
+    """Values and alpha of a picture that Pillow has loaded without loss."""
     mode, key = image.mode, image.info.get("transparency")
     if mode == "F" or mode.startswith("I"):
         values = np.asarray(image)[..., None]
@@ -127,9 +127,9 @@ def _plain(image: Any, rawmode: str) -> tuple[NDArray[Any], NDArray[Any] | None]
 
 
 def _deep_colour(image: Any, file: IO[bytes], rawmode: str) -> tuple[NDArray[Any], NDArray[Any] | None] | None:
-    """Values and alpha of a picture with 16 bits a channel, of which Pillow keeps the upper 8; None for any other.
+    """Values and alpha of a picture with 16 bits per channel, of which Pillow keeps the upper 8; None for any other.
 
-    The lower 8 are had by unpacking the same file a second time, as if its bytes were swapped; grey with alpha as if
+    To get the lower 8, the same file is unpacked a second time as if its bytes were swapped; grey with alpha, as if
     its four bytes were four channels.
     """
     pair = rawmode == "LA;16B" and image.mode == "RGBA"
@@ -152,14 +152,14 @@ def _deep_colour(image: Any, file: IO[bytes], rawmode: str) -> tuple[NDArray[Any
 
 
 def _repacked(tile: Any, rawmode: str) -> Any:
-    """A piece of a file, to be unpacked in another way."""
+    """A tile of a file, to be unpacked in another way."""
     arguments = tile[3]
     arguments = rawmode if isinstance(arguments, str) else (rawmode, *arguments[1:])
     return getattr(tile, "_make", tuple)((*tile[:3], arguments))
 
 
 def _keyed(values: NDArray[Any], key: Any) -> NDArray[np.uint8] | None:
-    """An alpha channel where one value, or colour, stands for nothing."""
+    """An alpha channel if one value or colour marks transparent pixels."""
     if not isinstance(key, int | tuple):
         return None
     return np.where((values == np.array(key)).all(axis=2), 0, 255).astype(np.uint8)
@@ -170,16 +170,16 @@ def _is_grey(values: NDArray[Any]) -> bool:
 
 
 def _orientation(image: Any) -> int:
-    """How EXIF says that the picture lies, 1 to 8; 1 is upright."""
+    """The orientation in EXIF, 1 to 8; 1 is upright."""
     try:
         found = image.getexif().get(0x0112, 1)
-    except Exception:  # a picture with damaged EXIF is a picture
+    except Exception:  # damaged EXIF does not make the picture unreadable
         return 1
     return found if found in range(1, 9) else 1
 
 
 def _turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Undoes an EXIF orientation: 5 to 8 are transposed, and of each four the others flipped."""
+    """Undoes an EXIF orientation: 5 to 8 are transposed; all but 1 and 5 are flipped."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     rows = -1 if orientation in (3, 4, 7, 8) else 1

@@ -1,4 +1,4 @@
-"""What stands below a folder of pictures: which subfolders are classes, and which files are theirs."""
+"""The tree below a folder of pictures: which subfolders are classes, and which files belong to them."""
 
 import dataclasses
 import os
@@ -13,7 +13,7 @@ from sweep.data.formats.left_out import Kind, LeftOut, is_hidden
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """The class folders below a root, and the files below each, in order; none of them has been opened."""
+    """The class folders below a root, and the files below each, in order; none has been opened."""
 
     root: Path
     classes: dict[str, list[Path]]
@@ -25,12 +25,12 @@ class Tree:
         return [self.root, *below]
 
     def name(self, path: Path) -> str:
-        """A path below the root."""
+        """A path relative to the root."""
         return path.relative_to(self.root).as_posix()
 
 
 def scan(root: Path, wanted: Sequence[str] | None = None) -> Tree:
-    """The classes below `root`: all its subfolders, or those that are `wanted`.
+    """The classes below `root`: all its subfolders, or only those in `wanted`.
 
     Links are followed, but no folder is read twice. Hidden and system files and folders are left out everywhere.
     """
@@ -75,7 +75,7 @@ def _fill(tree: Tree) -> None:
 
 
 def _walk(tree: Tree, name: str, top: Path, known: set[tuple[int, int]]) -> list[tuple[str, Path]]:
-    """Adds the files below a folder to a class; returns the links to folders that were met."""
+    """Adds the files below a folder to a class; returns the links to folders found there."""
     folders, links = [top], []
     while folders:
         folder = folders.pop()
@@ -96,7 +96,7 @@ def _walk(tree: Tree, name: str, top: Path, known: set[tuple[int, int]]) -> list
 
 
 def _entries(folder: Path, tree: Tree) -> list["os.DirEntry[str]"]:
-    """What stands in a folder and is to be seen, by name."""
+    """The visible entries of a folder, by name."""
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
@@ -112,7 +112,7 @@ def _entries(folder: Path, tree: Tree) -> list["os.DirEntry[str]"]:
 
 
 def _status(entry: "os.DirEntry[str]", tree: Tree) -> os.stat_result | None:
-    """Of what a link leads to, if it is one; None, and noted, where that is nothing."""
+    """The status of an entry, or of a link's target; None, and noted, if it cannot be read."""
     try:
         return entry.stat()
     except OSError:
@@ -126,7 +126,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def printable(name: str) -> str:
-    """A file's name as one line of text that can be written anywhere: what cannot be as backslashes and digits."""
+    """A file's name as one line of printable text; everything else is escaped with backslashes."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(_escaped(text))
 

@@ -1,4 +1,4 @@
-"""What holds for every reader: whatever is wrong with a file is one InputError, and what is read can be trained on."""
+"""Checks shared by all readers: any fault of a file is one InputError, and what is read can be trained on."""
 
 import contextlib
 import dataclasses
@@ -12,15 +12,15 @@ from sweep.common.errors import InputError
 from sweep.data.pool import Labels, Pictures, Pool
 
 MAX_BYTES: Final = 4 * 2**30
-"""Most that an archive may unpack to, and that the pixels of a data set may take."""
+"""Largest size of an unpacked archive, and of the pixels of a data set."""
 
 
 @contextlib.contextmanager
 def reading(where: object, what: str) -> Iterator[None]:
-    """Turns whatever a decoder of foreign bytes raises into one InputError: `where` is damaged or is not `what`."""
+    """Turns whatever a decoder of untrusted bytes raises into one InputError: `where` is damaged or is not `what`."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd in a file and readable all the same
+            warnings.simplefilter("ignore")  # oddities in a file that is readable nonetheless
             yield
     except InputError:
         raise
@@ -28,7 +28,7 @@ def reading(where: object, what: str) -> Iterator[None]:
         raise InputError(f"{where}: there is no such file") from None
     except PermissionError as error:
         raise InputError(f"{where}: cannot be read ({error.strerror})") from error
-    except Exception as error:  # decoders raise nearly everything
+    except Exception as error:  # decoders raise nearly anything
         words = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{where}: is damaged, or is not {what} ({words})") from error
 
@@ -36,7 +36,7 @@ def reading(where: object, what: str) -> Iterator[None]:
 def with_own_test(
     train: tuple[Pictures, Labels], test: tuple[Pictures, Labels], names: tuple[str, ...], where: object
 ) -> Pool:
-    """One pool of a training and a test set."""
+    """One pool from a training and a test set."""
     if train[0].shape[1:] != test[0].shape[1:]:
         raise InputError(
             f"{where}: training pictures are {list(train[0].shape[1:])}, test pictures {list(test[0].shape[1:])}"
@@ -46,21 +46,21 @@ def with_own_test(
 
 
 def checked(pool: Pool, where: object) -> Pool:
-    """The pool, if it can be trained on: two classes or more, each there, in pictures of at least one pixel."""
+    """The pool, if it can be trained on: at least two classes, none empty, and pictures of at least one pixel."""
     if not pool.pictures.size:
         raise InputError(f"{where}: holds no picture")
     counts = np.bincount(pool.labels[pool.labels >= 0], minlength=len(pool.class_names))
     if pool.labels.min() < 0 or len(counts) > len(pool.class_names):
-        allowed = f"0 to {len(pool.class_names) - 1}"
-        raise InputError(f"{where}: labels from {pool.labels.min()} to {pool.labels.max()}; allowed are {allowed}")
+        span = f"0 to {len(pool.class_names) - 1}"
+        raise InputError(f"{where}: labels from {pool.labels.min()} to {pool.labels.max()}; expected {span}")
     if len(counts) < 2:
-        raise InputError(f"{where}: one class only ({pool.class_names[0]!r}); there is nothing to tell apart")
+        raise InputError(f"{where}: only one class ({pool.class_names[0]!r}); expected at least two")
     if not counts.all():
         missing = pool.class_names[int(np.argmin(counts))]
-        raise InputError(f"{where}: no picture of class {missing!r}; labels must be 0, 1, 2 …, one a class")
+        raise InputError(f"{where}: no picture of class {missing!r}; expected labels 0, 1, 2 …, one per class")
     if pool.own_test and not 0 < pool.own_test < len(pool.labels):
         raise InputError(f"{where}: {pool.own_test:,} of {len(pool.labels):,} pictures are for testing")
-    # In the order of memory in which workers can share them.
+    # Contiguous, so that workers can share them.
     return dataclasses.replace(pool, pictures=np.ascontiguousarray(pool.pictures))
 
 

@@ -24,15 +24,15 @@ def idx_pair(images: bytes, labels: bytes, where: object) -> tuple[Pictures, Lab
 
 
 def idx(content: bytes, where: object, dimensions: int) -> NDArray[np.uint8]:
-    """The unsigned bytes of one gzipped IDX file of so many dimensions."""
+    """The unsigned bytes of one gzipped IDX file with this number of dimensions."""
     with reading(where, "a gzipped IDX file"), gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
         magic = file.read(4)
         if magic != bytes([0, 0, 8, dimensions]):
-            raise ValueError(f"it begins with {magic.hex()}, wanted 000008{dimensions:02x}")
+            raise ValueError(f"it begins with {magic.hex()}, expected 000008{dimensions:02x}")
         shape = tuple(int.from_bytes(file.read(4), "big") for _ in range(dimensions))
         wanted = int(np.prod([float(size) for size in shape]))
         if wanted > guards.MAX_BYTES:
-            raise ValueError(f"it claims {wanted:,} bytes, at most {guards.MAX_BYTES:,}")
+            raise ValueError(f"it claims {wanted:,} bytes; at most {guards.MAX_BYTES:,} are read")
         pixels = file.read(wanted + 1)
         if len(pixels) != wanted:
             raise ValueError(f"its shape is {shape}, but it holds {'more' if len(pixels) > wanted else 'less'}")
@@ -40,7 +40,7 @@ def idx(content: bytes, where: object, dimensions: int) -> NDArray[np.uint8]:
 
 
 def mnist(files: Sequence[Path], class_names: tuple[str, ...]) -> Pool:
-    """MNIST, Fashion-MNIST or KMNIST of its four files: training pictures and labels, then those for testing."""
+    """MNIST, Fashion-MNIST or KMNIST from its four files: training pictures and labels, then test ones."""
     contents = [path.read_bytes() for path in files]
     train = idx_pair(contents[0], contents[1], files[0])
     test = idx_pair(contents[2], contents[3], files[2])
@@ -48,7 +48,7 @@ def mnist(files: Sequence[Path], class_names: tuple[str, ...]) -> Pool:
 
 
 def emnist_letters(path: Path, class_names: tuple[str, ...]) -> Pool:
-    """The letters of EMNIST out of the archive of all its parts; pictures are turned upright, labels start at 0."""
+    """The letters of EMNIST from the archive of all its parts; pictures are turned upright, labels start at 0."""
 
     def part(archive: zipfile.ZipFile, name: str) -> tuple[Pictures, Labels]:
         contents = []

@@ -1,4 +1,4 @@
-"""Whether the subfolders of a folder are classes: parts of a data set, or pictures and their masks, are none."""
+"""Whether the subfolders of a folder are classes, not parts of a data set or pictures and their masks."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from sweep.data.formats.folders import Tree, printable
 from sweep.data.formats.left_out import is_hidden
 
 FILLERS: Final = r"set|data|dataset|images?|imgs?|pictures|pics|split"
-"""What stands beside a part's word and says nothing: in `train_set`, `TestImages`."""
+"""Words in the name of a part that carry no meaning, as in `train_set` or `TestImages`."""
 
 PART: Final = re.compile(
     r"(?:(?P<train>train|training|trn|trainval)|(?P<validation>val|valid|validation|dev|eval|evaluation)"
@@ -20,7 +20,7 @@ PART: Final = re.compile(
     r"|(?P<pictures>images?|imgs?|pictures|pics)|(?P<masks>masks?|labels?|annotations?|segmentations?|gt))"
     rf"(?:{FILLERS}|\d+)*"
 )
-"""Words for the parts that a data set may come in, and for what is kept beside its pictures, in small letters."""
+"""Words for the parts of a data set, and for what is kept beside its pictures, in lower case."""
 
 ORDER: Final = tuple(PART.groupindex)
 
@@ -29,11 +29,9 @@ WORDS: Final = re.compile(r"[\W\d_]+|(?<=[^\W\d_])(?<![A-Z])(?=[A-Z])")
 
 
 def check_classes(tree: Tree) -> None:
-    """Raises InputError where the subfolders are parts of a data set, or hold such parts, instead of classes."""
+    """Raises InputError if the subfolders are parts of a data set, or hold such parts, instead of classes."""
     if not tree.classes:
-        raise InputError(
-            f"{printable(str(tree.root))}: has no subfolder; expected one per class, with its pictures in it"
-        )
+        raise InputError(f"{printable(str(tree.root))}: has no subfolder; expected one per class, with its pictures")
     if parts := parts_of(tree.classes):
         raise InputError(_not_classes(tree.root, parts))
     for name in tree.classes:
@@ -48,7 +46,7 @@ def check_classes(tree: Tree) -> None:
 
 
 def notes(tree: Tree) -> list[str]:
-    """What looks as if the subfolders were not the classes that were meant, though they may be."""
+    """Signs that the subfolders may not be the intended classes."""
     inner = [tuple(subfolders(tree.root / name)) for name in tree.classes]
     if len(inner) < 2 or len(inner[0]) < 2 or len(set(inner)) > 1:
         return []
@@ -57,15 +55,15 @@ def notes(tree: Tree) -> list[str]:
 
 
 def alike(names: Iterable[str]) -> list[str]:
-    """A note for every group of names that differ in case, or in how Unicode spells them, and in nothing else."""
+    """A note for every group of names that differ only in case or in Unicode normalization."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
-    return [f"classes that differ in case only: {_quoted(group)}" for group in groups.values() if len(group) > 1]
+    return [f"classes that differ only in case: {_quoted(group)}" for group in groups.values() if len(group) > 1]
 
 
 def parts_of(names: Iterable[str]) -> list[str]:
-    """The names that are alike but for the words of different parts, training first: `seg_train` and `seg_test`."""
+    """The names that differ only in the words for parts, training first: `seg_train` and `seg_test`."""
     groups: dict[tuple[str, ...], dict[str, frozenset[str]]] = {}
     for name in names:
         kinds, rest = _kinds(name)
@@ -78,7 +76,7 @@ def parts_of(names: Iterable[str]) -> list[str]:
 
 
 def _kinds(name: str) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Which parts the words of a name speak of, and its other words."""
+    """The parts that a name mentions, and its other words."""
     words = [word.casefold() for word in WORDS.split(name) if word]
     found = {word: match.lastgroup or "" for word in words if (match := PART.fullmatch(word))}
     kinds = frozenset(found.values())
@@ -87,7 +85,7 @@ def _kinds(name: str) -> tuple[frozenset[str], tuple[str, ...]]:
 
 
 def innermost(folder: Path) -> tuple[Path, list[str]]:
-    """The first folder below, or the folder itself, that has not just one subfolder, and its subfolders."""
+    """The first folder from this one down that does not have exactly one subfolder, and its subfolders."""
     inner = subfolders(folder)
     while len(inner) == 1:
         folder = folder / inner[0]
@@ -96,7 +94,7 @@ def innermost(folder: Path) -> tuple[Path, list[str]]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """The folders in a folder that are to be seen."""
+    """The visible subfolders of a folder."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))

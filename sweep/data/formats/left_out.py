@@ -1,4 +1,4 @@
-"""What is left out of a tree of pictures, by kind: counted, and named in the notes of the data set."""
+"""Files and folders left out of a tree of pictures, by kind: counted, and named in the notes of the data set."""
 
 import collections
 import enum
@@ -11,10 +11,10 @@ from sweep.data.formats import decoding
 from sweep.data.formats.tones import counted
 
 MAX_NAMED: Final = 10
-"""Files, or suffixes, that a note names."""
+"""Most files or suffixes that a note names."""
 
 POINTER: Final = b"version https://git-lfs"
-"""What a file that Git LFS has not fetched begins with."""
+"""The beginning of a file that Git LFS has not fetched."""
 
 SYSTEM: Final = {
     *("__macosx", "lost+found", "$recycle.bin", "system volume information", "recycler", "@eadir", "#recycle"),
@@ -22,22 +22,22 @@ SYSTEM: Final = {
     *("thevolumesettingsfolder", "lost.dir", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
     *("__pycache__", "node_modules", "site-packages", "venv"),
 }
-"""What operating systems and programs keep beside people's files, in small letters."""
+"""Names that operating systems and programs use beside users' files, in lower case."""
 
 BACKUP: Final = re.compile(r".*~|#.+#|found\.\d{3}", re.DOTALL)
-"""What editors keep of a file, and what a repair of a disk finds."""
+"""Backup files of editors, and folders of recovered files."""
 
 
 class Kind(enum.Enum):
-    """Why something is left out: the words for one, and for several."""
+    """Why something is left out: in the singular, and in the plural."""
 
     EMPTY = "empty file", "empty files"
     DAMAGED = "picture that cannot be decoded", "pictures that cannot be decoded"
-    TOO_LARGE = "picture of too many pixels", "pictures of too many pixels"
+    TOO_LARGE = "picture with too many pixels", "pictures with too many pixels"
     POINTER = "Git LFS pointer whose picture was not fetched", "Git LFS pointers whose pictures were not fetched"
     DEAD_LINK = "link to nothing", "links to nothing"
-    LOOP = "link to a folder that is read already", "links to folders that are read already"
-    FORBIDDEN = "file or folder that may not be read", "files or folders that may not be read"
+    LOOP = "link to a folder that is already read", "links to folders that are already read"
+    FORBIDDEN = "file or folder without read permission", "files or folders without read permission"
     SPECIAL = "pipe, socket or device", "pipes, sockets or devices"
     NOT_READ = "file of a kind that is not read", "files of kinds that are not read"
     BESIDE = "file beside the class folders", "files beside the class folders"
@@ -52,7 +52,7 @@ class LeftOut:
         self.names: dict[Kind, list[str]] = collections.defaultdict(list)
 
     def add(self, kind: Kind, name: str) -> None:
-        """Notes one file or folder by its path below the root."""
+        """Notes one file or folder by its path relative to the root."""
         self.names[kind].append(name)
 
     def copy(self) -> "LeftOut":
@@ -63,7 +63,7 @@ class LeftOut:
         return other
 
     def pictures_of(self, folder: str) -> "LeftOut":
-        """What should have been pictures of a class, as far as names tell."""
+        """What should have been pictures of a class, judging by the names."""
         found = LeftOut()
         for kind, names in self.names.items():
             for name in names:
@@ -73,7 +73,7 @@ class LeftOut:
         return found
 
     def counts(self) -> list[str]:
-        """How many there are of every kind, and what files end in that are of no kind of ours."""
+        """How many there are of every kind, and the suffixes of files of unknown kinds."""
         return [
             counted(len(names), *kind.value) + (f": {suffixes(names)}" if kind is Kind.NOT_READ else "")
             for kind in Kind
@@ -81,7 +81,7 @@ class LeftOut:
         ]
 
     def notes(self) -> list[str]:
-        """A line for every kind, with names, or with suffixes where nobody would take the files for pictures."""
+        """A line for every kind, with names, or only with suffixes for files that are clearly not pictures."""
         by_suffix = (Kind.NOT_READ, Kind.BESIDE)
         return [
             f"{counted(len(names), *kind.value)} left out: "
@@ -92,7 +92,7 @@ class LeftOut:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether the name is one that people do not see, or did not give: hidden, an editor's backup, a system's."""
+    """Whether a name is hidden, an editor's backup, or one that the system uses."""
     folded = name.casefold()
     return folded.startswith((".", "~$")) or folded in SYSTEM or BACKUP.fullmatch(folded) is not None
 
@@ -115,17 +115,17 @@ def kind_of(error: Exception, name: str, head: bytes) -> Kind:
 
 
 def suffix(name: str) -> str:
-    """What a name ends in, in small letters."""
+    """The suffix of a name, in lower case."""
     return PurePosixPath(name).suffix.lower()
 
 
 def suffixes(names: list[str]) -> str:
-    """How many of the names end in what."""
+    """The suffixes of the names, with their counts."""
     found = collections.Counter(suffix(name) or "without suffix" for name in names).most_common()
     return listed([f"{count:,} {ending}" for ending, count in found])
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more."""
+    """The first names, and how many more there are."""
     more = len(names) - MAX_NAMED
     return ", ".join(names[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""From the values of files to bytes, by one rule for all pictures of a data set, and what is to be said of it."""
+"""Converts the values in files to bytes, by one rule for all pictures of a data set, and notes what was done."""
 
 import dataclasses
 import itertools
@@ -11,15 +11,15 @@ from sweep.data.formats.decoding import Raw
 
 WHITE: Final = 255
 BACKGROUNDS: Final = {WHITE: "white", 0: "black", 128: "grey"}
-"""What transparent pictures may lie on, in order of preference: the first that hides fewest of them."""
+"""Backgrounds for transparent pictures; the one that hides fewest of them is chosen, ties in this order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What transparent pictures lie on, and which values are black and white; the same for all pictures of a data set.
+    """The background of transparent pictures, and the values of black and white, for all pictures of a data set.
 
-    Of integers of more than 8 bits the upper 8 of `bits` are kept, unless some are negative: these, and floats, are
-    spread evenly over `integers` and `floats`, their values for black and for white.
+    Of integers of more than 8 bits, the upper 8 of `bits` are kept, unless some are negative: these, and floats, are
+    scaled linearly, with black and white at the values in `integers` and `floats`.
     """
 
     background: int = WHITE
@@ -30,7 +30,7 @@ class Rule:
 
 
 class Seen:
-    """What the pictures of a data set turned out to be like."""
+    """Properties of the pictures of a data set, collected while they are read."""
 
     def __init__(self) -> None:
         self.integers: list[tuple[int, int]] = []
@@ -41,7 +41,7 @@ class Seen:
         self.blank = dict.fromkeys(BACKGROUNDS, 0)
 
     def rule(self) -> Rule:
-        """The rule that all these pictures are read by."""
+        """The rule for reading all these pictures."""
         least, most = _span(self.integers)
         return Rule(
             background=min(BACKGROUNDS, key=self.blank.__getitem__),
@@ -52,7 +52,7 @@ class Seen:
         )
 
     def notes(self) -> list[str]:
-        """What a user should know."""
+        """What the user should know."""
         rule, found = self.rule(), []
         if self.transparent:
             chosen = rule.background
@@ -68,7 +68,7 @@ class Seen:
             if rule.integers:
                 how = f"{least:,} is black, {most:,} white"
             pictures = counted(len(self.integers), "picture")
-            found.append(f"{pictures} of more than 8 bits a value: they reach {most:,}, so {how}")
+            found.append(f"{pictures} of more than 8 bits per value: the highest is {most:,}, so {how}")
         if self.floats:
             black, white = rule.floats
             found.append(f"{counted(len(self.floats), 'picture')} of floats: {black:g} is black, {white:g} white")
@@ -80,7 +80,7 @@ class Seen:
 
 
 def as_bytes(raw: Raw, rule: Rule, seen: Seen) -> NDArray[np.uint8]:
-    """The picture `[height, width, 1 or 3]` by the rule; what it is like is added to `seen`."""
+    """The picture `[height, width, 1 or 3]` by the rule; adds its properties to `seen`."""
     seen.turned += raw.turned
     seen.frames += raw.frames
     match raw.values.dtype.kind:
@@ -110,7 +110,7 @@ def as_bytes(raw: Raw, rule: Rule, seen: Seen) -> NDArray[np.uint8]:
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
-    """A number and what it counts."""
+    """A count with its noun, in the singular or plural."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
@@ -124,7 +124,7 @@ def _bits(most: float) -> int:
 
 
 def _black_and_white(least: float, most: float) -> tuple[float, float]:
-    """The usual ranges of floats, 0 to 1 and 0 to 255, where they hold all; else what there is."""
+    """0 to 1 or 0 to 255 if all floats are in that range; otherwise their lowest and highest value."""
     for white in (1.0, 255.0):
         if 0 <= least and most <= white:
             return 0.0, white

@@ -1,4 +1,4 @@
-"""Pools of pictures in folders, a folder a class, on the disk or in an archive."""
+"""Pools of pictures in one folder per class, on disk or in an archive."""
 
 import dataclasses
 import io
@@ -26,15 +26,15 @@ Found = list[tuple[str, str, NDArray[np.uint8]]]
 
 
 def picture_folder(root: Path, image_size: int | None, wanted: Sequence[str] | None = None) -> Pool:
-    """The pictures below `root`, one subfolder a class; resized to squares where `image_size` says so.
+    """The pictures below `root`, one subfolder per class; resized to squares if `image_size` is given.
 
-    `wanted` names the classes that there have to be; without it every subfolder with pictures is one.
+    `wanted` names the required classes; without it, every subfolder with pictures is a class.
     """
     return pool_of(folders.scan(root, wanted), image_size, wanted)
 
 
 def pool_of(tree: Tree, image_size: int | None, wanted: Sequence[str] | None = None) -> Pool:
-    """The pictures of a tree that was scanned."""
+    """The pictures of a scanned tree."""
     if wanted is None:
         layouts.check_classes(tree)
 
@@ -48,7 +48,7 @@ def pool_of(tree: Tree, image_size: int | None, wanted: Sequence[str] | None = N
 
 
 def picture_archive(path: Path, wanted: Sequence[str]) -> Pool:
-    """The pictures of a tar archive, in folders named by their class, whatever folder these are in."""
+    """The pictures of a tar archive, in folders named after their class, wherever these are."""
 
     def entries(left: LeftOut) -> Iterable[Entry]:
         for name, content in tar_members(path):
@@ -71,12 +71,12 @@ def _pool(
     left: LeftOut,
     all_wanted: bool,
 ) -> Pool:
-    """Pictures by class, then name, whatever order they come in: a folder and its archive give the same pool.
+    """Pictures sorted by class, then name, so that a folder and its archive give the same pool.
 
-    The rule that they are read by depends on all of them: where it is not the usual one, they are read again.
+    The rule for reading them depends on all of them: if it is not the default one, they are read again.
     """
     rule, found = Rule(), Found()
-    for _ in range(3):  # what is blank on white is known when the values are right
+    for _ in range(3):  # which pictures are blank on white is known only once the values are right
         seen, unread = Seen(), left.copy()
         found.clear()
         _decode(where, entries(unread), image_size, rule, found, seen, unread)
@@ -103,7 +103,7 @@ def _pool(
 def _decode(
     where: Path, entries: Iterable[Entry], image_size: int | None, rule: Rule, found: Found, seen: Seen, left: LeftOut
 ) -> None:
-    """Adds the pictures among the files to `found`, what they are like to `seen`, and the others to `left`."""
+    """Adds the pictures among the files to `found`, their properties to `seen`, and other files to `left`."""
     size = 0
     for name, path, opened in entries:
         try:
@@ -121,12 +121,12 @@ def _decode(
 def _picture(
     file: IO[bytes], path: str, image_size: int | None, rule: Rule, seen: Seen, left: LeftOut
 ) -> NDArray[np.uint8] | None:
-    """The picture `[1 or 3, height, width]` in an open file; None, and noted, if there is none."""
+    """The picture `[1 or 3, height, width]` in an open file; None, and noted, if it is not one."""
     from PIL import Image
 
     try:
         pixels = as_bytes(decoding.read(file), rule, seen)
-    except Exception as error:  # decoders raise nearly everything
+    except Exception as error:  # decoders raise nearly anything
         file.seek(0)
         left.add(kind_of(error, path, file.read(64)), path)
         return None
@@ -138,7 +138,7 @@ def _picture(
 
 
 def _stacked(where: Path, found: Found) -> NDArray[np.uint8]:
-    """All pictures in one array: in colour, if one of them is."""
+    """All pictures in one array, in colour if any of them is."""
     colour = any(len(picture) == 3 for *_, picture in found)
     if colour:
         _check_size(where, 3 * found[0][2][0].size * len(found))
@@ -153,7 +153,7 @@ def _check_size(where: Path, size: int) -> None:
 
 
 def _check_classes(where: Path, missing: Sequence[str], there: Sequence[str], left: LeftOut, all_wanted: bool) -> None:
-    """Notes folders without pictures; InputError where there should have been some, or where one class is left."""
+    """Notes folders without pictures; InputError if there should have been some, or fewer than two classes are left."""
     root = printable(str(where))
     for name in missing:
         lost = left.pictures_of(name)
@@ -163,15 +163,15 @@ def _check_classes(where: Path, missing: Sequence[str], there: Sequence[str], le
         left.add(Kind.NO_PICTURES, name)
     if len(there) < 2:
         found = f" ({printable('; '.join(left.counts()))})" if left.names else ""
-        what = f"one class only ('{printable(there[0])}')" if there else f"no picture in any subfolder{found}"
+        what = f"only one class ('{printable(there[0])}')" if there else f"no picture in any subfolder{found}"
         others = f"; no pictures in {printable(listed(missing))}" if missing and there else ""
         inside, inner = layouts.innermost(where / there[0]) if there else (where, [])
         hint = f"; are the classes in folder:{printable(str(inside))}?" if inner else ""
-        raise InputError(f"{root}: {what}; there is nothing to tell apart{others}{hint}")
+        raise InputError(f"{root}: {what}; expected at least two classes{others}{hint}")
 
 
 def _check_sizes(where: Path, found: Found) -> None:
-    """Raises InputError where pictures differ in height or width."""
+    """Raises InputError if pictures differ in height or width."""
     _, name, first = found[0]
     for _, path, picture in found:
         if picture.shape[1:] != first.shape[1:]:
