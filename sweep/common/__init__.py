@@ -1,1 +1,1 @@
-"""What every room may use; it imports none of them."""
+"""What every other package may use; it imports none of them."""

@@ -1,6 +1,6 @@
-"""Addresses as people give them: folders, object stores, servers. What is not understood is refused, in one message.
+"""Addresses that users give: folders, object stores, servers. An invalid one raises a single InputError.
 
-No address that holds a secret is accepted, so that none is kept, sent or printed.
+Addresses that hold a secret are rejected, so that no secret is kept, sent or printed.
 """
 
 import dataclasses
@@ -16,63 +16,63 @@ from sweep.common.redaction import SECRET_NAME, without_secrets
 
 
 class Kinds(NamedTuple):
-    """Which schemes a place takes, `file` for folders and files of this machine, and how to say so."""
+    """The schemes accepted somewhere, `file` for paths on this machine, and the words for them in messages."""
 
     schemes: tuple[str, ...]
     words: str
 
 
-STORES: Final = Kinds(("file", "s3", "gs"), "allowed are a folder, file://, s3:// and gs://")
-LOCAL: Final = Kinds(("file",), "allowed is a path on this machine")
-SERVERS: Final = Kinds(("http", "https"), "allowed is http://HOST:PORT or https://HOST")
+STORES: Final = Kinds(("file", "s3", "gs"), "expected a folder, file://, s3:// or gs://")
+LOCAL: Final = Kinds(("file",), "expected a path on this machine")
+SERVERS: Final = Kinds(("http", "https"), "expected http://HOST:PORT or https://HOST")
 PODS: Final = Kinds(
     ("s3", "gs", "pvc"),
-    "has to be a place that all pods see: s3://bucket/prefix, gs://bucket/prefix, or pvc://claim/folder for a "
+    "expected a place that all pods can reach: s3://bucket/prefix, gs://bucket/prefix, or pvc://claim/folder for a "
     "ReadWriteMany claim",
 )
 DATABASES: Final = ("sqlite", "postgresql", "mysql", "mssql")
 TRACKERS: Final = {
     "mlflow": Kinds(
         ("file", "http", "https", "databricks", *DATABASES),
-        "allowed are a folder, file://, databases as MLflow names them, http://HOST:5000 and https://HOST "
-        "(MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD say who asks)",
+        "expected a folder, file://, a database URL as for MLflow, http://HOST:5000 or https://HOST "
+        "(credentials come from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)",
     ),
-    "tensorboard": Kinds(("file",), "allowed is a folder"),
+    "tensorboard": Kinds(("file",), "expected a folder"),
 }
 
 _KNOWN: Final = frozenset({"file", "s3", "s3a", "s3n", "gs", "gcs", "pvc", "http", "https", "hdfs", "abfs", "az"})
-"""Schemes that are meant as such even where their slashes are missing or were cut (`pathlib` makes one of two)."""
+"""Words that count as schemes even if slashes are missing (`pathlib` turns two into one)."""
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(/*)")
 
 _OTHER_NAMES: Final = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
 
 _NO_SCHEME: Final = re.compile(r"\A[^\s/]*:.*@")
-"""What is meant as an address with a user and a secret, and would be the name of a folder."""
+"""An address with a user and a secret that would otherwise be read as a folder's name."""
 
 _MISTAKES: Final = (
     (re.compile(r"\s|.*\s\Z"), "begins or ends with white space"),
-    (re.compile(r"""(['"]).*\1\Z"""), "stands in quotation marks"),
-    (re.compile(r".*\$(?:\{|[A-Za-z_])"), "holds a variable, $…, that no shell has filled in"),
+    (re.compile(r"""(['"]).*\1\Z"""), "is in quotation marks"),
+    (re.compile(r".*\$(?:\{|[A-Za-z_])"), "contains a variable, $…, that no shell has expanded"),
 )
-"""What would be taken for a name where a shell, or a file of variables, was to do something with it."""
+"""Text that a shell, or a reader of .env files, should have processed."""
 
 _NO_PATHS: Final = (
-    (re.compile(r"-"), "looks like an option; ./ before it names a folder"),
-    (re.compile(r"[A-Za-z]:[\\/]|\\\\"), "is a path of Windows, and this machine is none"),
-    (re.compile(r"[\w.@-]+:/|\S+@\S+:"), "names another machine, or a kind of place that is not known"),
+    (re.compile(r"-"), "looks like an option; put ./ before it to name a folder"),
+    (re.compile(r"[A-Za-z]:[\\/]|\\\\"), "is a Windows path, but this is not a Windows machine"),
+    (re.compile(r"[\w.@-]+:/|\S+@\S+:"), "names another machine, or an unknown kind of place"),
     (re.compile(rf"(?:{'|'.join(sorted(_KNOWN))})\s*:?//", re.IGNORECASE), "is misspelt: a scheme ends in ://"),
 )
-"""What is no path of this machine, unless there is one of that name."""
+"""What is not a path on this machine, unless it exists."""
 
 _HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}(?:/|\Z)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """`local` is the path where it is one of this machine; else `host` (a bucket, a claim, a server) and `path`.
+    """`local` is the path if it is on this machine; otherwise `host` (a bucket, a claim, a server) and `path`.
 
-    `options` come from the query, with their types; `str` gives one form for all spellings of an address.
+    `options` are the typed values of the query; `str` gives the same form for all spellings of an address.
     """
 
     scheme: str
@@ -88,14 +88,14 @@ class Address:
         return self.below() + (f"?{urlencode(given, safe=':/')}" if given else "")
 
     def below(self, name: str = "") -> str:
-        """The address of something below this one, for people: without options."""
+        """The address of something below this one, for display: without options."""
         if self.local is not None:
             return f"{self.local}/{name}" if name else str(self.local)
         return f"{self.scheme}://" + "/".join(part for part in (self.host, self.path, name) if part)
 
 
 def parse(given: str, name: str, kinds: Kinds, folder: Path | str = "") -> Address:
-    """What an address says. `name` stands in messages; relative paths start at `folder`, by default the current one.
+    """Parses an address. `name` is used in messages; relative paths start at `folder`, by default the current one.
 
     Raises InputError, which never shows a secret.
     """
@@ -109,12 +109,12 @@ def parse(given: str, name: str, kinds: Kinds, folder: Path | str = "") -> Addre
     scheme = found[1].lower() if found else ""
     try:
         if re.search(r"[\x00-\x1f\x7f]", given):
-            raise _Odd("holds a character that no address has")
+            raise _Odd("contains a control character")
         if not os.path.lexists(os.path.join(folder, given)):
             _check(given, _MISTAKES)
         if not found or (len(found[2]) < 2 and scheme not in _KNOWN.union(kinds.schemes)):
             if "http" in kinds.schemes and _HOST_AND_PORT.match(given):
-                raise _Odd("names a server and not how to reach it: http:// or https:// comes before it")
+                raise _Odd("names a server without http:// or https:// before it")
             scheme = "file"
             if scheme not in kinds.schemes:
                 raise refused(kinds.words)
@@ -124,7 +124,7 @@ def parse(given: str, name: str, kinds: Kinds, folder: Path | str = "") -> Addre
         if scheme == "file":
             return Address(scheme, _of_file_url(rest))
         if len(found[2]) < 2:
-            raise _Odd(f"two slashes follow the scheme: {scheme}://")
+            raise _Odd(f"needs two slashes after the scheme: {scheme}://")
         if scheme in _OPTIONS:
             return _object_store(scheme, rest[2:])
         return _server(scheme, rest[2:])
@@ -133,26 +133,26 @@ def parse(given: str, name: str, kinds: Kinds, folder: Path | str = "") -> Addre
 
 
 def local(given: Path | str, name: str) -> Path:
-    """A path on this machine: `~` is expanded, `file://` read, addresses of other kinds refused (InputError)."""
+    """A path on this machine: expands `~` and `file://`; InputError for other kinds of addresses."""
     found = parse(str(given), name, LOCAL).local
     assert found is not None
     return found if found.is_absolute() and _is_rewritten(str(given)) else Path(given)
 
 
 def tracker(given: str, kind: str, folder: Path | str) -> str:
-    """The address of an experiment tracker; a folder's from the root. InputError where it makes no sense."""
-    if (kind, given) == ("mlflow", "databricks"):  # MLflow's name for the workspace that its environment names
+    """The address of an experiment tracker, with an absolute path for a folder. InputError if it is invalid."""
+    if (kind, given) == ("mlflow", "databricks"):  # MLflow's name for the workspace in its environment
         return given
     found = parse(given, "", TRACKERS[kind], folder)
     return given if found.local is None else os.path.abspath(found.local)
 
 
 class _Odd(ValueError):
-    """What is wrong with an address, in words that quote none of it."""
+    """What is wrong with an address, without quoting any of it."""
 
 
 def _shown(given: str) -> str:
-    """An address for a message: no query, nothing that may be a secret, nothing that would break a line."""
+    """An address for a message: without query, possible secrets and unprintable characters."""
     found = _SCHEME.match(given)
     if found and (found[2] or found[1].lower() in _KNOWN):
         rest = given[found.end() :]
@@ -181,11 +181,11 @@ def _is_rewritten(given: str) -> bool:
 
 def _local(given: str, folder: Path | str) -> Path:
     if _NO_SCHEME.match(given):
-        raise _Odd("holds a user and a secret, and no scheme; ./ before it names a folder")
+        raise _Odd("contains a user and a secret but no scheme; put ./ before it to name a folder")
     path = os.path.expanduser(given)
     if not os.path.lexists(os.path.join(folder, given)) and os.name != "nt":
         if path.startswith("~"):
-            raise _Odd("there is no such user's home; ./~ names a folder of that name")
+            raise _Odd("there is no such user; use ./~ for a folder of that name")
         _check(given, _NO_PATHS)
     return Path(os.path.join(folder, path)).absolute()
 
@@ -197,23 +197,23 @@ def _check(given: str, mistakes: Iterable[tuple[re.Pattern[str], str]]) -> None:
 
 
 def _of_file_url(rest: str) -> Path:
-    """The path in what follows `file:`, be it with one slash, with three, or with this machine between them."""
+    """The path in what follows `file:`: one slash, three, or `//localhost/`."""
     host, path = "", rest
     if rest.startswith("//"):
         host, slash, path = rest[2:].partition("/")
         path = slash + path
     if host not in ("", "localhost"):
-        raise _Odd("file: names another machine; file:///PATH has three slashes")
+        raise _Odd("file: names another machine; expected three slashes, file:///PATH")
     if not path.startswith("/"):
-        raise _Odd("file: is followed by a path from the root, file:///PATH")
+        raise _Odd("file: must be followed by an absolute path, file:///PATH")
     if "#" in path or "?" in path:
-        raise _Odd("a file:// address has neither fragment nor query: %23 and %3F stand for # and ?")
+        raise _Odd("a file:// address has neither fragment nor query; write # and ? as %23 and %3F")
     try:
         path = unquote(path, errors="strict")
     except UnicodeDecodeError:
-        raise _Odd("what its % signs stand for is no text") from None
+        raise _Odd("its %-escapes are not UTF-8") from None
     if "\0" in path:
-        raise _Odd("holds a character that no path has")
+        raise _Odd("contains a NUL character")
     return Path("/" + path.lstrip("/"))
 
 
@@ -223,20 +223,20 @@ def _object_store(scheme: str, rest: str) -> Address:
         scheme, ("bucket" if scheme == "gs" else "claim", "the usual variables")
     )
     if "#" in rest:
-        raise _Odd("has a fragment, #…, which no address of a store has")
+        raise _Odd("has a fragment, #…, which a store's address cannot have")
     rest, _, query = rest.partition("?")
     host, _, path = rest.partition("/")
     if re.fullmatch(r"[^:@%]*:\d{1,5}", host):
-        raise _Odd("names a port: ?endpoint_override=HOST:PORT says which server has the bucket")
+        raise _Odd("names a port: ?endpoint_override=HOST:PORT sets the bucket's server")
     if re.search("[:@%]", host):
-        raise _Odd(f"holds a user or a secret: credentials belong into the environment ({variables})")
+        raise _Odd(f"contains a user or a secret: credentials belong in the environment ({variables})")
     if not host:
         raise _Odd(f"names no {what}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", host):
-        raise _Odd(f"that is no name of a {what}")
+        raise _Odd(f"is not a valid {what} name")
     parts = [part for part in path.split("/") if part]
     if {".", ".."}.intersection(parts):
-        raise _Odd("a prefix has no . and no ..")
+        raise _Odd("its prefix contains . or ..")
     return Address(scheme, None, host, "/".join(parts), _query(query, _OPTIONS[scheme]))
 
 
@@ -244,23 +244,23 @@ def _server(scheme: str, rest: str) -> Address:
     user, at, _ = rest.rpartition("@")
     database = scheme.partition("+")[0] in DATABASES
     if at and (":" in user or not database):
-        raise _Odd("holds a password or a user; those belong into the environment")
+        raise _Odd("contains a password or a user; those belong in the environment")
     if re.search(r"\s", rest):
-        raise _Odd("holds white space")
+        raise _Odd("contains white space")
     if "#" in rest:
-        raise _Odd("has a fragment, #…, which no server sees")
+        raise _Odd("has a fragment, #…, which servers never receive")
     if "?" in rest and not database:
-        raise _Odd("has a query, ?…, which no server of this kind takes")
+        raise _Odd("has a query, ?…, which this kind of server does not accept")
     for key, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True):
         if re.fullmatch(SECRET_NAME, key, re.IGNORECASE):
-            raise _Odd("holds a password in its query; put it into the environment, or into the database's own files")
+            raise _Odd("contains a password in its query; put it in the environment, or in the database's own files")
     if database:
         return Address(scheme, None, "", rest)
     try:
         parts = urlsplit(f"{scheme}://{rest}")
         _ = parts.port
     except ValueError:
-        raise _Odd("that is no host and port") from None
+        raise _Odd("does not name a host and port") from None
     if not parts.hostname:
         raise _Odd("names no host")
     return Address(scheme, None, parts.netloc, parts.path.strip("/"))
@@ -295,21 +295,21 @@ _OPTIONS: Final[dict[str, dict[str, Callable[[str], Any]]]] = {
     "gs": {**_ENDPOINT, "project_id": _text},
     "pvc": {},
 }
-"""What a query may say, by scheme; each is an argument of pyarrow's file system."""
+"""Options of a query, by scheme; each is an argument of pyarrow's file system."""
 
 
 def _query(query: str, allowed: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         if re.fullmatch(SECRET_NAME, key, re.IGNORECASE):
-            raise _Odd("holds a secret in its query: credentials belong into the environment")
+            raise _Odd("contains a secret in its query: credentials belong in the environment")
         if key not in allowed:
-            known = f"known are {', '.join(allowed)}" if allowed else "there are none"
-            raise _Odd(f"unknown option {f'{key!r} ' if re.fullmatch('[a-z_]{1,40}', key) else ''}after the ?: {known}")
+            known = f"expected {', '.join(allowed)}" if allowed else "expected none"
+            raise _Odd(f"unknown option {f'{key!r} ' if re.fullmatch('[a-z_]{1,40}', key) else ''}after the ?; {known}")
         if key in options:
             raise _Odd(f"option {key} is given twice")
         try:
             options[key] = allowed[key](value)
         except (ValueError, KeyError):
-            raise _Odd(f"option {key} has a value that it cannot have") from None
+            raise _Odd(f"option {key} has an invalid value") from None
     return options

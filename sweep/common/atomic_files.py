@@ -1,4 +1,4 @@
-"""How results reach the disk: under a temporary name, then renamed, so that nobody reads half a file."""
+"""Atomic writes: a file is written under a temporary name, then renamed, so that nobody reads half a file."""
 
 import os
 import re
@@ -14,8 +14,8 @@ from sweep.common.host import is_alive, this_host
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends, and is removed if it fails.
 
-    The temporary name starts with a dot, names its owner, and keeps the suffix; the content is on the disk before the
-    name is.
+    The temporary name starts with a dot, names its owner, and keeps the suffix; the content is synced to disk before
+    the rename.
     """
     temporary = temporary_name(path)
     try:
@@ -26,10 +26,10 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(temporary), temporary):
             raise
-        # The name that users know; Arrow's words hold the temporary one.
+        # Users know this name; Arrow's message has the temporary one.
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
-        with suppress(OSError):  # what ended the block is told; a file system that is read-only now removes nothing
+        with suppress(OSError):  # report what ended the block, not that the file system has become read-only
             temporary.unlink(missing_ok=True)
 
 
@@ -40,6 +40,6 @@ def temporary_name(path: Path) -> Path:
 
 
 def owner_is_dead(temporary: Path) -> bool:
-    """Whether a temporary file belongs to a process of this host that no longer runs."""
+    """Whether a temporary file belongs to a process of this host that is no longer running."""
     found = re.fullmatch(r"\..+\.([0-9a-f]{12})-(\d+)-[0-9a-f]{8}(\.\w+)?", temporary.name)
     return found is not None and found[1] == this_host() and not is_alive(int(found[2]))

@@ -1,16 +1,16 @@
-"""The one error that users are meant to read, and what ends a launch."""
+"""The one error that users are meant to read, and the exception that ends a launch."""
 
 import signal
 
 
 class InputError(ValueError):
-    """Something that the user gave is wrong: the message says what, where, and what is allowed (exit status 2)."""
+    """The user's input is wrong: the message says what, where, and what is expected (exit status 2)."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM or SIGHUP: as Ctrl-C, from somebody who wants the machine, or where the terminal is gone."""
+    """SIGTERM or SIGHUP, handled like Ctrl-C: somebody needs the machine, or the terminal is gone."""
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__()
         self.status = 128 + number
-        """What a program that a signal has ended exits with, as a shell says it."""
+        """The exit status that a shell reports for a program ended by this signal."""

@@ -1,4 +1,4 @@
-"""How a launch guards against faults, as its user chooses."""
+"""The user's choices of how a launch handles faults."""
 
 import dataclasses
 

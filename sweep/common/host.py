@@ -1,4 +1,4 @@
-"""This machine: the cores that we may use, its name, and its processes."""
+"""This machine: the cores available to us, its name, and its processes."""
 
 import contextlib
 import functools
@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final
 
 GROUPS: Final = Path("/sys/fs/cgroup")
-"""Where Linux keeps the limits of groups of processes: one tree (version 2), or one for each kind of limit (1)."""
+"""Where Linux keeps the limits of control groups: one tree (version 2), or one per kind of limit (version 1)."""
 
 MINE: Final = Path("/proc/self/cgroup")
-"""The groups of this process."""
+"""The control groups of this process."""
 
 
 def cores() -> int:
@@ -25,7 +25,7 @@ def cores() -> int:
 
 
 def _groups() -> Iterator[Path]:
-    """The folders of this process's groups and of those around them, each of which may have a quota."""
+    """The folders of this process's groups and their parents, each of which may have a quota."""
     try:
         lines = [line.split(":", 2) for line in MINE.read_text().splitlines()]
     except OSError:
@@ -33,39 +33,39 @@ def _groups() -> Iterator[Path]:
     for _, kinds, path in lines:
         if not kinds or "cpu" in kinds.split(","):
             tree = GROUPS / "cpu" if kinds else GROUPS
-            # In a container the path may be that of the host, where its own group is the top of the tree.
+            # In a container the path may be as on the host, while the container's own group is the root of the tree.
             own = tree / path.lstrip("/")
             yield from (each for each in (own, *own.parents) if each.is_relative_to(tree))
 
 
 def _quota(folder: Path) -> float | None:
-    """Cores that a group's processes may use together; None where it has no quota."""
+    """Cores that a group's processes may use together; None if it has no quota."""
     try:
         if (both := folder / "cpu.max").exists():
             quota, period = both.read_text().split()
         else:
             quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):  # no such limit here, or "max": no quota
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
         return None
 
 
 @functools.cache
 def this_host() -> str:
-    """12 hexadecimal digits for this host since its last start, or for this container on it.
+    """12 hexadecimal digits that identify this host since its last boot, or this container on it.
 
-    A process that computes the same digits can look this process up by its number.
+    A process that computes the same digits can look this process up by its pid.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
-        processes = os.readlink("/proc/self/ns/pid")  # containers may share the host's name, but not this
+        processes = os.readlink("/proc/self/ns/pid")  # containers may share the hostname, but not this
     except OSError:
         boot = processes = ""
     return hashlib.sha256(f"{socket.gethostname()}\0{boot}\0{processes}".encode()).hexdigest()[:12]
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process with this number runs on this host; a zombie does not count."""
+    """Whether a process with this pid is running on this host; a zombie does not count."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -76,13 +76,13 @@ def is_alive(pid: int) -> bool:
 
 
 def started_at(pid: int) -> str | None:
-    """When a process started, as its system writes it; tells the process from a later one with the same number."""
+    """When a process started, as the system records it; distinguishes it from a later one with the same pid."""
     fields = _fields(pid)
     return fields[19] if len(fields) > 19 else None
 
 
 def descendants(pids: Collection[int]) -> set[int]:
-    """The processes that these have started, and theirs in turn; none are known where there is no /proc."""
+    """All descendants of these processes; empty without /proc."""
     try:
         numbers = [int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()]
     except OSError:
@@ -111,7 +111,7 @@ def may_have_gpus() -> bool:
 
 
 def _fields(pid: int) -> list[str]:
-    """What /proc says of a process, from its state on; nothing where there is no /proc."""
+    """The fields of a process in /proc, from its state on; empty without /proc."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""Consoles, and what a launch shows while it trains: a live bar on a terminal, a plain line now and then elsewhere."""
+"""Consoles, and the progress of a launch: a live bar on a terminal, occasional plain lines elsewhere."""
 
 import io
 import os
@@ -19,14 +19,14 @@ LINE_EVERY: Final = 10.0
 
 
 _NO_SCREEN: Final[dict[str, Any]] = {"force_interactive": False, "width": 100_000, "height": 25}
-"""Where there is no screen, nothing is drawn over, and tables take the columns that they need: nothing is cut."""
+"""Without a screen, nothing is redrawn, and tables are as wide as they need to be: nothing is cut."""
 
 
 def console(stderr: bool = False) -> Console:
     """A console on standard output, or on standard error.
 
-    Whether it is a terminal is asked of the stream itself: FORCE_COLOR and TTY_COMPATIBLE would put bars into logs. A
-    dumb terminal, which cannot move its cursor, is treated as a file.
+    The stream itself tells whether it is a terminal: FORCE_COLOR and TTY_COMPATIBLE would put bars into logs. A dumb
+    terminal, which cannot move its cursor, is treated as a file.
     """
     stream = sys.stderr if stderr else sys.stdout
     dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
@@ -35,14 +35,14 @@ def console(stderr: bool = False) -> Console:
 
 
 def accept_any_text() -> None:
-    """Standard output shows what its encoding lacks as `?`: PYTHONIOENCODING=ascii ends no command."""
+    """Makes standard output show unencodable characters as `?`, so that PYTHONIOENCODING=ascii breaks no command."""
     out = sys.stdout
     if isinstance(out, io.TextIOWrapper) and (out.errors == "strict" or not out.encoding.lower().startswith("utf")):
         out.reconfigure(errors="replace")
 
 
 def say(console: Console, text: str) -> None:
-    """Prints plain text: no markup, no colours, no line broken, no secret that an address in it may hold."""
+    """Prints plain text: without markup, colours, line wrapping, and secrets in addresses."""
     console.print(without_secrets(text), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -55,7 +55,7 @@ class _Counts(ProgressColumn):
 
 
 class Meter:
-    """Counts runs and failures, and tells the time left from the share of the work that is done."""
+    """Counts runs and failures, and estimates the time left from the share of the work done."""
 
     def __init__(self, runs: int, work: int, console: Console) -> None:
         self.runs, self.work, self.console = runs, work, console
@@ -80,12 +80,12 @@ class Meter:
             self._bar.stop()
 
     def partly(self, array_id: str, work: float) -> None:
-        """An array has done this much of its work."""
+        """Records how much of its work an array has done."""
         self._partial[array_id] = work
         self._show()
 
     def finished(self, array_id: str, runs: int, work: int, failed: bool = False) -> None:
-        """An array is done with, well or badly."""
+        """Records that an array has been trained or has failed."""
         self._partial.pop(array_id, None)
         self._work_done += work
         self.failed += runs if failed else 0
@@ -103,7 +103,7 @@ class Meter:
         return ", ".join([*parts, *([f"{self.failed:,} failed"] if self.failed else [])])
 
     def share(self) -> float:
-        """Share of the work that is done, 0 … 1."""
+        """Share of the work done, 0 … 1."""
         return min(1.0, (self._work_done + sum(self._partial.values())) / self.work) if self.work else 1.0
 
     def _show(self) -> None:

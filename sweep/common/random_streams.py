@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 GOLDEN: Final = 0x9E3779B9
-"""Factor of a hash's counter: 2 ** 32 divided by the golden ratio."""
+"""Multiplier of a hash's counter: 2 ** 32 divided by the golden ratio."""
 
 MIX: Final = ((16, 0x7FEB352D), (15, 0x846CA68B))
 """Shifts and factors of `mix`, which the kernels and the PyTorch version repeat."""
@@ -52,7 +52,7 @@ def permutation(seed: int, purpose: str, count: int) -> NDArray[np.int64]:
 
 
 def permutations(seeds: Sequence[int], purpose: str, count: int) -> NDArray[np.int64]:
-    """`permutation` for several seeds, `[seeds, count]`, in few NumPy calls: threads wait for each other in between."""
+    """`permutation` for several seeds, `[seeds, count]`, in few NumPy calls: between calls threads wait."""
     words = np.stack([bits(seed, purpose, count) for seed in seeds])
     # NumPy sorts several times faster than it argsorts, so each word carries its index in its low bits.
     low = np.uint64(count.bit_length())
@@ -76,7 +76,7 @@ def mix(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def dropout_states(seed: int, layer: str, start: int, stop: int) -> NDArray[np.uint32]:
-    """What a run's dropout masks of one layer are hashed from: a word for each of the steps `start` … `stop` - 1.
+    """The words from which a run's dropout masks of one layer are hashed: one for each step `start` … `stop` - 1.
 
     Units are numbered in the order picture, row, column, channel. Unit i is dropped if the hash of
     `state + i * GOLDEN`, read as a signed number, is below the run's threshold.

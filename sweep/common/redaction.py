@@ -1,13 +1,13 @@
-"""Secrets in texts: what they look like, and texts without them."""
+"""Recognizes secrets in text and removes them."""
 
 import re
 from typing import Final
 
 SECRET_NAME: Final = r"[\w-]*(?:key|secret|token|password|passwd|pwd|passphrase|credential|signature|\bsig)[\w-]*"
-"""The name of a value that is one."""
+"""The name of a value that is a secret."""
 
 _SECRETS: Final = (
-    # Up to the last @ where a colon comes before the first slash: secret keys may hold slashes, and buckets no colon.
+    # Up to the last @ if a colon precedes the first slash: secret keys may contain slashes, and bucket names no colon.
     (
         re.compile(
             r"((?:[A-Za-z][A-Za-z0-9+.-]*:/{1,3}|\b(?:s3[an]?|gc?s|https?):))"
@@ -20,7 +20,7 @@ _SECRETS: Final = (
 
 
 def without_secrets(text: str) -> str:
-    """A text with `***` in place of what stands before an @ in an address, and of values of keys, tokens, passwords."""
+    """The text with `***` for whatever precedes an @ in an address, and for values of keys, tokens and passwords."""
     for pattern, shown in _SECRETS:
         text = pattern.sub(shown, text)
     return text

@@ -14,7 +14,7 @@ POLL: Final = 5.0
 """Seconds between two queries of a job's state."""
 
 MAX_FAILED_QUERIES: Final = 12
-"""Queries in a row that may fail before `follow` gives up."""
+"""Consecutive queries that may fail before `follow` gives up."""
 
 ENDS: Final = ("Complete", "Failed")
 """Final states of a RayJob. The operator never leaves `ValidationFailed` either; it counts as a failure."""
@@ -26,7 +26,7 @@ def build(folder: Path) -> str:
 
 
 def context() -> str:
-    """The cluster that kubectl talks to, by the name of its context."""
+    """The name of kubectl's current context."""
     return _run(["config", "current-context"]).strip()
 
 
@@ -36,7 +36,7 @@ def apply(manifests: str) -> str:
 
 
 def follow(name: str, namespace: str, say: Callable[[str], None], poll: float = POLL) -> bool:
-    """Reports a RayJob's states with `say` and shows its log on standard output until it ends; whether it succeeded.
+    """Reports a RayJob's states with `say` and prints its log until it ends; returns whether it succeeded.
 
     The log is that of the pod that submitted the job; the operator gives the pod's Job the RayJob's name.
     """
@@ -70,7 +70,7 @@ def follow(name: str, namespace: str, say: Callable[[str], None], poll: float = 
 
 
 def _follow_log(name: str, namespace: str, read_until: float | None) -> subprocess.Popen[bytes]:
-    """Resumes the log where an earlier reader broke off, to the second."""
+    """Resumes the log where an earlier reader stopped, to the second."""
     since = [] if read_until is None else [f"--since={int(time.monotonic() - read_until) + 1}s"]
     command = ["logs", "--follow", f"job/{name}", "--namespace", namespace, *since]
     return subprocess.Popen([_kubectl(), *command], stderr=subprocess.DEVNULL)

@@ -75,7 +75,7 @@ Keys = tuple[str | int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class DeploymentOptions:
-    """What the user asked for; None where the overlay decides."""
+    """The user's options; None means that the overlay decides."""
 
     overlay: str = "gpu"
     image: str | None = None
@@ -130,7 +130,7 @@ class DeploymentOptions:
 class Sizes:
     """How large to make the cluster. What depends on pictures of unknown shape is None, and the overlay decides.
 
-    In bytes: `memory` of a worker, and `gpu_memory` that the largest array needs on a GPU.
+    `memory` of a worker, and `gpu_memory` that the largest array needs on a GPU, are in bytes.
     """
 
     runs: int
@@ -297,7 +297,7 @@ class _Values:
 
 
 def _patch(document: Document, values: _Values) -> Document | None:
-    """What this sweep changes in one object of the overlay, as a JSON patch; None where it changes nothing."""
+    """What this sweep changes in one object of the overlay, as a JSON patch; None if it changes nothing."""
     operations = [
         {"op": "replace", "path": _pointer(path), "value": new}
         for path, old in _walk(document)
@@ -375,7 +375,7 @@ def _notes(space: SearchSpace, options: DeploymentOptions, size: Sizes) -> Itera
         yield "Queue: the LocalQueue sweep; --queue names yours."
     for name in space.datasets:
         if not catalogue.embedded(name) and not catalogue.has_constant(name):
-            yield f"The data set {name} must be where the head can read it: in the image, or on the store's claim."
+            yield f"The data set {name} must be readable by the head: in the image, or on the store's claim."
     if size.arrays is None:
         yield "Sizes and deadline are the overlay's, as the shape of the pictures is unknown here."
 
@@ -430,14 +430,14 @@ def _image(given: str) -> Document:
     assert found
     parts = {"newName": found["name"], "newTag": found["tag"], "digest": found["digest"]}
     if parts["digest"]:
-        parts["newTag"] = None  # kustomize takes only one of the two
+        parts["newTag"] = None  # kustomize accepts only one of the two
     elif not parts["newTag"]:
         parts["newTag"] = "latest"  # what no tag means; otherwise the overlay's would stay
     return {"name": "sweep", **{key: value for key, value in parts.items() if value}}
 
 
 def _cluster(document: Document) -> tuple[Keys, Document] | None:
-    """Where in an object a Ray cluster is described, and its description; None where it has none."""
+    """The path to the description of a Ray cluster in an object, and the description; None if it has none."""
     if document["kind"] == "RayJob":
         return ("spec", "rayClusterSpec"), document["spec"]["rayClusterSpec"]
     return (("spec",), document["spec"]) if document["kind"] == "RayCluster" else None

@@ -123,7 +123,7 @@ def test_a_tracker_that_was_launched_once_is_read_whatever_is_allowed_by_now() -
     ("given", "said"),
     [
         ("{}", "names no tracker"),
-        ("{mlflow: 'http://me:secret@host'}", "holds a password"),
+        ("{mlflow: 'http://me:secret@host'}", "contains a password"),
         ("{neptune: x}", "neptune"),
         ("{wandb: ../x}", "wandb"),
     ],

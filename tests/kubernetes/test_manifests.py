@@ -479,15 +479,15 @@ def test_a_search_space_that_a_config_map_cannot_hold_is_refused_with_the_way_ou
         ({"namespace": "Team"}, "--namespace Team"),
         ({"image": "a b"}, "--image a b"),
         ({"image": "a:b:c"}, "--image a:b:c"),
-        ({"store": "results"}, "--store results: has to be a place that all pods see"),
-        ({"store": "/mnt/x"}, "has to be a place"),
-        ({"store": "s3://"}, "has to be a place"),
-        ({"store": ""}, "is empty; has to be a place"),
+        ({"store": "results"}, "--store results: expected a place that all pods can reach"),
+        ({"store": "/mnt/x"}, "expected a place"),
+        ({"store": "s3://"}, "expected a place"),
+        ({"store": ""}, "is empty; expected a place"),
         ({"store": "s3://b/p#1"}, "has a fragment"),
         ({"store": "pvc://claim?x=1"}, "unknown option 'x'"),
-        ({"store": "s3://KEY:HIDDEN@b"}, "--store s3://…: holds a user or a secret"),
-        ({"store": "pvc://Claim"}, "has to be a place"),
-        ({"store": "pvc://claim/../x"}, "has to be a place"),
+        ({"store": "s3://KEY:HIDDEN@b"}, "--store s3://…: contains a user or a secret"),
+        ({"store": "pvc://Claim"}, "expected a place"),
+        ({"store": "pvc://claim/../x"}, "expected a place"),
         ({"max_gpus": 0}, "--max-gpus 0"),
         ({"overlay": "cpu", "max_gpus": 4}, "--max-workers"),
         ({"max_workers": 4}, "--max-gpus"),
@@ -495,7 +495,7 @@ def test_a_search_space_that_a_config_map_cannot_hold_is_refused_with_the_way_ou
         ({"overlay": "kueue", "queue": "Team!"}, "--queue Team!"),
     ],
 )
-def test_bad_wishes_are_refused(given: dict[str, Any], words: str) -> None:
+def test_bad_options_are_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=re.escape(words)):
         DeploymentOptions(**given)
 

@@ -351,9 +351,13 @@ REFUSED = {
     "data in a bucket": (
         "settings: {dataset: 'folder:s3://b/x'}",
         1,
-        "settings.dataset: folder s3://b/x: unknown kind 's3'; allowed is a path on this machine",
+        "settings.dataset: folder s3://b/x: unknown kind 's3'; expected a path on this machine",
     ),
-    "data under an unfilled name": ("settings: {dataset: 'npz:$DATA/x.npz'}", 1, "holds a variable, $…, that no shell"),
+    "data under an unfilled name": (
+        "settings: {dataset: 'npz:$DATA/x.npz'}",
+        1,
+        "contains a variable, $…, that no shell",
+    ),
     "data without its path": ("axes: {dataset: [digits, 'folder:']}", 1, "axes.dataset[1]: 'folder:' is not allowed"),
     "resized pictures that are no folder's": (
         "settings: {image_size: 8}",
@@ -493,7 +497,7 @@ REFUSED = {
         "tracking: 'mlflow' is not allowed; expected a mapping with mlflow, wandb, tensorboard",
     ),
     "tracker elsewhere": ("tracking:\n  tensorboard: s3://b/x", 2, "tracking.tensorboard: s3://b/x: unknown kind 's3'"),
-    "tracker that is blank": ("tracking: {tensorboard: ' '}", 1, "is empty; allowed is a folder"),
+    "tracker that is blank": ("tracking: {tensorboard: ' '}", 1, "is empty; expected a folder"),
     "unknown tracker": ("tracking: {mlfow: x}", 1, "tracking.mlfow: unknown tracker; did you mean 'mlflow'?"),
     "claim alone": (
         "claim: it helps",
