@@ -1,1 +1,1 @@
-"""Ray, and all that exists because of Ray."""
+"""Ray, and everything that exists only because of Ray."""

@@ -1,4 +1,4 @@
-"""Where a launch trains, as the user says it: this machine, a Ray cluster, or a cluster that takes jobs over HTTP."""
+"""Where the user wants a launch to train: this machine, a Ray cluster, or a cluster that accepts jobs over HTTP."""
 
 import dataclasses
 import errno
@@ -11,16 +11,16 @@ from sweep.cluster import ray_internals
 from sweep.common.errors import InputError
 
 CONNECT_TIMEOUT: Final = 10.0
-"""Seconds that a cluster has to answer when it is first asked."""
+"""Seconds that a cluster has to answer the first request."""
 
-_FORMS: Final = "allowed are auto, HOST:PORT, http://HOST:8265 and https://HOST"
+_FORMS: Final = "expected auto, HOST:PORT, http://HOST:8265 or https://HOST"
 
 
 @dataclasses.dataclass(frozen=True)
 class Where:
-    """Nothing said is this machine. `gpus_per_array` None: one where there are GPUs; 0: arrays train on CPUs.
+    """By default, this machine. `gpus_per_array` None: one if there are GPUs; 0: arrays train on CPUs.
 
-    `install` None: where the address is HTTP. Raises InputError.
+    `install` None: only if the address is HTTP. Raises InputError.
     """
 
     address: str | None = None
@@ -33,22 +33,22 @@ class Where:
             _check_address(self.address)
         gpus = self.gpus_per_array
         if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())):
-            raise InputError(f"--gpus-per-array {gpus:g}: allowed are 0 (none), a share up to 1, or a whole number")
+            raise InputError(f"--gpus-per-array {gpus:g}: expected 0 (none), a share up to 1, or a whole number")
         if self.cpus_per_array < 1:
-            raise InputError(f"--cpus-per-array {self.cpus_per_array}: at least 1")
+            raise InputError(f"--cpus-per-array {self.cpus_per_array}: expected at least 1")
         if self.install and self.kind == "here":
-            raise InputError("--install: belongs to --address; here is installed what runs this command")
+            raise InputError("--install: requires --address; on this machine, sweep is installed already")
 
     @property
     def kind(self) -> Literal["here", "cluster", "jobs"]:
-        """This machine, a cluster that this process joins, or one that gets a job."""
+        """This machine, a cluster that this process joins, or one that is sent a job."""
         if self.address is None:
             return "here"
         return "jobs" if self.address.startswith(("http://", "https://")) else "cluster"
 
     @property
     def installs(self) -> bool:
-        """Whether nodes get this project with the work."""
+        """Whether this project is installed on the nodes."""
         return self.kind == "jobs" if self.install is None else self.install
 
 
@@ -62,7 +62,7 @@ def _check_address(address: str) -> None:
 
 
 def token() -> str | None:
-    """The user's token for Ray clusters, where Ray itself looks for it: two variables, then `~/.ray/auth_token`."""
+    """The user's token for Ray clusters, found as Ray does: two variables, then `~/.ray/auth_token`."""
     if given := os.environ.get("RAY_AUTH_TOKEN", "").strip():
         return given
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
@@ -77,39 +77,39 @@ def token() -> str | None:
 
 
 def authenticate(where: Where) -> None:
-    """Settles, before Ray is imported, whether this process shows the user's token to the cluster.
+    """Decides, before Ray is imported, whether this process sends the user's token to the cluster.
 
-    What the user has set in RAY_AUTH_MODE holds. Raises InputError where the cluster cannot be reached, or wants a
-    token that we have not. Nothing is done for this machine: see `sweep.cluster.ray_environment`.
+    A RAY_AUTH_MODE set by the user is kept. Raises InputError if the cluster cannot be reached, or requires a token
+    that we do not have. Does nothing for this machine: see `sweep.cluster.ray_environment`.
     """
     if where.kind == "here" or where.address is None:
         return
     mine = token()
     if where.kind == "jobs":
-        # A dashboard that wants none takes no notice of it.
+        # A dashboard that requires no token ignores it.
         os.environ.setdefault("RAY_AUTH_MODE", "token" if mine else "disabled")
         return
     address = running() if where.address == "auto" else where.address
     if address is None:
         if where.address == "auto":
-            raise InputError("--address auto: no Ray cluster runs on this machine, and RAY_ADDRESS names none")
+            raise InputError("--address auto: no Ray cluster is running on this machine, and RAY_ADDRESS is not set")
         return
     if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
-        wants = mine is not None  # only Ray knows how to ask
+        wants = mine is not None  # only Ray can make the request
     else:
         wants = _wants_token(address, None)
         if wants and mine is None:
             raise InputError(
-                f"--address {where.address}: the cluster wants a token, and there is none: "
+                f"--address {where.address}: the cluster requires a token, but none was found: "
                 "set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or write it to ~/.ray/auth_token"
             )
         if wants and _wants_token(address, mine):
-            raise InputError(f"--address {where.address}: the cluster refuses this token (see RAY_AUTH_TOKEN)")
+            raise InputError(f"--address {where.address}: the cluster rejects this token (see RAY_AUTH_TOKEN)")
     os.environ.setdefault("RAY_AUTH_MODE", "token" if wants else "disabled")
 
 
 def running() -> str | None:
-    """The cluster that Ray calls `auto`: RAY_ADDRESS, else the one that was last started on this machine."""
+    """The cluster that Ray calls `auto`: RAY_ADDRESS, or else the one last started on this machine."""
     given = os.environ.get("RAY_ADDRESS", "")
     if given and given != "auto":
         return given
@@ -117,7 +117,7 @@ def running() -> str | None:
 
 
 def _wants_token(address: str, shown: str | None) -> bool:
-    """Whether a cluster's head refuses who shows this token; InputError where there is no cluster."""
+    """Whether a cluster's head rejects this token; InputError if there is no cluster."""
     try:
         return ray_internals.head_refuses(address, shown, CONNECT_TIMEOUT)
     except ConnectionError as error:
@@ -125,6 +125,6 @@ def _wants_token(address: str, shown: str | None) -> bool:
 
 
 def _reason(details: str) -> str:
-    """What of gRPC's words a reader can use."""
+    """The useful part of gRPC's error message."""
     refused = os.strerror(errno.ECONNREFUSED)
     return refused if refused in details else details.strip().rpartition("; ")[2][:200]

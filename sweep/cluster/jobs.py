@@ -1,6 +1,6 @@
-"""Launches as Ray Jobs: sent over HTTP, followed, listed, stopped. The search spaces travel with the job."""
+"""Launches as Ray Jobs: submitted over HTTP, followed, listed, stopped. The search spaces are sent with the job."""
 
-import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
+import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it when imported)
 
 import asyncio
 import contextlib
@@ -34,29 +34,29 @@ STOP_TIMEOUT: Final = 40
 """Seconds that a job has to save its checkpoints and end when it is stopped; Ray's own default is 3."""
 
 POLL: Final = 0.5
-"""Seconds between two looks at a job."""
+"""Seconds between two queries of a job's status."""
 
 DASHBOARD_TIMEOUT: Final = 60.0
-"""Seconds that the dashboard may be away while a job is followed, or accept no job yet."""
+"""Seconds for which the dashboard may be unreachable while a job is followed, or not yet accept jobs."""
 
 LOG_TIMEOUT: Final = 60.0
-"""Seconds without a word of a job after which its log is asked for anew: a connection may die and never say so."""
+"""Seconds without output after which a job's log is requested again: a connection may die without an error."""
 
 REQUEST_TIMEOUTS: Final = (10.0, 120.0)
 """Seconds that the dashboard may take to accept a connection, and to answer."""
 
 PROBE_TIMEOUT: Final = 300.0
-"""Seconds that the look at the cluster before an installation may take."""
+"""Seconds that inspecting the nodes before an installation may take."""
 
 ENDED: Final = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 
 STOPPED: Final = 143
-"""Exit status of a launch that somebody stopped, as of one that got SIGTERM here."""
+"""Exit status of a launch that was stopped: that of a process ended by SIGTERM."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A launch on a cluster: Ray's status in its words, when it started (UTC), and what Ray says of it."""
+    """A launch on a cluster: Ray's status, when it started (UTC), and Ray's message."""
 
     id: str
     sweep: str
@@ -71,38 +71,38 @@ class Job:
 
 
 class Cluster:
-    """A cluster's dashboard. Raises InputError where it is not there, refuses us, or runs another version of Ray."""
+    """A cluster's dashboard. Raises InputError if it does not answer, rejects us, or runs another version of Ray."""
 
     def __init__(self, where: Where) -> None:
         self.address = str(where.address)
         for logger in ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
         if where.kind == "jobs":
-            for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray would take these instead
+            for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray would use these instead
                 os.environ.pop(name, None)
         with self._speaking():
             self.client = ray_internals.job_client(self.address, REQUEST_TIMEOUTS)
             version = ray_internals.ray_version(self.client)
         if version != ray.__version__:
             raise InputError(
-                f"--address {self.address}: the cluster runs Ray {version}, and here is Ray {ray.__version__}; "
-                "install here what runs there, or the other way round"
+                f"--address {self.address}: the cluster runs Ray {version}, and this machine "
+                f"Ray {ray.__version__}; install the same version on both"
             )
 
     def jobs(self, sweep: str | None = None) -> list[Job]:
-        """The launches that the cluster knows, or those of one sweep; the oldest first."""
+        """The launches on the cluster, or those of one sweep; the oldest first."""
         with self._speaking():
             found = sorted(self.client.list_jobs(), key=lambda each: each.start_time or 0)
         jobs = [_job(each) for each in found if "sweep" in (each.metadata or {})]
         return [job for job in jobs if sweep is None or sweep in job.sweep.split(", ")]
 
     def stop(self, job_id: str) -> Job:
-        """Has a job save its checkpoints and end; returns it as it ended. InputError where there is no such job."""
+        """Makes a job save its checkpoints and end; returns its final state. InputError if there is no such job."""
         known = {job.id: job for job in self.jobs()}
         if job_id not in known:
             running = [job.id for job in known.values() if job.status not in ENDED]
             raise InputError(
-                f"no job {job_id!r} of sweep at {self.address}; running are: {', '.join(running) or 'none'}"
+                f"no job {job_id!r} of sweep at {self.address}; running jobs: {', '.join(running) or 'none'}"
             )
         with self._speaking():
             if known[job_id].status not in ENDED:
@@ -118,10 +118,10 @@ class Cluster:
         where: Where,
         console: Console,
     ) -> tuple[int, dict[str, Any] | None]:
-        """Sends a launch as a job, or finds the same one running, and follows it; the job's exit status, and what it
-        printed for `--json`. `options` are those of the launch, `--store` among them.
+        """Submits a launch as a job, or finds the same one running, and follows it; returns the job's exit status, and
+        what it printed for `--json`. `options` are those of the launch, including `--store`.
 
-        KeyboardInterrupt detaches: the job goes on.
+        KeyboardInterrupt detaches: the job continues.
         """
         check_travels(spaces, store)
         names = _names(files)
@@ -130,7 +130,7 @@ class Cluster:
         same = hashlib.sha256(shlex.join(arguments).encode() + b"\0" + content).hexdigest()[:16]
         job_id = self._running(same)
         if job_id:
-            say(console, f"job {job_id} does this already: following it")
+            say(console, f"job {job_id} is already running this launch: following it")
         else:
             with self._speaking():
                 job_id = self._submit(
@@ -140,8 +140,8 @@ class Cluster:
         try:
             return self._followed(job_id, console)
         except KeyboardInterrupt:
-            say(console, f"Detached: job {job_id} goes on. To follow it again: the same command.")
-            say(console, f"How it stands: sweep status --address {self.address}")
+            say(console, f"Detached: job {job_id} continues. To follow it again, repeat this command.")
+            say(console, f"To see its status: sweep status --address {self.address}")
             say(console, f"To stop it: sweep stop {job_id} --address {self.address}")
             raise
 
@@ -163,10 +163,10 @@ class Cluster:
     ) -> str:
         program, environment = ["sweep"], {}
         if where.installs:
-            # What came with the job has no console script.
+            # A package sent with the job has no console script.
             program, environment = ["python", "-m", "sweep"], packaging.runtime_env(self._lacking(console))
         with scratch.folder() as own:
-            folder = own / "job"  # what travels
+            folder = own / "job"  # what is uploaded
             for file, name in zip(files, names, strict=True):
                 (folder / name).parent.mkdir(parents=True)
                 shutil.copyfile(file, folder / name)
@@ -179,7 +179,7 @@ class Cluster:
             )
 
     def _sent(self, **job: Any) -> str:
-        """Submits a job; a cluster that has just started takes a while until it accepts any."""
+        """Submits a job; a cluster that has just started does not accept jobs at once."""
         last = time.monotonic() + DASHBOARD_TIMEOUT
         while True:
             try:
@@ -190,7 +190,7 @@ class Cluster:
             time.sleep(POLL)
 
     def _lacking(self, console: Console) -> list[str]:
-        """What the cluster's nodes have to install for us: a small job looks at them."""
+        """What the cluster's nodes have to install for us, found by a small job."""
         wanted = packaging.requirements()
         with scratch.folder() as own:
             folder = own / "job"
@@ -204,23 +204,23 @@ class Cluster:
         try:
             ended, logs = self._ended(job_id, PROBE_TIMEOUT), self.client.get_job_logs(job_id)
         finally:
-            # One that has not ended would go on, and look at nodes for nobody.
+            # One that has not ended would keep running for nothing.
             for over in (self.client.stop_job, self.client.delete_job):
                 with contextlib.suppress(RuntimeError):
                     over(job_id)
         lines = [line for line in logs.splitlines() if line.startswith(node_probe.MARK)]
         if not lines:
             why = "".join(logs.strip().splitlines()[-1:]) or ended.message or ended.status
-            raise InputError(f"--address {self.address}: its nodes could not be looked at: {why}; see --no-install")
+            raise InputError(f"--address {self.address}: its nodes could not be inspected: {why}; see --no-install")
         nodes = [node for node in json.loads(lines[-1].removeprefix(node_probe.MARK)) if "versions" in node]
         _check_python(nodes, self.address)
         missing = packaging.lacking([node["versions"] for node in nodes], wanted)
         if missing:
-            say(console, f"the cluster gets {', '.join(missing)}")
+            say(console, f"installing on the cluster: {', '.join(missing)}")
         return missing
 
     def _ended(self, job_id: str, seconds: float) -> Any:
-        """A job's details when it has ended, or when time is over."""
+        """A job's details once it has ended, or after `seconds`."""
         last = time.monotonic() + seconds
         while True:
             details = self.client.get_job_info(job_id)
@@ -231,7 +231,7 @@ class Cluster:
     def _followed(self, job_id: str, console: Console) -> tuple[int, dict[str, Any] | None]:
         shown, heard = _Shown(console), time.monotonic()
         while True:
-            # A connection that breaks says nothing about the job.
+            # A broken connection says nothing about the job.
             with contextlib.suppress(
                 RuntimeError, OSError, asyncio.TimeoutError, ray.exceptions.AuthenticationError, *_client_errors()
             ):
@@ -244,7 +244,7 @@ class Cluster:
                         break
             except InputError as error:
                 if time.monotonic() - heard > DASHBOARD_TIMEOUT:
-                    raise InputError(f"{error}; job {job_id} may go on") from error
+                    raise InputError(f"{error}; job {job_id} may still be running") from error
             time.sleep(POLL)
         if details.status != "SUCCEEDED" and details.message:
             say(console, f"job {job_id}: {_first(details.message)}")
@@ -262,14 +262,14 @@ class Cluster:
 
     @contextlib.contextmanager
     def _speaking(self) -> Iterator[None]:
-        """What goes wrong while we speak to the dashboard, in one message."""
+        """Turns errors of requests to the dashboard into one InputError."""
         try:
             yield
         except ray.exceptions.AuthenticationError as error:
             missing = "required" in str(error).splitlines()[0]
             raise InputError(
                 f"--address {self.address}: the cluster "
-                + ("wants a token, and there is none" if missing else "refuses this token")
+                + ("requires a token, but none was found" if missing else "rejects this token")
                 + ": set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, or write it to ~/.ray/auth_token"
             ) from error
         except (ConnectionError, *_client_errors()) as error:
@@ -281,17 +281,17 @@ class Cluster:
 
 
 def check_travels(spaces: Sequence[SearchSpace], store: str) -> None:
-    """Raises InputError where what a job needs is on this machine alone."""
+    """Raises InputError if a job needs something that is only on this machine."""
     if Place(store).local is not None and "://" not in store and not Path(store).is_absolute():
         raise InputError(
-            f"--store {store}: a job runs on the cluster, where there is no such folder: give s3://BUCKET/PREFIX, "
-            "gs://BUCKET/PREFIX, or the full path of a folder that all its hosts mount"
+            f"--store {store}: the cluster that runs the job has no such folder; expected s3://BUCKET/PREFIX, "
+            "gs://BUCKET/PREFIX, or the absolute path of a folder that all its hosts mount"
         )
     for space in spaces:
         for dataset in space.datasets:
             if catalogue.path_of(dataset):
                 raise InputError(
-                    f"{space.name}: the files of data set {dataset} do not travel with a job: "
+                    f"{space.name}: the files of data set {dataset} are not sent with a job: "
                     "launch on a machine of the cluster that has them, with --address auto"
                 )
         trackers = space.tracking.model_dump(exclude_none=True, exclude={"wandb"}) if space.tracking else {}
@@ -312,13 +312,13 @@ def _check_python(nodes: Sequence[dict[str, Any]], address: str) -> None:
 
 
 class _Shown:
-    """A job's log on its way to the console; what was shown before a connection broke is not shown again."""
+    """Prints a job's log; what was shown before a connection broke is not shown again."""
 
     def __init__(self, console: Console) -> None:
         self.console, self.text, self._come = console, "", 0
 
     def rewind(self) -> None:
-        """The log comes from its beginning again."""
+        """The log starts from its beginning again."""
         self._come = 0
 
     def __call__(self, text: str, whole: bool = False) -> None:
@@ -331,7 +331,7 @@ class _Shown:
         self.console.file.flush()
 
     def answer(self) -> dict[str, Any] | None:
-        """The last line that is a JSON object with what a launch did."""
+        """The last line that is a JSON object with the result of a launch."""
         for line in reversed(self.text.splitlines()):
             with contextlib.suppress(ValueError):
                 found = json.loads(line) if line.startswith("{") else None
@@ -352,7 +352,7 @@ def _exit_status(details: Any) -> int:
         return STOPPED
     if details.driver_exit_code is not None:
         code = int(details.driver_exit_code)
-        return code if code >= 0 else 128 - code  # a signal, as a shell says it
+        return code if code >= 0 else 128 - code  # a signal, as a shell reports it
     return 0 if details.status == "SUCCEEDED" else 1
 
 
@@ -368,12 +368,12 @@ def _job(details: Any) -> Job:
 
 
 def _first(message: str | None) -> str:
-    """What Ray says of a job, without the log that it may append."""
+    """Ray's message about a job, without the log that it may append."""
     return (message or "").strip().partition("\n")[0].partition(", last available logs")[0]
 
 
 def _names(files: Sequence[Path]) -> list[str]:
-    """A place for each in the job's own folder, under its own name, which may be the sweep's."""
+    """A path for each file in the job's folder, keeping its name, which may be the sweep's."""
     return [f"{number}/{file.name}" for number, file in enumerate(files, 1)]
 
 

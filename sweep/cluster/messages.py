@@ -1,11 +1,11 @@
-"""What a worker tells its launch about the array that it trains: a class per kind, sent as a report of Tune's."""
+"""Messages from a worker to its launch about the array that it trains: one class per kind, sent as Tune reports."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
 KEY: Final = "message"
-"""Where a message stands in a report, apart from what Tune adds."""
+"""The key of a message in a report, to which Tune adds other keys."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Note:
-    """Something that the user should read once, whichever array says it."""
+    """Something that the user should read once, whichever array reports it."""
 
     text: str
 
@@ -34,7 +34,7 @@ class TrainedElsewhere:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """The array's rows are in the store; `diverged` of its runs did."""
+    """The array's rows are in the store; `diverged` of its runs diverged."""
 
     diverged: int
 
@@ -55,11 +55,11 @@ KINDS: Final[dict[str, type[Message]]] = {
 
 
 def to_report(message: Message) -> dict[str, Any]:
-    """A message as Tune reports it: plain values, which every process can read."""
+    """A message as a Tune report: plain values that every process can read."""
     return {KEY: {"kind": type(message).__name__, **dataclasses.asdict(message)}}
 
 
 def from_report(report: Mapping[str, Any]) -> Message:
-    """The message that `to_report` made a report of, with whatever Tune has added."""
+    """The message in a report made by `to_report`, ignoring what Tune has added."""
     fields = dict(report[KEY])
     return KINDS[fields.pop("kind")](**fields)

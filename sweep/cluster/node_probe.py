@@ -1,6 +1,6 @@
-"""What a node of a cluster has for us. It stands alone: it travels to nodes that lack this project.
+"""What is installed on a node of a cluster. Self-contained, since it is sent to nodes that lack this project.
 
-Run as a script inside a Ray job, it visits every node and prints what `look` found there, as one line of JSON.
+Run as a script inside a Ray job, it runs `look` on every node and prints the results as one line of JSON.
 """
 
 import importlib.metadata
@@ -12,17 +12,17 @@ import sys
 from typing import Any, Final
 
 MARK: Final = "visited: "
-"""What the line of JSON begins with."""
+"""The prefix of the line of JSON."""
 
 TIMEOUT: Final = 90.0
 """Seconds that nodes have to answer."""
 
 
 def look(distributions: list[str], file: str | None, cuda: bool) -> dict[str, Any]:
-    """What is there: Python, distributions with their versions, the project, a file of the driver's.
+    """What this node has: Python, versions of distributions, the project, and a file that the driver has.
 
-    `trainer` is the trainer's version in the project there, None where the project cannot be imported; `cuda` is what
-    keeps PyTorch from GPUs, None where nothing does or nobody asked.
+    `trainer` is the trainer's version in this node's project, None if that cannot be imported; `cuda` says why PyTorch
+    cannot use GPUs, None if it can or was not asked.
     """
     found: dict[str, Any] = {"host": socket.gethostname(), "python": platform.python_version(), "versions": {}}
     for name in distributions:
@@ -42,7 +42,7 @@ def look(distributions: list[str], file: str | None, cuda: bool) -> dict[str, An
 
 
 def _cuda() -> str | None:
-    """Why PyTorch there cannot train on GPUs; None where it is built to."""
+    """Why PyTorch on this node cannot train on GPUs; None if it is built for CUDA."""
     try:
         import torch
     except ImportError as error:
@@ -53,7 +53,7 @@ def _cuda() -> str | None:
 def visit(nodes: list[dict[str, Any]], *arguments: Any) -> dict[str, dict[str, Any]]:
     """What `look` found on these nodes (of `ray.nodes()`), by node id; those that do not answer in time are left out.
 
-    Where the look itself failed, `error` says why.
+    If `look` itself failed, `error` says why.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -62,7 +62,7 @@ def visit(nodes: list[dict[str, Any]], *arguments: Any) -> dict[str, dict[str, A
     sent = {}
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        # A node that goes away meanwhile is not looked for again.
+        # No retry for a node that disappears meanwhile.
         sent[task.options(num_cpus=0, max_retries=0, scheduling_strategy=there).remote(*arguments)] = node["NodeID"]
     ready, late = ray.wait(list(sent), num_returns=len(sent), timeout=TIMEOUT) if sent else ([], [])
     for each in late:

@@ -1,4 +1,4 @@
-"""A worker whose node is no more: Ray ends it at most times, but one that waits for its launch would wait for ever."""
+"""Ends a worker whose node is gone: Ray usually does, but one that waits for its launch would wait forever."""
 
 import functools
 import os
@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 LOOK_EVERY: Final = 1.0
-"""Seconds between two looks whether the parent is there."""
+"""Seconds between two checks that the parent is still running."""
 
 GRACE: Final = 8.0
 """Seconds that an orphan has to save a checkpoint."""
@@ -15,9 +15,9 @@ GRACE: Final = 8.0
 
 @functools.cache
 def orphaned() -> threading.Event:
-    """Set when the process that started this one ends; some seconds later this one ends too.
+    """Set when the parent process ends; this process ends `GRACE` seconds later.
 
-    The first call begins to watch.
+    The first call starts watching.
     """
     event, parent = threading.Event(), os.getppid()
     threading.Thread(target=_watch, args=(event, parent), daemon=True).start()
@@ -29,5 +29,5 @@ def _watch(event: threading.Event, parent: int) -> None:
         time.sleep(LOOK_EVERY)
     event.set()
     time.sleep(GRACE)
-    # It may hold a lease, and nobody would ever hear of what it does.
+    # It may hold a lease, and its results would reach nobody.
     os._exit(1)

@@ -1,4 +1,4 @@
-"""What a node without this project needs to train for us: our own packages, and what these need in turn."""
+"""What a node without this project needs to train for us: our own packages and their requirements."""
 
 import importlib.metadata
 import importlib.util
@@ -9,7 +9,7 @@ from typing import Any, Final
 from sweep.common.errors import InputError
 
 EXCLUDED: Final = ["**/__pycache__", "**/results"]
-"""Of our packages, what does not travel."""
+"""Files of our packages that are not sent."""
 
 
 def packages() -> list[str]:
@@ -19,21 +19,21 @@ def packages() -> list[str]:
 
 
 def requirements() -> dict[str, Any]:
-    """What the project needs, as packaging's specifiers by distribution."""
+    """The project's requirements: specifiers by distribution."""
     from packaging.requirements import Requirement
 
     try:
         lines = importlib.metadata.requires("sweep") or []
     except importlib.metadata.PackageNotFoundError:
-        raise InputError("--install: sweep itself is not installed here, so what it needs is not known") from None
+        raise InputError("--install: sweep itself is not installed here, so its requirements are unknown") from None
     wanted = map(Requirement, lines)
     return {each.name: each.specifier for each in wanted if each.marker is None or each.marker.evaluate({"extra": ""})}
 
 
 def lacking(there: Iterable[Mapping[str, str | None]], wanted: Mapping[str, Any]) -> list[str]:
-    """What to install: each distribution that some node has not, or not in a version that will do, at our version.
+    """What to install: each distribution that some node lacks in a suitable version, pinned to our version.
 
-    Ray is not replaced: a cluster of another version is refused elsewhere.
+    Ray is not replaced: a cluster with another version is rejected elsewhere.
     """
     nodes = list(there)
     names = [
@@ -41,7 +41,7 @@ def lacking(there: Iterable[Mapping[str, str | None]], wanted: Mapping[str, Any]
         for name, specifier in wanted.items()
         if name != "ray" and any(_lacks(node.get(name), specifier) for node in nodes)
     ]
-    # A local part (2.9+cpu) says how it was built here; an index does not know it.
+    # An index does not have local versions such as 2.9+cpu.
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
@@ -50,6 +50,6 @@ def _lacks(version: str | None, specifier: Any) -> bool:
 
 
 def runtime_env(pip: list[str]) -> dict[str, Any]:
-    """Ray's runtime environment that brings our packages, and these distributions from an index where there are any."""
+    """Ray's runtime environment with our packages, and these distributions from an index, if any."""
     carried: dict[str, Any] = {"py_modules": packages(), "excludes": EXCLUDED}
     return carried | ({"pip": pip} if pip else {})

@@ -1,4 +1,4 @@
-"""What a launch tells Prometheus, through Ray: every node of a Ray cluster serves it at its metrics port."""
+"""Metrics of a launch for Prometheus: every node of a Ray cluster serves them at its metrics port."""
 
 import time
 from collections import deque
@@ -7,11 +7,11 @@ from typing import Final
 from ray.util.metrics import Counter, Gauge
 
 WINDOW: Final = 30.0
-"""Seconds over which the speed is taken."""
+"""Seconds over which the speed is averaged."""
 
 
 class Metrics:
-    """Counts of one launch, by the sweep's name; Ray puts `ray_` before the names, and `_total` behind a counter's."""
+    """Metrics of one launch, tagged with its sweep; Ray prefixes names with `ray_` and ends counters in `_total`."""
 
     def __init__(self, sweep: str, runs: int) -> None:
         own = {"tag_keys": ("sweep",)}
@@ -29,12 +29,12 @@ class Metrics:
         self._speed.set(0)
 
     def partly(self, array_id: str, steps: float) -> None:
-        """An array has done so many steps, of all its networks together."""
+        """Records the steps that an array has done, of all its networks together."""
         self._partial[array_id] = steps
         self._show()
 
     def finished(self, array_id: str, runs: int, steps: float, diverged: int | None, failed: bool) -> None:
-        """An array is done with; `diverged` are that many of its runs, None where this launch did not train it."""
+        """Records the end of an array; `diverged` counts its runs that did, None if this launch did not train it."""
         self._partial.pop(array_id, None)
         self._runs_left -= runs
         self._left.set(self._runs_left)
@@ -48,7 +48,7 @@ class Metrics:
         self._show()
 
     def over(self) -> None:
-        """Nothing trains any more."""
+        """Records that training has ended."""
         self._speed.set(0)
 
     def _show(self) -> None:
@@ -56,7 +56,7 @@ class Metrics:
         while len(self._seen) > 1 and self._seen[1][0] < now - WINDOW:
             self._seen.popleft()
         since, before = self._seen[0]
-        if now - self._seen[-1][0] > 0.1:  # arrays may end by the hundred a second
+        if now - self._seen[-1][0] > 0.1:  # hundreds of arrays may end per second
             self._seen.append((now, steps))
         if now > since:
             self._speed.set(max(0.0, (steps - before) / (now - since)))

@@ -1,4 +1,4 @@
-"""What Ray and Tune read from the environment, made before Ray is imported; sweep/README.md says what users pass on."""
+"""The environment that Ray and Tune read, set before Ray is imported; sweep/README.md says what users can set."""
 
 import logging
 import os
@@ -12,28 +12,28 @@ FOREIGN: Final = (
     *("RAY_OVERRIDE_RESOURCES", "RAY_OVERRIDE_LABELS", "RAY_OVERRIDE_NODE_ID_FOR_TESTING"),
     *("RAY_DEBUG", "RAY_DEBUG_POST_MORTEM", "RAY_PROFILING", "RAY_LOG_TO_STDERR", "RAY_LOG_TO_DRIVER"),
 )
-"""Meant for other programs of the user's: they end a launch, change what it trains on, or fill its output."""
+"""Meant for the user's other programs: they break a launch, change where it trains, or clutter its output."""
 
 QUIET: Final = {
-    # Under `uv run`, Ray would zip the current folder and make workers an environment of their own.
+    # Under `uv run`, Ray would zip the current folder and build a separate environment for workers.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
-    # Lost workers are told in our own words, and standard output is the caller's: Ray prints nothing of its own.
+    # We report lost workers ourselves, and standard output belongs to the caller: Ray prints nothing.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # The store is what remembers: Tune's snapshot, one file rewritten whole, is of no use to us.
+    # All state is in the store: Tune's snapshot, one file rewritten each time, is of no use to us.
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    # What a dashboard would show: figures of the machine every five seconds, names of logs twice a second.
+    # For a dashboard, Ray would collect machine statistics every five seconds and log names twice a second.
     "REPORTER_UPDATE_INTERVAL_MS": "60000",
     "LOG_NAME_UPDATE_INTERVAL_S": "10",
 }
 
-if "ray" not in sys.modules:  # in a worker, Ray's own variables are among them
+if "ray" not in sys.modules:  # a worker's environment has Ray's own variables
     for _name in [name for name in os.environ if name in FOREIGN or name.startswith("TUNE_")]:
         del os.environ[_name]
 

@@ -1,7 +1,7 @@
-"""All that stands on names which Ray and Tune keep to themselves, one contract test each.
+"""Everything that uses private names of Ray and Tune, with one contract test each.
 
-`TRIED` are the versions that it was tried with; `caution` says so where another is installed. Ray itself is imported
-where it is used: a head is asked before.
+It was tested with the versions in `TRIED`; `caution` warns if another is installed. Ray is imported inside functions,
+since the head is asked before that.
 """
 
 import contextlib
@@ -20,25 +20,25 @@ ANSWER: Final = 5.0
 """Seconds that a cluster's head has to answer."""
 
 OUT_OF_MEMORY: Final = ("running low on memory", "exceeds the memory usage threshold")
-"""Words of Ray when it ends a worker for want of memory on its node."""
+"""Ray's words when it kills a worker because its node is out of memory."""
 
 NO_AGENT: Final = "No available agent"
-"""Words of a cluster that has just started, and takes no job yet."""
+"""Words of a cluster that has just started and does not accept jobs yet."""
 
 ASK: Final = "/ray.rpc.NodeInfoGcsService/GetClusterId"
-"""The question that a head answers to everybody whom it would let in."""
+"""A request that a head answers for every authorized client."""
 
 REFUSED: Final = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
 
 def caution() -> str | None:
-    """What to say before a launch where Ray is of a version that nobody has tried; None where it was tried."""
+    """A warning before a launch if the installed version of Ray is untested; otherwise None."""
     installed = importlib.metadata.version("ray")
     if _minor(TRIED[0]) <= _minor(installed) <= _minor(TRIED[1]):
         return None
     first, last = TRIED
     return (
-        f"Ray {installed} is installed; sweep was tried with Ray {first} to {last}. If this launch fails: "
+        f"Ray {installed} is installed; sweep was tested with Ray {first} to {last}. If this launch fails: "
         f"pip install 'ray[default,tune]=={last}.*'"
     )
 
@@ -48,8 +48,8 @@ def _minor(version: str) -> tuple[int, ...]:
 
 
 def last_started() -> str | None:
-    """The address of the cluster that was last started on this machine, where Ray leaves it; None where none was."""
-    # `ray start` may have had another TMPDIR than we have.
+    """The address of the cluster last started on this machine, from the file that Ray writes; None if there is none."""
+    # `ray start` may have run with a different TMPDIR.
     named = [os.environ.get("RAY_TMPDIR")] if "RAY_TMPDIR" in os.environ else [os.environ.get("TMPDIR"), "/tmp"]
     for folder in filter(None, named):
         with contextlib.suppress(OSError):
@@ -59,7 +59,7 @@ def last_started() -> str | None:
 
 
 def head_refuses(address: str, token: str | None, seconds: float) -> bool:
-    """Whether a cluster's head refuses who shows this token. Raises ConnectionError where no head answers."""
+    """Whether a cluster's head rejects this token. Raises ConnectionError if no head answers."""
     import grpc
 
     with grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),)) as channel:
@@ -75,7 +75,7 @@ def head_refuses(address: str, token: str | None, seconds: float) -> bool:
 
 
 def pickled_callback() -> tuple[Any, ...]:
-    """What a callback is pickled as: Tune pickles them for a restoration, and a terminal cannot be pickled."""
+    """The pickled form of a callback: Tune pickles callbacks to restore them, but a terminal cannot be pickled."""
     from ray import tune
 
     return tune.Callback, ()
@@ -83,16 +83,16 @@ def pickled_callback() -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def every_death_is_one_trials_own() -> Iterator[None]:
-    """Has Tune take all that Ray says of a lost worker as the failure of its trial.
+    """Makes Tune treat every error of Ray about a lost worker as the failure of its trial.
 
-    As it is, Tune ends all trials where Ray ended one worker for want of memory: it knows no other errors than those of
-    an actor and of a task.
+    Otherwise Tune ends all trials when Ray kills one worker for lack of memory: it handles only errors of actors and
+    tasks.
     """
     import ray
 
     try:
         from ray.air.execution._internal.actor_manager import RayActorManager
-    except ImportError:  # another Ray, with other ways
+    except ImportError:  # another version of Ray
         yield
         return
     known = ray.exceptions.RayActorError, ray.exceptions.RayTaskError
@@ -109,7 +109,7 @@ def every_death_is_one_trials_own() -> Iterator[None]:
 
 @contextlib.contextmanager
 def tune_leaves_signals_alone() -> Iterator[None]:
-    """Keeps Tune from taking SIGUSR1 for a wish to stop; batch systems send it as a notice."""
+    """Keeps Tune from treating SIGUSR1 as a request to stop; batch systems send it as a notice."""
     import ray.tune.tune as running
 
     with _replaced({(running, "_setup_signal_catching"): threading.Event}):
@@ -117,7 +117,7 @@ def tune_leaves_signals_alone() -> Iterator[None]:
 
 
 def files_in(folder: Path) -> dict[str, Any]:
-    """What tells `ray.init` to keep its files below this folder."""
+    """Options with which `ray.init` keeps its files below this folder."""
     return {"_temp_dir": str(folder)}
 
 
@@ -182,7 +182,7 @@ def _replaced(by: Mapping[tuple[Any, str], Any]) -> Iterator[None]:
 
 
 def last_failure(trial: Any) -> list[str]:
-    """The lines of what last went wrong; Tune keeps all failures of a trial in one file of the driver's."""
+    """The lines of a trial's last failure; Tune keeps all its failures in one file on the driver."""
     try:
         text = Path(trial.error_file).read_text()
     except (OSError, TypeError):  # there is none
@@ -192,22 +192,22 @@ def last_failure(trial: Any) -> list[str]:
 
 
 def ran_out_of_memory(trial: Any) -> bool:
-    """Whether the last worker of a trial was ended because its node ran out of memory."""
+    """Whether a trial's last worker was killed because its node ran out of memory."""
     return any(word in line for line in last_failure(trial) for word in OUT_OF_MEMORY)
 
 
 def forget_numbers(trial: Any) -> None:
-    """Empties what Tune keeps of a trial that has ended.
+    """Clears what Tune keeps of a trial that has ended.
 
-    It keeps means, extremes and queues of every number that was ever reported, for each trial until the end: nobody
-    asks for them, and over many thousand arrays they fill the driver's memory.
+    Tune keeps means, extremes and queues of every reported number, for each trial until the end: nothing uses them, and
+    over many thousands of arrays they fill the driver's memory.
     """
     trial.metric_analysis.clear()
     trial.metric_n_steps.clear()
 
 
 def draining_nodes() -> Collection[str]:
-    """The ids of the nodes that are about to be taken away; any error where there is no head to ask."""
+    """The ids of the nodes that are about to be removed; raises any error if the head does not answer."""
     import ray
 
     found: Collection[str] = ray._private.state.state.get_draining_nodes()
@@ -215,7 +215,7 @@ def draining_nodes() -> Collection[str]:
 
 
 class Table:
-    """Our part of the table that the head of a Ray cluster keeps. Each call raises where the head does not answer."""
+    """Our part of the key-value table of a Ray cluster's head. Every call raises if the head does not answer."""
 
     PART: Final = b"sweep"
 
@@ -225,32 +225,32 @@ class Table:
         self._client = internal_kv.internal_kv_get_gcs_client()
 
     def put(self, key: bytes) -> None:
-        """Notes a key."""
+        """Stores a key."""
         self._client.internal_kv_put(key, b"", True, self.PART, ANSWER)
 
     def exists(self, key: bytes) -> bool:
-        """Whether a key was noted."""
+        """Whether a key was stored."""
         return bool(self._client.internal_kv_exists(key, self.PART, ANSWER))
 
     def keys(self, prefix: bytes) -> Collection[bytes]:
-        """The keys that begin so."""
+        """The keys with this prefix."""
         found: Collection[bytes] = self._client.internal_kv_keys(prefix, self.PART, ANSWER)
         return found
 
     def clear(self, prefix: bytes) -> None:
-        """Forgets the keys that begin so."""
+        """Deletes the keys with this prefix."""
         self._client.internal_kv_del(prefix, True, self.PART, ANSWER)
 
 
 def table() -> Table:
-    """The head's table; an error where this process has joined no cluster."""
+    """The head's table; an error if this process has not joined a cluster."""
     return Table()
 
 
 def job_client(address: str, answer: tuple[float, float]) -> Any:
     """Ray's client of a dashboard, which has `answer` seconds to accept a connection, and to answer.
 
-    Ray's own would wait for ever for a dashboard that takes a request and never answers.
+    Ray's own waits forever for a dashboard that accepts a request and never answers.
     """
     from ray import job_submission
 
@@ -262,5 +262,5 @@ def job_client(address: str, answer: tuple[float, float]) -> Any:
 
 
 def ray_version(client: Any) -> str:
-    """The version of Ray that runs behind a `job_client`."""
+    """The version of Ray on the cluster of a `job_client`."""
     return str(client._do_request("GET", "/api/version").json()["ray_version"])

@@ -1,7 +1,7 @@
-"""What an array in training reports to its launch, without waiting for it.
+"""Reports of an array in training to its launch, sent without waiting for it.
 
-A report of Tune's returns when the launch has taken it, and a launch that has been asked to stop takes none: it waits
-for checkpoints, which somebody who waits for it would never write.
+A Tune report returns only once the launch has received it, and a launch that has been asked to stop receives none: it
+waits for checkpoints, which an array that waits for the launch would never write.
 """
 
 import queue
@@ -12,7 +12,7 @@ from sweep.cluster.messages import Message
 
 
 class Reports:
-    """Sends what it is given, one after the other, from a thread of its own."""
+    """Sends messages one after the other from its own thread."""
 
     def __init__(self, send: Callable[[Message], None]) -> None:
         self.send = send
@@ -21,19 +21,19 @@ class Reports:
         self._thread.start()
 
     def add(self, message: Message) -> None:
-        """Sends this when its turn comes."""
+        """Queues a message."""
         self._waiting.put(message)
 
     def behind(self) -> bool:
-        """Whether some are waiting still."""
+        """Whether messages are still waiting."""
         return not self._waiting.empty()
 
     def end(self) -> None:
-        """Sends no more than what was given so far; does not wait for it."""
+        """Accepts no more messages; does not wait for those in the queue."""
         self._waiting.put(None)
 
     def finish(self, message: Message) -> None:
-        """Waits until all are sent, and sends this from the thread that calls."""
+        """Waits until all are sent, then sends this one from the calling thread."""
         self.end()
         self._thread.join()
         self.send(message)

@@ -1,4 +1,4 @@
-"""A launch's own temporary folders: gone when it ends; the next one removes those that killed launches have left."""
+"""A launch's temporary folders: removed when it ends; the next launch removes those of killed ones."""
 
 import contextlib
 import errno
@@ -16,27 +16,27 @@ from sweep.common.errors import InputError
 PREFIX: Final = "sweep-"
 
 LOCK: Final = "owner.lock"
-"""The file that whoever uses a folder holds a lock on: the system lets go of it, however its owner ends."""
+"""The file in a folder that its owner locks: the system releases the lock however the owner ends."""
 
 LONGEST: Final = 107 - len("/session_2026-11-27_14-42-04_098553_4194304/sockets/plasma_store")
-"""Bytes of a folder's path in which Ray can have its sockets: the system allows these 107."""
+"""Longest path of a folder, in bytes, in which Ray can create its sockets: the system allows 107 bytes."""
 
 ROOM: Final = 32 * 2**20
-"""Bytes that have to be free: Ray writes its logs there, and says nothing of a full disk."""
+"""Bytes that must be free: Ray writes its logs there, and does not report a full disk."""
 
 GOING: Final = 3.0
-"""Seconds that processes which are about to end may still write to a folder that is being removed."""
+"""Seconds for which ending processes may still write to a folder that is being removed."""
 
 
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
-    """A new folder while the block runs, which no other launch takes for left behind.
+    """A new folder for the duration of the block, which no other launch removes as abandoned.
 
-    InputError where there is no room for one.
+    InputError if there is no place for one.
     """
     base = _base()
     remove_abandoned(base)
-    # Nobody looks at a hidden one: the lock is there before the name that others go by.
+    # Others ignore hidden folders: it is renamed once it is locked.
     made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=base))
     with open(made / LOCK, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -48,7 +48,7 @@ def folder() -> Iterator[Path]:
 
 
 def remove_abandoned(base: Path) -> None:
-    """Removes the folders whose owners have ended, as far as they are this user's."""
+    """Removes this user's folders whose owners have ended."""
     for each in base.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), open(each / LOCK, "r+") as lock:
             if each.lstat().st_uid == os.geteuid() and not each.is_symlink():
@@ -64,7 +64,7 @@ def _remove(mine: Path) -> None:
 
 
 def _base() -> Path:
-    """The user's temporary folder, or the system's where Ray could not work there."""
+    """The user's temporary folder, or the system's if Ray cannot use that one."""
     refused: dict[Path, str] = {}
     for name in (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp", "/var/tmp"):
         if name and Path(name) not in refused:
@@ -73,14 +73,14 @@ def _base() -> Path:
                 return path
             refused[path] = why
     reasons = ", ".join(f"{path} ({why})" for path, why in refused.items())
-    raise InputError(f"no place for temporary files: {reasons}; TMPDIR names another folder")
+    raise InputError(f"no place for temporary files: {reasons}; set TMPDIR to another folder")
 
 
 def _unfit(path: Path) -> str | None:
-    """Why Ray cannot have its files in a new folder below; None where it can."""
+    """Why Ray cannot keep its files in a new folder below this one; None if it can."""
     bare = os.fsencode(path)
     if not path.is_absolute() or len(bare) + len(f"/{PREFIX}abcdefgh") > LONGEST or not bare.isascii():
-        return "its path is too long for Ray, not absolute, or has letters beyond ASCII"
+        return "its path is too long for Ray, not absolute, or has non-ASCII characters"
     try:
         if shutil.disk_usage(path).free < ROOM:
             return f"its disk is full: {shutil.disk_usage(path).free / 2**20:,.0f} MiB are free"

@@ -1,4 +1,4 @@
-"""What tells arrays in training that their time is short: a launch that stops, or a node that is about to go."""
+"""Tells arrays in training to stop soon: their launch is stopping, or their node is about to be removed."""
 
 import contextlib
 import os
@@ -28,16 +28,16 @@ STOPPING: Final = 20.0
 """Seconds that arrays in training have to save a checkpoint when a launch is interrupted."""
 
 LOOK_EVERY: Final = 1.0
-"""Seconds between two looks of an array in training whether it is to stop."""
+"""Seconds between two checks, by an array in training, whether it should stop."""
 
 NOTICE_EVERY: Final = 2.0
-"""Seconds between two looks of an array in training whether its node is about to go."""
+"""Seconds between two checks, by an array in training, whether its node is about to be removed."""
 
 
 class StopSignal:
-    """Tells the arrays of a launch to stop, and hears that they did, through the table of Ray's head.
+    """Tells the arrays of a launch to stop, and learns that they did, through the table of Ray's head.
 
-    Hosts need share no disk, and no signal reaches a Tune function.
+    Hosts may share no disk, and signals do not reach a Tune function.
     """
 
     def __init__(self) -> None:
@@ -46,9 +46,9 @@ class StopSignal:
         self._looking = False
 
     def wait_until_obeyed(self, array_ids: Collection[str], seconds: float) -> None:
-        """Has the arrays save a checkpoint and stop; waits until these did, or time is over.
+        """Makes the arrays save a checkpoint and stop; waits until they have, for at most `seconds`.
 
-        Another thread asks: a signal handler that waits for a lost head could not be interrupted.
+        Done in another thread: a signal handler that waits for a lost head could not be interrupted.
         """
         obeyed = threading.Event()
         threading.Thread(target=self._ask, args=(array_ids, seconds, obeyed), daemon=True).start()
@@ -64,9 +64,9 @@ class StopSignal:
         obeyed.set()
 
     def asked(self) -> bool:
-        """Whether an array is to stop, as far as is known; the table is asked now and then.
+        """Whether an array should stop, as far as is known; the table is queried now and then.
 
-        Another thread asks: on busy cores an answer takes milliseconds, and training would wait for it.
+        Done in another thread: on busy cores an answer takes milliseconds, and training would wait for it.
         """
         if not (self._asked or self._looking) and time.monotonic() - self._last >= LOOK_EVERY:
             self._last, self._looking = time.monotonic(), True
@@ -79,18 +79,18 @@ class StopSignal:
         self._looking = False
 
     def obeyed(self, array_id: str) -> None:
-        """An array has stopped, and saved what it could."""
+        """Records that an array has stopped and saved what it could."""
         with contextlib.suppress(Exception):
             table().put(self.launch + b"/stopped/" + array_id.encode())
 
     def clear(self) -> None:
-        """Leaves nothing in the table."""
+        """Removes all our keys from the table."""
         with contextlib.suppress(Exception):
             table().clear(self.launch)
 
 
 class Notice:
-    """Hears, in a worker, that its node is about to be taken away: an autoscaler, or `ray drain-node`, has said so."""
+    """Tells a worker that an autoscaler or `ray drain-node` is about to remove its node."""
 
     def __init__(self, crew: "Crew") -> None:
         import ray
@@ -99,7 +99,7 @@ class Notice:
         self.node = ray.get_runtime_context().get_node_id() if crew.where.kind != "here" else None
 
     def given(self) -> bool:
-        """Whether there is notice; Ray is asked now and then. A node never gets it back."""
+        """Whether notice was given; Ray is queried now and then. Notice is never withdrawn."""
         if self.node and not self._given and time.monotonic() - self._last >= NOTICE_EVERY:
             self._last = time.monotonic()
             with contextlib.suppress(Exception):  # no head to ask
@@ -109,13 +109,13 @@ class Notice:
 
 @contextlib.contextmanager
 def stopping(running: Collection[str], sign: StopSignal) -> Iterator[None]:
-    """On Ctrl-C, has the arrays that are `running` save a checkpoint, then raises KeyboardInterrupt; twice, at once.
+    """On Ctrl-C, makes the `running` arrays save a checkpoint, then raises KeyboardInterrupt; on a second, at once.
 
-    SIGTERM and SIGHUP do the same, as Terminated; a SIGHUP that was ignored, as nohup has it, stays so. SIGUSR1 and
-    SIGUSR2, by which batch systems give notice, end nothing.
+    SIGTERM and SIGHUP do the same but raise Terminated; a SIGHUP ignored under nohup stays ignored. SIGUSR1 and
+    SIGUSR2, with which batch systems give notice, do not end it.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread hears of signals
+        yield  # only the main thread receives signals
         return
 
     received: list[int] = []
@@ -135,7 +135,7 @@ def stopping(running: Collection[str], sign: StopSignal) -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
     try:
         yield
-    except KeyboardInterrupt:  # whatever stood in the handler, Ray hands on this
+    except KeyboardInterrupt:  # Ray raises this whatever the handler raised
         if received and received[0] != signal.SIGINT:
             raise Terminated(received[0]) from None
         raise
@@ -156,9 +156,9 @@ def handlers_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Signals but Ctrl-C wait while the block runs, and the processes that it starts never hear of them.
+    """Blocks signals other than Ctrl-C while the block runs, and for good in processes that it starts.
 
-    They are sent to all processes of a launch by whoever ends it, and workers have to save checkpoints then.
+    Whoever ends a launch may signal all its processes, but workers must first save checkpoints.
     """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, *NOTICES} - {signal.SIGINT})
     try:
@@ -175,7 +175,7 @@ def _restore(handlers: Mapping[signal.Signals, Any]) -> None:
 
 
 def _let_go_of_lost_terminals() -> None:
-    """Has what is said to a terminal that is gone go nowhere: it would be an error in the middle of stopping."""
+    """Discards output to a terminal that is gone: it would be an error in the middle of stopping."""
     for stream in range(3):
         with contextlib.suppress(OSError):
             if stat.S_ISCHR(os.fstat(stream).st_mode) and not os.isatty(stream):

@@ -1,6 +1,6 @@
-"""Hears of every trial in the driver: moves the meter, counts what was trained, gathers failures."""
+"""Receives the results of all trials in the driver: updates the meter, counts trained runs, collects failures."""
 
-import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
+import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it when imported)
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -16,8 +16,8 @@ from sweep.space.runs import DEFAULTS, settings_of
 
 
 class Watcher(tune.Callback):  # type: ignore[misc]
-    """Of one launch: `running` are the ids of the arrays in training, `put_off` those that another launch trains,
-    `failures` and `lost` what went wrong by array, `trained` the ids of the runs that this launch has trained.
+    """The state of one launch: `running` are the ids of the arrays in training, `put_off` those that another launch
+    trains, `failures` and `lost` the errors by array, `trained` the ids of the runs that this launch has trained.
     """
 
     meter: Meter
@@ -26,7 +26,7 @@ class Watcher(tune.Callback):  # type: ignore[misc]
     def __init__(self, arrays: Sequence[Array], running: set[str] | None = None) -> None:
         self.arrays = {array.array_id: array for array in arrays}
         self.running: set[str] = set() if running is None else running
-        self.put_off: dict[str, None] = {}  # in their order; an array that is tried again may be so twice
+        self.put_off: dict[str, None] = {}  # ordered; an array that is retried may be put off twice
         self.failures: dict[str, str] = {}
         self.lost: dict[str, str] = {}
         self.trained: set[str] = set()
@@ -36,9 +36,9 @@ class Watcher(tune.Callback):  # type: ignore[misc]
         return ray_internals.pickled_callback()
 
     def named_failures(self, done: Collection[str]) -> dict[str, str]:
-        """What went wrong by array, which is named with its settings.
+        """Errors by array, which is named with its settings.
 
-        Where all its runs are `done` nothing did: its worker died behind the last row, or another launch trained it.
+        Omits arrays whose runs are all `done`: the worker died after the last row, or another launch trained them.
         """
         failed = (self.failures | self.lost).items()
         both = {name: message for name, message in failed if not all(map(done.__contains__, self.arrays[name].run_ids))}
@@ -94,13 +94,13 @@ class Watcher(tune.Callback):  # type: ignore[misc]
         self._finished(array, failed=True)
 
     def _finished(self, array: Array, diverged: int | None = None, failed: bool = False) -> None:
-        """`diverged` are that many of its runs, None where it was not trained here."""
+        """`diverged` counts its runs that did, None if it was not trained here."""
         self.meter.finished(array.array_id, len(array), array.work, failed)
         self.metrics.finished(array.array_id, len(array), len(array) * array.cell.steps, diverged, failed)
 
 
 def _words(array: Array) -> str:
-    """What an array trains, as far as it is not the default: `width=1, batch_norm=True, seeds 0 to 31`."""
+    """The settings of an array that are not the default: `width=1, batch_norm=True, seeds 0 to 31`."""
     chosen = [f"{name}={level}" for name, level in settings_of(array.cell).items() if level != DEFAULTS[name]]
     seeds = sorted({seed for _, members in array.parts for _, seed in members})
     if len(array.parts) > 1:

@@ -27,7 +27,7 @@ def test_an_address_says_whether_we_join_or_send_a_job(address: str | None, kind
 
 @pytest.mark.parametrize("address", ["", "head", "head:0", "head:99999", "ray://head:10001", "ftp://head", "a b:1"])
 def test_other_addresses_are_refused_with_the_allowed_forms(address: str) -> None:
-    with pytest.raises(InputError, match=r"--address .*allowed are auto, HOST:PORT, http://HOST:8265"):
+    with pytest.raises(InputError, match=r"--address .*expected auto, HOST:PORT, http://HOST:8265"):
         Where(address)
 
 
@@ -93,7 +93,7 @@ def test_what_the_user_set_for_tokens_holds(home: Path, monkeypatch: pytest.Monk
 
 
 def test_auto_with_no_cluster_at_all_is_refused(home: Path) -> None:
-    with pytest.raises(InputError, match="--address auto: no Ray cluster runs on this machine"):
+    with pytest.raises(InputError, match="--address auto: no Ray cluster is running on this machine"):
         address.authenticate(Where("auto"))
 
 

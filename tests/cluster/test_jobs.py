@@ -34,7 +34,7 @@ def space(tmp_path: Path) -> search_space.SearchSpace:
 
 @pytest.mark.parametrize("store", ["results", "./results", "../elsewhere"])
 def test_a_folder_of_this_machine_does_not_travel(store: str, space: search_space.SearchSpace) -> None:
-    with pytest.raises(InputError, match=rf"--store {store}: a job runs on the cluster.*s3://"):
+    with pytest.raises(InputError, match=rf"--store {store}: the cluster .* has no such folder.*s3://"):
         jobs.check_travels([space], store)
 
 
@@ -47,7 +47,7 @@ def test_what_the_cluster_can_see_travels(store: str, space: search_space.Search
 def test_files_of_this_machine_do_not_travel(dataset: str, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(f"{{settings: {{steps: 3, dataset: '{dataset}'}}, axes: {{seed: 2}}}}")
-    with pytest.raises(InputError, match="do not travel with a job"):
+    with pytest.raises(InputError, match="are not sent with a job"):
         jobs.check_travels([search_space.load(path)], "s3://bucket")
 
 
@@ -140,7 +140,7 @@ def test_a_token_that_runs_out_while_a_job_is_followed_is_one_message(monkeypatc
     monkeypatch.setattr(jobs, "POLL", 0.01)
     there = object.__new__(jobs.Cluster)
     there.address, there.client = "http://there", Client()
-    with pytest.raises(InputError, match=r"refuses this token.*job 17 may go on"):
+    with pytest.raises(InputError, match=r"rejects this token.*job 17 may still be running"):
         there._followed("17", Console(file=io.StringIO()))
 
 
@@ -245,11 +245,13 @@ def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, dict[s
 
 def test_another_version_of_ray_is_said_with_both(dashboard: Callable[[int, dict[str, str]], str]) -> None:
     address = dashboard(200, {"version": "4", "ray_version": "2.53.0", "ray_commit": ""})
-    with pytest.raises(InputError, match=rf"the cluster runs Ray 2\.53\.0, and here is Ray {ray.__version__}"):
+    with pytest.raises(InputError, match=rf"the cluster runs Ray 2\.53\.0, and this machine Ray {ray.__version__}"):
         jobs.Cluster(Where(address))
 
 
-@pytest.mark.parametrize(("status", "said"), [(401, "wants a token, and there is none"), (403, "refuses this token")])
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "requires a token, but none was found"), (403, "rejects this token")]
+)
 def test_a_dashboard_that_refuses_us_is_one_message(
     status: int, said: str, dashboard: Callable[[int, dict[str, str]], str]
 ) -> None:

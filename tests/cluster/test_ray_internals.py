@@ -35,7 +35,7 @@ def test_a_ray_of_a_version_that_was_not_tried_is_named_before_a_launch(
     said = ray_internals.caution()
     assert (said is None) is tried
     if said:
-        assert said.startswith(f"Ray {version} is installed; sweep was tried with Ray 2.52 to 2.60. If this launch")
+        assert said.startswith(f"Ray {version} is installed; sweep was tested with Ray 2.52 to 2.60. If this launch")
         assert "\n" not in said and "pip install 'ray[default,tune]==2.60.*'" in said
 
 

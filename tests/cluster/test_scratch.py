@@ -105,4 +105,4 @@ def test_full_disks_are_passed_over_and_named_where_all_are_full(base: Path, mon
     with pytest.raises(InputError) as error, scratch.folder():
         pass
     assert f"{base} (its disk is full: 1 MiB are free)" in str(error.value)
-    assert "TMPDIR names another folder" in str(error.value)
+    assert "set TMPDIR to another folder" in str(error.value)

@@ -57,7 +57,7 @@ def test_a_wrong_or_missing_token_is_one_message(
     for address in (cluster.address, cluster.url):
         done = sweep(*("launch", space, "--address", address, "--store", tmp_path / "store"), env=env, status=2)
         assert len(done.stderr.splitlines()) == 1
-        assert ("refuses this token" if token else "wants a token, and there is none") in done.stderr
+        assert ("rejects this token" if token else "requires a token, but none was found") in done.stderr
     assert not (tmp_path / "store").exists()
 
 
@@ -106,7 +106,7 @@ def test_a_job_goes_on_when_its_follower_detaches_is_found_again_and_stops_with_
 
     again = start(*command, env=cluster.environment())
     assert again.stderr is not None
-    assert again.stderr.readline() == f"job {job['id']} does this already: following it\n"
+    assert again.stderr.readline() == f"job {job['id']} is already running this launch: following it\n"
     time.sleep(5)  # so that there is something to keep
     stopped = sweep("stop", job["id"], "--address", cluster.url, env=cluster.environment())
     assert "STOPPED" in stopped.stdout
