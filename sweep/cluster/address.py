@@ -35,7 +35,7 @@ class Where:
         if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and float(gpus).is_integer())):
             raise InputError(f"--gpus-per-array {gpus:g}: expected 0 (none), a share up to 1, or a whole number")
         if self.cpus_per_array < 1:
-            raise InputError(f"--cpus-per-array {self.cpus_per_array}: expected at least 1")
+            raise InputError(f"--cpus-per-array {self.cpus_per_array}: must be at least 1")
         if self.install and self.kind == "here":
             raise InputError("--install: requires --address; on this machine, sweep is installed already")
 

@@ -109,12 +109,12 @@ def parse(given: str, name: str, kinds: Kinds, folder: Path | str = "") -> Addre
     scheme = found[1].lower() if found else ""
     try:
         if re.search(r"[\x00-\x1f\x7f]", given):
-            raise _Odd("contains a control character")
+            raise _Invalid("contains a control character")
         if not os.path.lexists(os.path.join(folder, given)):
             _check(given, _MISTAKES)
         if not found or (len(found[2]) < 2 and scheme not in _KNOWN.union(kinds.schemes)):
             if "http" in kinds.schemes and _HOST_AND_PORT.match(given):
-                raise _Odd("names a server without http:// or https:// before it")
+                raise _Invalid("names a server without http:// or https:// before it")
             scheme = "file"
             if scheme not in kinds.schemes:
                 raise refused(kinds.words)
@@ -124,12 +124,12 @@ def parse(given: str, name: str, kinds: Kinds, folder: Path | str = "") -> Addre
         if scheme == "file":
             return Address(scheme, _of_file_url(rest))
         if len(found[2]) < 2:
-            raise _Odd(f"needs two slashes after the scheme: {scheme}://")
+            raise _Invalid(f"needs two slashes after the scheme: {scheme}://")
         if scheme in _OPTIONS:
             return _object_store(scheme, rest[2:])
         return _server(scheme, rest[2:])
-    except _Odd as odd:
-        raise refused(f"{odd}; {kinds.words}") from None
+    except _Invalid as error:
+        raise refused(f"{error}; {kinds.words}") from None
 
 
 def local(given: Path | str, name: str) -> Path:
@@ -147,7 +147,7 @@ def tracker(given: str, kind: str, folder: Path | str) -> str:
     return given if found.local is None else os.path.abspath(found.local)
 
 
-class _Odd(ValueError):
+class _Invalid(ValueError):
     """What is wrong with an address, without quoting any of it."""
 
 
@@ -172,7 +172,7 @@ def _checked_scheme(scheme: str, kinds: Kinds) -> str:
         return scheme
     meant = _OTHER_NAMES.get(scheme)
     hint = f"; did you mean {meant}://?" if meant in kinds.schemes else ""
-    raise _Odd(f"unknown kind {scheme!r}{hint}")
+    raise _Invalid(f"unknown kind {scheme!r}{hint}")
 
 
 def _is_rewritten(given: str) -> bool:
@@ -181,11 +181,11 @@ def _is_rewritten(given: str) -> bool:
 
 def _local(given: str, folder: Path | str) -> Path:
     if _NO_SCHEME.match(given):
-        raise _Odd("contains a user and a secret but no scheme; put ./ before it to name a folder")
+        raise _Invalid("contains a user and a secret but no scheme; put ./ before it to name a folder")
     path = os.path.expanduser(given)
     if not os.path.lexists(os.path.join(folder, given)) and os.name != "nt":
         if path.startswith("~"):
-            raise _Odd("there is no such user; use ./~ for a folder of that name")
+            raise _Invalid("there is no such user; use ./~ for a folder of that name")
         _check(given, _NO_PATHS)
     return Path(os.path.join(folder, path)).absolute()
 
@@ -193,7 +193,7 @@ def _local(given: str, folder: Path | str) -> Path:
 def _check(given: str, mistakes: Iterable[tuple[re.Pattern[str], str]]) -> None:
     for pattern, why in mistakes:
         if pattern.match(given):
-            raise _Odd(why)
+            raise _Invalid(why)
 
 
 def _of_file_url(rest: str) -> Path:
@@ -203,17 +203,17 @@ def _of_file_url(rest: str) -> Path:
         host, slash, path = rest[2:].partition("/")
         path = slash + path
     if host not in ("", "localhost"):
-        raise _Odd("file: names another machine; expected three slashes, file:///PATH")
+        raise _Invalid("file: names another machine; expected three slashes, file:///PATH")
     if not path.startswith("/"):
-        raise _Odd("file: must be followed by an absolute path, file:///PATH")
+        raise _Invalid("file: must be followed by an absolute path, file:///PATH")
     if "#" in path or "?" in path:
-        raise _Odd("a file:// address has neither fragment nor query; write # and ? as %23 and %3F")
+        raise _Invalid("a file:// address has neither fragment nor query; write # and ? as %23 and %3F")
     try:
         path = unquote(path, errors="strict")
     except UnicodeDecodeError:
-        raise _Odd("its %-escapes are not UTF-8") from None
+        raise _Invalid("its %-escapes are not UTF-8") from None
     if "\0" in path:
-        raise _Odd("contains a NUL character")
+        raise _Invalid("contains a NUL character")
     return Path("/" + path.lstrip("/"))
 
 
@@ -223,20 +223,20 @@ def _object_store(scheme: str, rest: str) -> Address:
         scheme, ("bucket" if scheme == "gs" else "claim", "the usual variables")
     )
     if "#" in rest:
-        raise _Odd("has a fragment, #…, which a store's address cannot have")
+        raise _Invalid("has a fragment, #…, which a store's address cannot have")
     rest, _, query = rest.partition("?")
     host, _, path = rest.partition("/")
     if re.fullmatch(r"[^:@%]*:\d{1,5}", host):
-        raise _Odd("names a port: ?endpoint_override=HOST:PORT sets the bucket's server")
+        raise _Invalid("names a port: ?endpoint_override=HOST:PORT sets the bucket's server")
     if re.search("[:@%]", host):
-        raise _Odd(f"contains a user or a secret: credentials belong in the environment ({variables})")
+        raise _Invalid(f"contains a user or a secret: credentials belong in the environment ({variables})")
     if not host:
-        raise _Odd(f"names no {what}")
+        raise _Invalid(f"names no {what}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", host):
-        raise _Odd(f"is not a valid {what} name")
+        raise _Invalid(f"is not a valid {what} name")
     parts = [part for part in path.split("/") if part]
     if {".", ".."}.intersection(parts):
-        raise _Odd("its prefix contains . or ..")
+        raise _Invalid("its prefix contains . or ..")
     return Address(scheme, None, host, "/".join(parts), _query(query, _OPTIONS[scheme]))
 
 
@@ -244,25 +244,27 @@ def _server(scheme: str, rest: str) -> Address:
     user, at, _ = rest.rpartition("@")
     database = scheme.partition("+")[0] in DATABASES
     if at and (":" in user or not database):
-        raise _Odd("contains a password or a user; those belong in the environment")
+        raise _Invalid("contains a password or a user; those belong in the environment")
     if re.search(r"\s", rest):
-        raise _Odd("contains white space")
+        raise _Invalid("contains white space")
     if "#" in rest:
-        raise _Odd("has a fragment, #…, which servers never receive")
+        raise _Invalid("has a fragment, #…, which servers never receive")
     if "?" in rest and not database:
-        raise _Odd("has a query, ?…, which this kind of server does not accept")
+        raise _Invalid("has a query, ?…, which this kind of server does not accept")
     for key, _ in parse_qsl(rest.partition("?")[2], keep_blank_values=True):
         if re.fullmatch(SECRET_NAME, key, re.IGNORECASE):
-            raise _Odd("contains a password in its query; put it in the environment, or in the database's own files")
+            raise _Invalid(
+                "contains a password in its query; put it in the environment, or in the database's own files"
+            )
     if database:
         return Address(scheme, None, "", rest)
     try:
         parts = urlsplit(f"{scheme}://{rest}")
         _ = parts.port
     except ValueError:
-        raise _Odd("does not name a host and port") from None
+        raise _Invalid("does not name a host and port") from None
     if not parts.hostname:
-        raise _Odd("names no host")
+        raise _Invalid("names no host")
     return Address(scheme, None, parts.netloc, parts.path.strip("/"))
 
 
@@ -302,14 +304,16 @@ def _query(query: str, allowed: Mapping[str, Callable[[str], Any]]) -> dict[str,
     options: dict[str, Any] = {}
     for key, value in parse_qsl(query, keep_blank_values=True):
         if re.fullmatch(SECRET_NAME, key, re.IGNORECASE):
-            raise _Odd("contains a secret in its query: credentials belong in the environment")
+            raise _Invalid("contains a secret in its query: credentials belong in the environment")
         if key not in allowed:
             known = f"expected {', '.join(allowed)}" if allowed else "expected none"
-            raise _Odd(f"unknown option {f'{key!r} ' if re.fullmatch('[a-z_]{1,40}', key) else ''}after the ?; {known}")
+            raise _Invalid(
+                f"unknown option {f'{key!r} ' if re.fullmatch('[a-z_]{1,40}', key) else ''}after the ?; {known}"
+            )
         if key in options:
-            raise _Odd(f"option {key} is given twice")
+            raise _Invalid(f"option {key} is given twice")
         try:
             options[key] = allowed[key](value)
         except (ValueError, KeyError):
-            raise _Odd(f"option {key} has an invalid value") from None
+            raise _Invalid(f"option {key} has an invalid value") from None
     return options
