@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.effects import Record, settings
 from analysis.hypotheses import CONV_BIASES, negative_control
+from analysis.record import Record, settings
 
 PAIRED: Final = ("dataset_fingerprint", "trainer_version", "image_size")
 """What the runs of a pair must share besides their settings."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from analysis.effects import Record
+from analysis.record import Record
 from sweep.common.atomic_files import replacing
 from sweep.space import search_space
 from sweep.space.sections import Claim

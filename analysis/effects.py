@@ -3,21 +3,18 @@
 Rows are runs (columns: the settings, `status`, `test_accuracy` in 0..1); effects are in percentage points.
 """
 
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
 from analysis import bootstrap, pictures, unknown_columns
 from analysis.judging import Counts, decide, judge
+from analysis.record import Record
 from analysis.run_table import checked, factors, ignored, unknown
 from sweep.common.errors import InputError
-from sweep.space.runs import CELL
 
-__all__ = ["Record", "cells", "factors", "matched", "pairs", "records", "settings", "unpaired"]
-
-Record: TypeAlias = dict[str, Any]
-"""Plain values by name, ready for JSON: numbers, text, true, false, null; never NaN."""
+__all__ = ["cells", "factors", "matched", "pairs", "records", "unpaired"]
 
 RESULTS: Final = tuple(
     "pairs effect low high equivalence_low equivalence_high detected verdict direction reason sensitive bootstrap_low "
@@ -66,11 +63,6 @@ def cells(rows: pd.DataFrame, margin: float, confidence: float) -> list[Record]:
     """
     rows = checked(rows)
     return records(rows, matched(rows), factors(rows), margin, confidence)
-
-
-def settings(cell: Record) -> Record:
-    """The settings among a record's values, in their order."""
-    return {name: cell[name] for name in CELL if name in cell}
 
 
 def matched(rows: pd.DataFrame) -> pd.DataFrame:

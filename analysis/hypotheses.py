@@ -8,8 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import variance
-from analysis.effects import Record
-from analysis.judging import FEWEST_PAIRS, Floats
+from analysis.judging import Floats
+from analysis.record import FEWEST_PAIRS, Record
 from analysis.seed_effects import SeedEffects, mean_interval
 
 SLOPES: Final = ("width", "steps")

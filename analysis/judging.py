@@ -10,11 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from analysis.record import FEWEST_PAIRS
 from sweep.common.errors import InputError
 
-VERDICTS: Final = ("matters", "equivalent", "undecided")
-FEWEST_PAIRS: Final = 6
-"""With fewer pairs no verdict is given."""
 MOST_PAIRS: Final = 1_000_000
 """An estimate that even this many pairs would not settle counts as lying at the margin."""
 POWER: Final = 0.8

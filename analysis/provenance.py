@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 import sweep
-from analysis.effects import Record
+from analysis.record import Record
 from sweep.space.runs import SETTINGS
 
 _COLUMNS: Final = {

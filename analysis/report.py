@@ -12,7 +12,7 @@ from typing import Any, Final
 import pandas as pd
 
 from analysis import arm_means, effects
-from analysis.effects import Record
+from analysis.record import Record
 from analysis.run_table import checked, load_table
 from analysis.study import analyse
 from analysis.wording.captions import CAPTIONS

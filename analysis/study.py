@@ -7,10 +7,10 @@ from typing import Any, Final
 import pandas as pd
 
 from analysis import alarms, effects, threshold, tuned_arms, variance
-from analysis.effects import Record
 from analysis.hypotheses import hypotheses
 from analysis.judging import check_levels
 from analysis.provenance import provenance
+from analysis.record import Record
 from analysis.run_table import checked, ignored
 from analysis.seed_effects import seed_effects
 from analysis.unknown_columns import check_ignored

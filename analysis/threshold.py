@@ -9,8 +9,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.effects import Record, settings
-from analysis.judging import FEWEST_PAIRS, Counts, Floats, check_levels, decide, rescaled
+from analysis.judging import Counts, Floats, check_levels, decide, rescaled
+from analysis.record import FEWEST_PAIRS, Record, settings
 
 AXES: Final = ("width", "depth")
 LADDER: Final = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)

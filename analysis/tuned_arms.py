@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis import effects
-from analysis.effects import Record
 from analysis.judging import Counts, Floats
+from analysis.record import Record
 from sweep.common.errors import InputError
 
 TUNABLE: Final = ("learning_rate",)

@@ -5,8 +5,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from analysis.effects import Record
 from analysis.judging import Floats
+from analysis.record import Record
 from analysis.seed_effects import SeedEffects
 
 INTERACTIONS: Final = "interactions"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.arm_means import band_table
-from analysis.effects import Record
 from analysis.figures.environment import load_matplotlib
+from analysis.record import Record
 from analysis.wording.captions import CAPTIONS
 
 load_matplotlib()  # before a module of figures imports it with whatever settings it would find

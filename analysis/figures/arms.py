@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from analysis import arm_means
-from analysis.effects import Record
 from analysis.figures import style
+from analysis.record import Record
 from analysis.wording import captions
 from analysis.wording.phrases import capital, describe
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.effects import Record, settings
 from analysis.figures import style
+from analysis.record import Record, settings
 from analysis.wording import captions
 from analysis.wording.phrases import capital, describe
 

@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.effects import Record, settings
 from analysis.figures import style
+from analysis.record import Record, settings
 from analysis.wording import captions
 from analysis.wording.phrases import capital, describe
 

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from analysis.effects import Record, settings
 from analysis.figures.environment import default_style
+from analysis.record import Record, settings
 from analysis.threshold import along
 from analysis.wording import captions
 from analysis.wording.phrases import describe

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from analysis.effects import Record
 from analysis.figures import style
+from analysis.record import Record
 from analysis.wording import captions
 
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 import pandas as pd
 from plotly.offline import get_plotlyjs
 
-from analysis.effects import Record
 from analysis.page.data import page_data
+from analysis.record import Record
 from analysis.wording import sentences
 from analysis.wording.phrases import percent
 

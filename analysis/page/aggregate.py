@@ -3,8 +3,7 @@
 from typing import Any, Final
 
 from analysis.arm_means import ARMS
-from analysis.effects import Record
-from analysis.judging import VERDICTS
+from analysis.record import VERDICTS, Record
 from analysis.wording import page_notes
 
 MOST_CELLS: Final = 2_000

@@ -5,8 +5,8 @@ from typing import Any, Final
 import pandas as pd
 
 from analysis import arm_means
-from analysis.effects import Record, settings
 from analysis.page.aggregate import aggregate
+from analysis.record import Record, settings
 from analysis.wording import page_notes
 from analysis.wording.phrases import capital, describe
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from analysis.effects import Record, settings
+from analysis.record import Record, settings
 from analysis.wording.phrases import describe
 
 MOST_NAMED: Final = 3

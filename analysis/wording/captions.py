@@ -7,7 +7,7 @@ Each function returns both. `inner` is where the scale of effects becomes logari
 from collections.abc import Sequence
 from typing import Final
 
-from analysis.effects import Record
+from analysis.record import Record
 from analysis.wording.phrases import percent
 
 CAPTIONS: Final = {

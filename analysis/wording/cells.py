@@ -2,8 +2,7 @@
 
 from typing import Any, Final
 
-from analysis.effects import Record, settings
-from analysis.judging import FEWEST_PAIRS
+from analysis.record import FEWEST_PAIRS, Record, settings
 from analysis.wording.phrases import capital, describe, levels, percent, signed
 
 _ENDS: Final = {"width": ("narrowest", "widest", "narrower"), "depth": ("shallowest", "deepest", "shallower")}

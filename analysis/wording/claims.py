@@ -2,9 +2,8 @@
 
 from typing import Final
 
-from analysis.effects import Record
 from analysis.hypotheses import NEGATIVE_CONTROL, WIDTH_OR_DEPTH
-from analysis.judging import FEWEST_PAIRS
+from analysis.record import FEWEST_PAIRS, Record
 from analysis.wording.phrases import capital, percent
 
 _CLAIMS: Final = {

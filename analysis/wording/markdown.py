@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final
 
-from analysis.effects import Record
+from analysis.record import Record
 from analysis.wording import sentences
 from analysis.wording.captions import CAPTIONS
 from analysis.wording.cells import said_verdict

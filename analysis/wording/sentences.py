@@ -4,8 +4,7 @@ import json
 from statistics import median
 from typing import Any, Final
 
-from analysis.effects import Record
-from analysis.judging import VERDICTS
+from analysis.record import VERDICTS, Record
 from analysis.wording.cells import sentence
 from analysis.wording.phrases import percent
 

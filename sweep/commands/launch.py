@@ -1,14 +1,15 @@
 """A launch: what is missing of search spaces is trained, then each is reported on and shown to its trackers."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from sweep.cluster import driver
 from sweep.cluster.address import Where, authenticate
-from sweep.commands import changes, trackers
+from sweep.cluster.driver import Launched
+from sweep.commands import changes, current, trackers
 from sweep.commands.plan import located
-from sweep.commands.report import Reported, report_sweep
 from sweep.commands.status import progress
 from sweep.common.errors import Terminated
 from sweep.common.fault_options import FaultOptions
@@ -17,8 +18,12 @@ from sweep.data.library import Library
 from sweep.space.search_space import SearchSpace
 from sweep.store.rows import Store
 
-if TYPE_CHECKING:
-    from sweep.cluster.driver import Launched  # imports Ray
+
+class Made(NamedTuple):
+    """Where a report is, and what its `verdict.json` holds."""
+
+    folder: str
+    verdict: dict[str, Any]
 
 
 class Interrupted(Exception):
@@ -39,16 +44,14 @@ def prepared(spaces: Sequence[SearchSpace], library: Library) -> list[SearchSpac
 
 def train(
     spaces: Sequence[SearchSpace], store: Store, library: Library, where: Where, faults: FaultOptions, console: Console
-) -> "Launched":
+) -> Launched:
     """Trains what is missing of search spaces that are `prepared`. Raises Interrupted on Ctrl-C, SIGTERM and SIGHUP."""
     for space in spaces:
         if changed := changes.since_launch(space, store):
             say(console, changed)
     authenticate(where)
     try:
-        from sweep.cluster.driver import launch
-
-        return launch(spaces, store, library, console, faults, where)
+        return driver.launch(spaces, store, library, console, faults, where)
     except KeyboardInterrupt as interruption:
         # What workers wrote meanwhile is not in what `store` listed when the launch began.
         again = Store(store.address)
@@ -57,19 +60,24 @@ def train(
         raise Interrupted(*kept, interruption.status if isinstance(interruption, Terminated) else 130) from None
 
 
-def report(space: SearchSpace, store: Store, console: Console) -> tuple[Reported | None, bool]:
+def report(space: SearchSpace, store: Store, console: Console) -> tuple[Made | None, bool]:
     """A sweep's report, and whether all of it was made; whatever went wrong is said, and costs no row."""
     if len(space.levels["bias"]) < 2:
         say(console, f"No report of {space.name}: it has runs of one arm alone, and nothing to compare them with.")
         return None, True
+    if verdict := current.verdict(space, store):
+        say(console, f"The report of {space.name} is as new as its rows.")
+        return Made(store.place.path(store.report_folder(space.name)), verdict), True
     try:
+        from sweep.commands.report import report_sweep
+
         made = report_sweep(space, store)
     except Exception as error:  # whatever a report fails of, training is over
         say(console, f"No report of {space.name}: {error}. All rows are kept; sweep report {space.name} tries again.")
         return None, False
     for line in [*made.problems, *made.notes]:
         say(console, line)
-    return made, not made.problems
+    return Made(made.folder, made.verdict), not made.problems
 
 
 def track(spaces: Sequence[SearchSpace], store: Store, console: Console) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from sweep import plan as plans
-from sweep.commands import tables
+from sweep.commands import current, tables
 from sweep.commands.looks import looks
 from sweep.commands.status import launched
 from sweep.common import addresses
@@ -82,6 +82,7 @@ def report_sweep(
     from analysis.wording import sentences
 
     run_ids = plans.run_ids(space)
+    files = store.row_files()  # listed first: rows that come meanwhile make the report out of date
     found = store.read(run_ids, READ)
     there = found.rows["run_id"].to_pylist()
     if not there:
@@ -89,6 +90,8 @@ def report_sweep(
     earlier = looks(space, run_ids, store)
     new = set(there) - earlier.seen
     curves, problems = _curves(space, store, dict(zip(there, found.array_ids, strict=True)))
+    if out is None:
+        current.forget(space, store)
     with _report_folder(space.name, store, out) as (folder, address):
         verdict, failed = _written(
             _rows(space, found),
@@ -120,6 +123,8 @@ def report_sweep(
             said = f"{store.address} does not remember that these results were looked at: {error}"
             # With --out it may well be that the store may only be read.
             (problems if out is None else notes).append(said)
+    if out is None and margin is None and confidence is None and not problems:
+        current.keep(space, store, files)
     return Reported(address, verdict, problems, notes)
 
 

@@ -11,7 +11,6 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
 
 GOLDEN: Final = 0x9E3779B9
 """Multiplier of a hash's counter: 2 ** 32 divided by the golden ratio."""
@@ -37,11 +36,15 @@ def uniform(seed: int, purpose: str, count: int) -> NDArray[np.float64]:
 
 def normal(seed: int, purpose: str, count: int) -> NDArray[np.float64]:
     """`count` standard normal numbers, by inverting the distribution function."""
+    from scipy.special import ndtri  # here alone: a launch with nothing to train draws nothing
+
     return np.asarray(ndtri(uniform(seed, purpose, count)), dtype=np.float64)
 
 
 def truncated_normal(seed: int, purpose: str, count: int, cut: float = 2.0) -> NDArray[np.float64]:
     """`count` standard normal numbers within ±`cut`: the distribution that redrawing those outside gives."""
+    from scipy.special import ndtr, ndtri
+
     low, high = float(ndtr(-cut)), float(ndtr(cut))
     return np.asarray(ndtri(low + (high - low) * uniform(seed, purpose, count)), dtype=np.float64)
 

@@ -28,12 +28,13 @@ def statuses_of(found: list[tuple[Parts, pa.Table]]) -> dict[str, str]:
     """Status by run id, from the earliest row of each run (ties by array id)."""
     if not found:
         return {}
-    # Later entries overwrite earlier ones, so in reverse the earliest row, of the first array, remains.
     ranks = ranks_of([part for parts, _ in found for part in parts])
-    table = pa.concat_tables([table for _, table in found]).append_column("array", pa.array(ranks))
-    table = table.sort_by([("finished_at", "ascending"), ("array", "ascending")])
+    table = pa.concat_tables([table for _, table in found])
+    finished = table["finished_at"].cast(pa.int64()).to_pylist()  # `to_numpy` loads pandas, which takes long
+    # Later entries overwrite earlier ones, so in reverse the earliest row, of the first array, remains.
+    order = np.lexsort((ranks, np.array(finished, dtype=np.int64)))[::-1].tolist()
     run_ids, statuses = table["run_id"].to_pylist(), table["status"].to_pylist()
-    return dict(zip(reversed(run_ids), reversed(statuses), strict=True))
+    return {run_ids[row]: statuses[row] for row in order}
 
 
 def ranks_of(parts: Parts) -> NDArray[np.int32]:

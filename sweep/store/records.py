@@ -64,6 +64,11 @@ class Records:
         files = [PurePosixPath(file) for file in self.damaged]
         return sorted(int(file.stem) for file in files if str(file.parent) == f"looks/{name}" and file.stem.isdecimal())
 
+    def last_look(self, name: str) -> int:
+        """The number of the last look at a sweep, damaged or not; 0 if there was none."""
+        stems = (PurePosixPath(file).stem for file in self.files(f"looks/{name}", ".json"))
+        return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+
     def save_sweep(self, name: str, text: str) -> None:
         """Saves the resolved search space of a sweep."""
         self.place.write(f"sweeps/{name}.yaml", text.encode())

@@ -127,6 +127,10 @@ class Store(Records):
         """As `statuses`, but only of files that are not in `seen`, to which they are added."""
         return statuses_of(list(self._tables(DONE, seen=seen)))
 
+    def row_files(self) -> list[str]:
+        """The names of the files of rows, in order."""
+        return sorted(self._names("runs", ".parquet"))
+
     def rows(self, run_ids: Iterable[str]) -> pa.Table:
         """The rows of these runs, as `read` finds them."""
         return self.read(run_ids).rows

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from analysis import effects, judging, run_table
+from analysis.record import Record
 from analysis.wording.cells import reason
 from sweep.common.errors import InputError
 
@@ -31,7 +32,7 @@ def table(with_bias: list[float], without: list[float], **settings: Any) -> pd.D
     return pd.DataFrame(arms)
 
 
-def cell(with_bias: list[float], without: list[float], margin: float = 0.5) -> effects.Record:
+def cell(with_bias: list[float], without: list[float], margin: float = 0.5) -> Record:
     (one,) = effects.cells(table(with_bias, without), margin, 0.95)
     return one
 

