@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,6 +13,9 @@ from sweep.common.errors import InputError
 
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds that a cluster has to answer the first request."""
+
+PASSED_ON: Final = re.compile(r"RAY_(TMPDIR|[a-z].*)")
+"""Which of the user's variables for Ray a Ray of our own gets: where its files are, and its settings."""
 
 _FORMS: Final = "expected auto, HOST:PORT, http://HOST:8265 or https://HOST"
 
@@ -80,9 +84,13 @@ def authenticate(where: Where) -> None:
     """Decides, before Ray is imported, whether this process sends the user's token to the cluster.
 
     A RAY_AUTH_MODE set by the user is kept. Raises InputError if the cluster cannot be reached, or requires a token
-    that we do not have. Does nothing for this machine: see `sweep.cluster.ray_environment`.
+    that we do not have. For this machine, drops what was set for clusters; `sweep.cluster.ray_environment` makes the
+    rest of the environment.
     """
+    if sys.flags.optimize > 1:
+        raise InputError("PYTHONOPTIMIZE=2 (python -OO): Ray cannot be imported without docstrings; unset it")
     if where.kind == "here" or where.address is None:
+        _forget_clusters()
         return
     mine = token()
     if where.kind == "jobs":
@@ -106,6 +114,13 @@ def authenticate(where: Where) -> None:
         if wants and _wants_token(address, mine):
             raise InputError(f"--address {where.address}: the cluster rejects this token (see RAY_AUTH_TOKEN)")
     os.environ.setdefault("RAY_AUTH_MODE", "token" if wants else "disabled")
+
+
+def _forget_clusters() -> None:
+    """Drops the certificates, tokens, databases and jobs of clusters, and all else that is set for another Ray."""
+    if "ray" not in sys.modules:  # where it is, it has made variables of its own
+        for name in [name for name in os.environ if name.startswith("RAY_") and not PASSED_ON.fullmatch(name)]:
+            del os.environ[name]
 
 
 def running() -> str | None:

@@ -82,12 +82,20 @@ def starting(cpus: int, gpus: int, folder: Path) -> Iterator[LocalRay]:
         started.end()
 
 
+DEBUGGING: Final = (
+    *("PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONINSPECT", "PYTHONOPTIMIZE", "PYTHONVERBOSE"),
+    *("PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC", "PYTHONASYNCIODEBUG", "PYTHONMALLOC"),
+)
+"""What somebody sets to look into a Python of theirs: Ray's processes would end of a warning, or start too late."""
+
+
 def _environment() -> dict[str, str]:
-    """That of this process, in which this project is found where it is not installed, but run from a checkout."""
-    root, before = str(Path(sweep.__file__).parents[1]), os.environ.get("PYTHONPATH")
+    """That of this process, in which this project is found, where it is run from a checkout, and nothing is debugged."""
+    kept = {name: value for name, value in os.environ.items() if name not in DEBUGGING}
+    root = str(Path(sweep.__file__).parents[1])
     if root in [*site.getsitepackages(), site.getusersitepackages()]:
-        return dict(os.environ)
-    return os.environ | {"PYTHONPATH": os.pathsep.join([root, *([before] if before else [])])}
+        return kept
+    return kept | {"PYTHONPATH": os.pathsep.join([root, *filter(None, [kept.get("PYTHONPATH")])])}
 
 
 def _last_line(file: Path) -> str:
@@ -98,6 +106,7 @@ def _last_line(file: Path) -> str:
 LIMITS: Final = (
     (resource.RLIMIT_NPROC, "processes and threads of this user (ulimit -u; Ray needs a thousand)", 4096),
     (resource.RLIMIT_NOFILE, "open files (ulimit -n; Ray needs a thousand)", 1024),
+    (resource.RLIMIT_FSIZE, "bytes per file (ulimit -f; Ray keeps objects in one large file)", 2**40),
 )
 """Limits of a process that Ray fails at without naming them, each with the value from which it is none."""
 

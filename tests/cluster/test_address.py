@@ -1,6 +1,9 @@
 """Where a launch trains, as the user says it: addresses, shares of a GPU, tokens."""
 
+import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -84,12 +87,29 @@ def test_a_token_file_that_is_named_and_not_there_is_said(home: Path, monkeypatc
 
 
 def test_what_the_user_set_for_tokens_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
     address.authenticate(Where("http://head:8265"))
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_a_ray_of_our_own_hears_nothing_that_is_set_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {"RAY_TMPDIR": "/scratch", "RAY_memory_usage_threshold": "0.9", "RAYON_NUM_THREADS": "2"}
+    others = ("USE_TLS", "AUTH_TOKEN_PATH", "REDIS_ADDRESS", "JOB_CONFIG_JSON_ENV_VAR", "ADDRESS", "BACKEND_LOG_LEVEL")
+    monkeypatch.setattr(os, "environ", kept | {f"RAY_{name}": "1" for name in others})
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    address.authenticate(Where())
+    assert os.environ == kept
+    monkeypatch.setitem(sys.modules, "ray", pytest)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "Ray's own")
+    address.authenticate(Where())
+    assert "RAY_AUTH_TOKEN" in os.environ
+
+
+def test_a_python_in_which_ray_cannot_be_imported_is_refused_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "flags", SimpleNamespace(optimize=2))
+    with pytest.raises(InputError, match="PYTHONOPTIMIZE=2"):
+        address.authenticate(Where())
 
 
 def test_auto_with_no_cluster_at_all_is_refused(home: Path) -> None:

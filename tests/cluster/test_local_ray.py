@@ -30,6 +30,7 @@ def limited(monkeypatch: pytest.MonkeyPatch, which: int | None = None, to: int =
         (resource.RLIMIT_NPROC, 100, "only 100 processes and threads of this user (ulimit -u"),
         (resource.RLIMIT_NOFILE, 40, "only 40 open files (ulimit -n"),
         (resource.RLIMIT_NOFILE, 65536, None),
+        (resource.RLIMIT_FSIZE, 10 * 2**20, "only 10,485,760 bytes per file (ulimit -f"),
         (None, resource.RLIM_INFINITY, None),
     ],
 )
@@ -61,6 +62,15 @@ def test_too_little_address_space_is_refused_before_ray_ends_the_process(
     else:
         with pytest.raises(InputError, match=rf"ulimit -v {limit // 1024}: Ray needs more address space"):
             local_ray._check_address_space()
+
+
+def test_rays_processes_find_this_project_and_debug_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    monkeypatch.setenv("PYTHONPATH", "/mine")
+    monkeypatch.setattr(local_ray.site, "getsitepackages", list)
+    made = local_ray._environment()
+    assert made["PYTHONPATH"] == f"{Path(local_ray.__file__).parents[2]}{os.pathsep}/mine"
+    assert {name for name in os.environ if name not in made} == {"PYTHONWARNINGS"}
 
 
 @pytest.mark.parametrize(

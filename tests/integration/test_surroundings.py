@@ -25,6 +25,10 @@ HOSTILE = {
     "RAY_OVERRIDE_RESOURCES": '{"CPU": 0}',
     "RAY_LOG_TO_STDERR": "1",
     "RAY_NAMESPACE": "somebody's",
+    "RAY_USE_TLS": "1",
+    "RAY_AUTH_TOKEN_PATH": "/nowhere",
+    "RAY_REDIS_ADDRESS": "127.0.0.1:9",
+    "RAY_JOB_CONFIG_JSON_ENV_VAR": '{"runtime_env": {"working_dir": "/nowhere"}}',
     "TUNE_MAX_PENDING_TRIALS_PG": "nonsense",
     "TUNE_RESULT_BUFFER_LENGTH": "1000",
 }
