@@ -65,11 +65,19 @@ def _be_somebody() -> None:
     except (KeyError, OSError):
         os.environ["USER"] = name
     if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = _home(name)
+
+
+def _home(name: str) -> str:
+    """A folder of this user's alone; the root, where nothing can be written anywhere."""
+    try:
         home = os.path.join(tempfile.gettempdir(), f"sweep-{name}")
         with contextlib.suppress(FileExistsError):
             os.mkdir(home, 0o700)
         mine = os.lstat(home).st_uid == os.getuid() and not os.path.islink(home)
-        os.environ["HOME"] = home if mine else tempfile.mkdtemp(prefix="sweep-home-")
+        return home if mine else tempfile.mkdtemp(prefix="sweep-home-")
+    except OSError:
+        return os.sep
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -26,6 +26,7 @@ HOSTILE = {
     "RAY_LOG_TO_STDERR": "1",
     "RAY_NAMESPACE": "somebody's",
     "RAY_USE_TLS": "1",
+    "PYTHONWARNINGS": "error",
     "RAY_AUTH_TOKEN_PATH": "/nowhere",
     "RAY_REDIS_ADDRESS": "127.0.0.1:9",
     "RAY_JOB_CONFIG_JSON_ENV_VAR": '{"runtime_env": {"working_dir": "/nowhere"}}',
