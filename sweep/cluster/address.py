@@ -17,6 +17,8 @@ CONNECT_TIMEOUT: Final = 10.0
 PASSED_ON: Final = re.compile(r"RAY_(TMPDIR|[a-z].*)")
 """Which of the user's variables for Ray a Ray of our own gets: where its files are, and its settings."""
 
+_HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})")
+
 _FORMS: Final = "expected auto, HOST:PORT, http://HOST:8265 or https://HOST"
 
 
@@ -59,7 +61,7 @@ class Where:
 def _check_address(address: str) -> None:
     if address.startswith("ray://"):
         raise InputError(f"--address {address}: Ray Client is not supported; {_FORMS}")
-    host_and_port = re.fullmatch(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", address)
+    host_and_port = _HOST_AND_PORT.fullmatch(address)
     url = re.fullmatch(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?(?:/[\w./-]*)?", address)
     if not (address == "auto" or url or (host_and_port and 0 < int(host_and_port[1]) < 65536)):
         raise InputError(f"--address {address}: {_FORMS}")
@@ -124,11 +126,16 @@ def _forget_clusters() -> None:
 
 
 def running() -> str | None:
-    """The cluster that Ray calls `auto`: RAY_ADDRESS, or else the one last started on this machine."""
-    given = os.environ.get("RAY_ADDRESS", "")
-    if given and given != "auto":
-        return given
-    return ray_internals.last_started()
+    """The cluster that Ray calls `auto`: RAY_ADDRESS, or else the one last started on this machine.
+
+    InputError if RAY_ADDRESS is not HOST:PORT, such as the address of a dashboard.
+    """
+    given = os.environ.get("RAY_ADDRESS", "").strip()
+    if given in ("", "auto"):
+        return ray_internals.last_started()
+    if not _HOST_AND_PORT.fullmatch(given):
+        raise InputError(f"RAY_ADDRESS {given}: --address auto joins a HOST:PORT; else give the address to --address")
+    return given
 
 
 def _wants_token(address: str, shown: str | None) -> bool:

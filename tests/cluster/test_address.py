@@ -117,6 +117,15 @@ def test_auto_with_no_cluster_at_all_is_refused(home: Path) -> None:
         address.authenticate(Where("auto"))
 
 
+@pytest.mark.parametrize("given", ["http://127.0.0.1:8265", "ray://127.0.0.1:10001", "local", "127.0.0.1"])
+def test_auto_refuses_a_ray_address_that_no_process_can_join(
+    given: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", given)
+    with pytest.raises(InputError, match=f"RAY_ADDRESS {given}: --address auto joins a HOST:PORT"):
+        address.authenticate(Where("auto"))
+
+
 def test_an_address_where_nothing_listens_is_refused_at_once(home: Path) -> None:
     with pytest.raises(InputError, match=r"--address 127.0.0.1:9: no Ray cluster answers there"):
         address.authenticate(Where("127.0.0.1:9"))
@@ -145,3 +154,8 @@ def test_auto_is_the_cluster_that_was_started_here_whatever_the_temporary_folder
     assert seen == [str(home / "empty/ray/ray_current_cluster"), "/tmp/ray/ray_current_cluster"]
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
     assert address.running() == "10.0.0.2:6379"
+    for nothing_said in ("auto", " "):
+        monkeypatch.setenv("RAY_ADDRESS", nothing_said)
+        seen.clear()
+        address.running()
+        assert seen
