@@ -24,6 +24,9 @@ LONGEST: Final = 107 - len("/session_2026-11-27_14-42-04_098553_4194304/sockets/
 ROOM: Final = 32 * 2**20
 """Bytes that must be free: Ray writes its logs there, and does not report a full disk."""
 
+FILES: Final = 1000
+"""Files that have to be free, where a disk has room for so many and no more."""
+
 GOING: Final = 3.0
 """Seconds for which ending processes may still write to a folder that is being removed."""
 
@@ -84,6 +87,9 @@ def _unfit(path: Path) -> str | None:
     try:
         if shutil.disk_usage(path).free < ROOM:
             return f"its disk is full: {shutil.disk_usage(path).free / 2**20:,.0f} MiB are free"
+        disk = os.statvfs(path)
+        if disk.f_files and disk.f_favail < FILES:
+            return f"its disk has no room for files: {disk.f_favail:,} more are allowed"
         if not os.access(path, os.W_OK | os.X_OK):
             return os.strerror(errno.EACCES)
     except OSError as error:

@@ -106,3 +106,13 @@ def test_full_disks_are_passed_over_and_named_where_all_are_full(base: Path, mon
         pass
     assert f"{base} (its disk is full: 1 MiB are free)" in str(error.value)
     assert "set TMPDIR to another folder" in str(error.value)
+
+
+@pytest.mark.parametrize(("files", "left", "fits"), [(5000, 12, False), (5000, 4000, True), (0, 0, True)])
+def test_a_disk_without_room_for_files_is_passed_over(
+    files: int, left: int, fits: bool, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**40))
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_files=files, f_favail=left))
+    said = scratch._unfit(base)
+    assert said is None if fits else said == "its disk has no room for files: 12 more are allowed"
