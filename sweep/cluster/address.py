@@ -17,6 +17,9 @@ CONNECT_TIMEOUT: Final = 10.0
 PASSED_ON: Final = re.compile(r"RAY_(TMPDIR|[a-z].*)")
 """Which of the user's variables for Ray a Ray of our own gets: where its files are, and its settings."""
 
+FILES: Final = ("RAY_AUTH_TOKEN_PATH", "RAY_TLS_SERVER_CERT", "RAY_TLS_SERVER_KEY", "RAY_TLS_CA_CERT")
+"""Variables that name files for Ray."""
+
 _HOST_AND_PORT: Final = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})")
 
 _FORMS: Final = "expected auto, HOST:PORT, http://HOST:8265 or https://HOST"
@@ -95,6 +98,9 @@ def authenticate(where: Where) -> None:
         _forget_clusters()
         return
     mine = token()
+    for name in FILES:  # Ray is joined from another folder
+        if given := os.environ.get(name):
+            os.environ[name] = os.path.abspath(given)
     if where.kind == "jobs":
         # A dashboard that requires no token ignores it.
         os.environ.setdefault("RAY_AUTH_MODE", "token" if mine else "disabled")

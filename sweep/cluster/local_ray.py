@@ -3,7 +3,7 @@
 It hears no signal that is meant for the launch, and ends with it, however that ends.
 """
 
-import sweep.cluster.ray_environment  # isort: skip  (Ray reads it while it is imported)
+import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
 
 import contextlib
 import json
@@ -11,14 +11,13 @@ import logging
 import os
 import resource
 import shutil
-import site
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import sweep
+from sweep.cluster.packaging import checkout
 from sweep.cluster.scratch import ROOM
 from sweep.cluster.stop_signal import handlers_kept, held_back
 from sweep.common.errors import InputError
@@ -55,8 +54,8 @@ class LocalRay:
         """Ends it, and all its processes, at once: they do not hear of SIGTERM, and nothing of theirs is kept."""
         if "ray" in sys.modules:
             sys.modules["ray"].shutdown()
-        kill_all(self._ours)
-        self._process.wait()
+        with self._process:  # its streams are closed, and its end is waited for
+            kill_all(self._ours)
 
 
 @contextlib.contextmanager
@@ -90,12 +89,10 @@ DEBUGGING: Final = (
 
 
 def _environment() -> dict[str, str]:
-    """That of this process, in which this project is found, where it is run from a checkout, and nothing is debugged."""
+    """That of this process, in which this project is found where it is run from a checkout, and nothing is debugged."""
     kept = {name: value for name, value in os.environ.items() if name not in DEBUGGING}
-    root = str(Path(sweep.__file__).parents[1])
-    if root in [*site.getsitepackages(), site.getusersitepackages()]:
-        return kept
-    return kept | {"PYTHONPATH": os.pathsep.join([root, *filter(None, [kept.get("PYTHONPATH")])])}
+    paths = [path for path in (checkout(), kept.get("PYTHONPATH")) if path]
+    return kept | {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _last_line(file: Path) -> str:

@@ -5,6 +5,7 @@ import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it
 import contextlib
 import dataclasses
 import logging
+import os
 import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -73,7 +74,8 @@ def _join(where: Where, console: Console) -> None:
 def _connect(where: Where, runtime_env: dict[str, Any] | None) -> None:
     _by_value()
     try:
-        with handlers_kept():
+        # Workers import what lies in the current folder: not the user's, as with a Ray of our own.
+        with handlers_kept(), contextlib.chdir(packaging.checkout() or os.sep):
             ray.init(
                 # Ray would look for the one that it calls `auto` in one temporary folder alone.
                 address=running() if where.address == "auto" else where.address,

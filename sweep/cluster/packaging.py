@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import site
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,12 @@ def packages() -> list[str]:
     """The folders of our packages, as they run here."""
     specs = (importlib.util.find_spec(name) for name in ("sweep", "analysis"))
     return [str(Path(str(spec and spec.origin)).parent) for spec in specs]
+
+
+def checkout() -> str | None:
+    """The folder that this project is run from; None where it is installed."""
+    root = str(Path(__file__).parents[2])
+    return None if root in [*site.getsitepackages(), site.getusersitepackages()] else root
 
 
 def requirements() -> dict[str, Any]:

@@ -89,8 +89,11 @@ def test_a_token_file_that_is_named_and_not_there_is_said(home: Path, monkeypatc
 def test_what_the_user_set_for_tokens_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "given")
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "of-a-cluster")
     address.authenticate(Where("http://head:8265"))
     assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(home / "of-a-cluster"), "Ray is joined from another folder"
 
 
 def test_a_ray_of_our_own_hears_nothing_that_is_set_for_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,9 +67,8 @@ def test_too_little_address_space_is_refused_before_ray_ends_the_process(
 def test_rays_processes_find_this_project_and_debug_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     monkeypatch.setenv("PYTHONPATH", "/mine")
-    monkeypatch.setattr(local_ray.site, "getsitepackages", list)
     made = local_ray._environment()
-    assert made["PYTHONPATH"] == f"{Path(local_ray.__file__).parents[2]}{os.pathsep}/mine"
+    assert made["PYTHONPATH"] == f"{Path(__file__).parents[2]}{os.pathsep}/mine"
     assert {name for name in os.environ if name not in made} == {"PYTHONWARNINGS"}
 
 

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 import sysconfig
 import time
 import venv
@@ -47,6 +48,23 @@ def test_a_joined_cluster_trains_and_nothing_but_rows_is_left(cluster: Cluster, 
     )
     assert json.loads(done.stdout)["trained"] == RUNS == rows_of(store)["run_id"].nunique()
     assert {path.name for path in store.iterdir()} == {"runs", "curves", "sweeps", "leases"}
+
+
+def test_modules_in_the_folder_where_a_cluster_is_joined_are_not_the_workers(cluster: Cluster, tmp_path: Path) -> None:
+    for name in ("sweep", "torch", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('the wrong one')\n")
+    (tmp_path / "few.yaml").write_text("{settings: {width: 1, steps: 10}, axes: {seed: 2}}")
+    program = ["-c", "from sweep.__main__ import main; import sys; sys.argv[0] = 'sweep'; main()"]
+    done = subprocess.run(
+        [sys.executable, "-P", *program, "launch", "few.yaml", "--address", cluster.address, "--no-report", "--json"],
+        cwd=tmp_path,
+        env=cluster.environment(),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["trained"] == 4
 
 
 @pytest.mark.parametrize("token", ["0" * 64, None])
