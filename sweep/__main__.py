@@ -18,6 +18,7 @@ def main() -> None:
     ended: list[int] = []
     atexit.register(_leave_as, ended)  # the first to be registered is the last to be called
     _open_streams()
+    _be_somewhere()
     _be_somebody()
     handler = signal.getsignal(signal.SIGINT)
     if handler != signal.SIG_IGN:
@@ -55,6 +56,15 @@ def _open_streams() -> None:
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
             setattr(sys, name, open(number, mode, closefd=False))
+
+
+def _be_somewhere() -> None:
+    """Ends the program where the current folder was deleted: PyTorch would end it, without a word of that."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        print("error: the current folder no longer exists; change to another one", file=sys.stderr)
+        sys.exit(2)
 
 
 def _be_somebody() -> None:

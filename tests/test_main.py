@@ -1,4 +1,4 @@
-"""What holds before the command line is imported: every process is somebody, and has a home."""
+"""What holds before the command line is imported: every process is somebody, somewhere, and has a home."""
 
 import getpass
 import os
@@ -46,3 +46,14 @@ def test_where_nothing_can_be_written_the_home_is_the_root(nobody: None, monkeyp
     monkeypatch.setattr(tempfile, "gettempdir", none)
     program._be_somebody()
     assert Path.home() == Path("/")
+
+
+def test_a_current_folder_that_was_deleted_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    with pytest.raises(SystemExit) as ended:
+        program._be_somewhere()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: the current folder no longer exists; change to another one\n"
