@@ -17,9 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from sweep.cluster import ray_internals
 from sweep.cluster.packaging import checkout
 from sweep.cluster.scratch import ROOM
-from sweep.cluster.stop_signal import handlers_kept, held_back
+from sweep.cluster.stop_signal import handlers_kept, held_back, undisturbed
 from sweep.common.errors import InputError
 from sweep.common.host import descendants, kill_all
 
@@ -54,6 +55,7 @@ class LocalRay:
         """Ends it, and all its processes, at once: they do not hear of SIGTERM, and nothing of theirs is kept."""
         if "ray" in sys.modules:
             sys.modules["ray"].shutdown()
+            ray_internals.hear_again()
         with self._process:  # its streams are closed, and its end is waited for
             kill_all(self._ours)
 
@@ -78,7 +80,8 @@ def starting(cpus: int, gpus: int, folder: Path) -> Iterator[LocalRay]:
     try:
         yield started
     finally:
-        started.end()
+        with undisturbed():
+            started.end()
 
 
 DEBUGGING: Final = (

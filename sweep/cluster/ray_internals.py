@@ -8,10 +8,13 @@ import contextlib
 import importlib.metadata
 import os
 import re
+import signal
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from sweep.common.errors import ENDS
 
 TRIED: Final = ("2.52", "2.60")
 """The first and the last minor version of Ray that the contract tests have passed with."""
@@ -179,6 +182,14 @@ def _replaced(by: Mapping[tuple[Any, str], Any]) -> Iterator[None]:
     finally:
         for (owner, name), kept in before.items():
             setattr(owner, name, kept)
+
+
+def hear_again() -> None:
+    """Ray's core takes the handler of SIGTERM away where it ends: one in the midst of it would leave processes."""
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDS:
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)
 
 
 def last_failure(trial: Any) -> list[str]:

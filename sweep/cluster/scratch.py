@@ -4,13 +4,14 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from sweep.cluster.stop_signal import undisturbed
 from sweep.common.errors import InputError
 
 PREFIX: Final = "sweep-"
@@ -39,14 +40,18 @@ def folder() -> Iterator[Path]:
     """
     base = _base()
     remove_abandoned(base)
-    # Others ignore hidden folders: it is renamed once it is locked.
-    made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=base))
-    with open(made / LOCK, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        mine = made.rename(base / made.name.removeprefix("."))
-        try:
+    # Nobody looks at a hidden one: the lock is there before the name that others go by.
+    mine = base / f"{PREFIX}{secrets.token_hex(4)}"
+    hidden = base / f".{mine.name}"
+    try:
+        hidden.mkdir(mode=0o700)
+        with open(hidden / LOCK, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            hidden.rename(mine)
             yield mine
-        finally:
+    finally:
+        with undisturbed():
+            _remove(hidden)
             _remove(mine)
 
 
@@ -56,14 +61,26 @@ def remove_abandoned(base: Path) -> None:
         with contextlib.suppress(OSError), open(each / LOCK, "r+") as lock:
             if each.lstat().st_uid == os.geteuid() and not each.is_symlink():
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(each, ignore_errors=True)
+                _remove_once(each)
 
 
 def _remove(mine: Path) -> None:
     last = time.monotonic() + GOING
     while mine.exists() and time.monotonic() < last:
-        shutil.rmtree(mine, ignore_errors=True)
+        _remove_once(mine)
         time.sleep(0.05 if mine.exists() else 0)
+
+
+def _remove_once(folder: Path) -> None:
+    """Removes what is there; the lock goes last, by which the next launch finds what a killed one has left of it."""
+    with contextlib.suppress(OSError):
+        for each in folder.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=True)
+            elif each.name != LOCK:
+                each.unlink(missing_ok=True)
+        if [each.name for each in folder.iterdir()] in ([LOCK], []):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _base() -> Path:

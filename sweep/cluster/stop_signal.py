@@ -13,13 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sweep.cluster import ray_internals
 from sweep.cluster.ray_internals import table
-from sweep.common.errors import Terminated
+from sweep.common.errors import ENDS, Terminated
 
 if TYPE_CHECKING:
     from sweep.cluster.crew import Crew
-
-STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals that end a launch."""
 
 NOTICES: Final = (signal.SIGUSR1, signal.SIGUSR2)
 """The signals that batch systems send before they end a job."""
@@ -111,8 +108,8 @@ class Notice:
 def stopping(running: Collection[str], sign: StopSignal) -> Iterator[None]:
     """On Ctrl-C, makes the `running` arrays save a checkpoint, then raises KeyboardInterrupt; on a second, at once.
 
-    SIGTERM and SIGHUP do the same but raise Terminated; a SIGHUP ignored under nohup stays ignored. SIGUSR1 and
-    SIGUSR2, with which batch systems give notice, do not end it.
+    The other signals that end a program do the same, as Terminated; but for Ctrl-C and SIGTERM, one that was ignored,
+    as nohup has SIGHUP, stays so. SIGUSR1 and SIGUSR2, by which batch systems give notice, end nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread receives signals
@@ -127,9 +124,9 @@ def stopping(running: Collection[str], sign: StopSignal) -> Iterator[None]:
             sign.wait_until_obeyed(set(running), STOPPING)
         raise KeyboardInterrupt
 
-    before = {number: signal.getsignal(number) for number in (*STOPS, *NOTICES)}
+    before = {number: signal.getsignal(number) for number in (*ENDS, *NOTICES)}
     for number, handler in before.items():
-        if number in STOPS and not (number == signal.SIGHUP and handler == signal.SIG_IGN):
+        if number in (signal.SIGINT, signal.SIGTERM) or (number in ENDS and handler != signal.SIG_IGN):
             signal.signal(number, stop)
         elif number in NOTICES and handler == signal.SIG_DFL:
             signal.signal(number, signal.SIG_IGN)
@@ -140,13 +137,34 @@ def stopping(running: Collection[str], sign: StopSignal) -> Iterator[None]:
             raise Terminated(received[0]) from None
         raise
     finally:
+        with undisturbed():
+            sign.clear()
         _restore(before)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Has signals that end a launch wait while the block puts things in order; the first of them comes at its end.
+
+    A mask would not do: another thread of this process takes the signal, and its handler runs in this one.
+    """
+    received: list[int] = []
+    try:
+        with handlers_kept():
+            if threading.current_thread() is threading.main_thread():
+                for number in ENDS:
+                    if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                        signal.signal(number, lambda number, frame: received.append(number))
+            yield
+    finally:
+        if received:
+            signal.raise_signal(received[0])
 
 
 @contextlib.contextmanager
 def handlers_kept() -> Iterator[None]:
     """Undoes the signal handlers that the block sets."""
-    before = {number: signal.getsignal(number) for number in (*STOPS, *NOTICES)}
+    before = {number: signal.getsignal(number) for number in (*ENDS, *NOTICES)}
     try:
         yield
     finally:
@@ -160,7 +178,7 @@ def held_back() -> Iterator[None]:
 
     Whoever ends a launch may signal all its processes, but workers must first save checkpoints.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, *NOTICES} - {signal.SIGINT})
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*ENDS, *NOTICES} - {signal.SIGINT})
     try:
         with handlers_kept():
             yield

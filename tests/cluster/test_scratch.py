@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -57,6 +59,31 @@ def test_what_a_killed_launch_left_is_removed_by_the_next_and_nothing_else(base:
     with scratch.folder() as mine:
         assert set(base.iterdir()) == {*others, linked, mine}
     assert (tmp_path / scratch.LOCK).exists()
+
+
+@pytest.mark.integration
+def test_what_a_launch_left_that_was_killed_while_it_removed_its_folder_is_removed_by_the_next(base: Path) -> None:
+    dying = "import shutil; shutil.rmtree = lambda *_, **more: os.kill(os.getpid(), 9); (mine / 'session').mkdir()"
+    killed(base, f"import os; {dying}")
+    [left] = base.glob("sweep-*")
+    assert (left / "session").is_dir()
+    with scratch.folder() as mine:
+        assert list(base.iterdir()) == [mine]
+
+
+def test_a_signal_that_comes_while_a_folder_is_removed_leaves_nothing(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = shutil.rmtree
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        remove(*arguments, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), scratch.folder() as mine:
+        (mine / "session").mkdir()
+        patched.setattr(shutil, "rmtree", interrupted)
+    assert list(base.iterdir()) == []
 
 
 @pytest.mark.integration

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sweep.cluster import stop_signal
-from sweep.common.errors import Terminated
+from sweep.common.errors import ENDS, Terminated
 
 
 class Table:
@@ -87,7 +87,7 @@ class Asked(stop_signal.StopSignal):
     def clear(self) -> None: ...
 
 
-HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+HANDLED = (*ENDS, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +100,14 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("number", "error", "status"),
-    [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, Terminated, 143), (signal.SIGHUP, Terminated, 129)],
+    [
+        (signal.SIGINT, KeyboardInterrupt, None),
+        (signal.SIGTERM, Terminated, 143),
+        (signal.SIGHUP, Terminated, 129),
+        (signal.SIGQUIT, Terminated, 131),
+        (signal.SIGXCPU, Terminated, 152),
+        (signal.SIGALRM, Terminated, 142),
+    ],
 )
 def test_a_signal_asks_the_arrays_in_training_and_ends_the_launch(
     number: signal.Signals, error: type[KeyboardInterrupt], status: int | None
@@ -137,11 +144,34 @@ def test_notices_of_batch_systems_end_nothing_and_whoever_listens_to_them_goes_o
     assert heard == [number]
 
 
-def test_a_hangup_that_nohup_has_ignored_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with stop_signal.stopping({"a"}, Asked()):
-        signal.raise_signal(signal.SIGHUP)
-    signal.signal(signal.SIGHUP, before)
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+def test_a_hangup_that_nohup_has_ignored_stays_ignored(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    with stop_signal.stopping({"a"}, Asked()), stop_signal.undisturbed():
+        signal.raise_signal(number)
+    signal.signal(number, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("failing", [False, True])
+def test_what_is_put_in_order_is_not_left_half_done_and_the_first_signal_comes_after_it(
+    number: signal.Signals, failing: bool
+) -> None:
+    done: list[str] = []
+
+    def put_in_order() -> None:
+        with stop_signal.undisturbed():
+            for sent in (number, signal.SIGINT, signal.SIGTERM):
+                signal.raise_signal(sent)
+            done.append("order")
+            if failing:
+                raise OSError("no space")
+        done.append("never")
+
+    with pytest.raises(KeyboardInterrupt) as raised, stop_signal.stopping(set(), Asked()):
+        put_in_order()
+    assert done == ["order"]
+    assert getattr(raised.value, "status", 130) == 128 + number
 
 
 @pytest.mark.integration
