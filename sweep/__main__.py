@@ -7,36 +7,58 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from types import FrameType
 
-_BY_SIGNAL = (129, 130, 143)
-"""Exit statuses of a program that SIGHUP, Ctrl-C or SIGTERM ended."""
+from sweep.common.errors import ENDS, Terminated, exit_status
+
+_BY_SIGNAL = tuple(128 + number for number in ENDS)
+"""Exit statuses of a program that one of them ended."""
 
 
 def main() -> None:
-    """Runs the command line; Ctrl-C while it is still being imported is one line, too."""
+    """Runs the command line; a signal that ends it is one line, also while it is still being imported."""
     ended: list[int] = []
     atexit.register(_leave_as, ended)  # the first to be registered is the last to be called
     _open_streams()
     _be_somewhere()
     _be_somebody()
-    handler = signal.getsignal(signal.SIGINT)
-    if handler != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _leave)
+    heard = [number for number in ENDS if signal.getsignal(number) != signal.SIG_IGN]
+    _hear(heard, _leave)
     from sweep.cli import main as run
 
-    signal.signal(signal.SIGINT, handler)
+    _hear(heard, _Once())
     try:
         run()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         print("Interrupted.", file=sys.stderr)
-        ended.append(130)
+        ended.append(exit_status(interruption))
     except SystemExit as leaving:
         if leaving.code not in _BY_SIGNAL:
             raise
         ended.append(int(leaving.code))
+    finally:
+        _hear(heard, lambda number, frame: os._exit(ended[0] if ended else 128 + number))
     if ended:
         sys.exit(ended[0])
+
+
+def _hear(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> None:
+    for number in numbers:
+        signal.signal(number, handler)
+
+
+class _Once:
+    """Ends a command in order; where that has begun already, at once."""
+
+    def __init__(self) -> None:
+        self.heard = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.heard:
+            os._exit(128 + number)
+        self.heard = True
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
 def _leave_as(ended: list[int]) -> None:

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from sweep import options
 from sweep.cluster.address import Where, authenticate
 from sweep.common import addresses
-from sweep.common.errors import InputError, Terminated
+from sweep.common.errors import InputError, exit_status
 from sweep.common.fault_options import FaultOptions
 from sweep.common.progress import accept_any_text, console, say
 from sweep.common.redaction import without_secrets
@@ -42,7 +42,7 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt as interruption:
         say(console(stderr=True), "Interrupted.")
-        raise typer.Exit(interruption.status if isinstance(interruption, Terminated) else 130) from None
+        raise typer.Exit(exit_status(interruption)) from None
 
 
 class _Program(TyperGroup):
@@ -440,8 +440,8 @@ def _launch_as_job(
     cluster = _cluster(where)
     try:
         status, answer = cluster.launch(files, spaces, store, given, where, console(stderr=True))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as interruption:
+        raise typer.Exit(exit_status(interruption)) from None
     if as_json and answer is not None:
         printing.as_json(answer)
     raise typer.Exit(status)
@@ -462,8 +462,8 @@ def _watch(store: "Store", name: str | None, every: float | None, as_json: bool)
         say(console(stderr=True), _nothing_in(store.address))
     try:
         watching.follow(watching.Watch(store, name), every or watching.EVERY, as_json, console())
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as interruption:
+        raise typer.Exit(exit_status(interruption)) from None
     except BrokenPipeError:  # whoever read the lines has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(0) from None
@@ -494,9 +494,9 @@ def _follow(made: "Manifests", deployment: "DeploymentOptions", err: Console) ->
 
     try:
         return kubectl.follow(made.name, deployment.namespace, lambda line: say(err, line))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         say(err, f"The job continues. To stop it: kubectl delete rayjob {made.name} --namespace {deployment.namespace}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(exit_status(interruption)) from None
 
 
 def _end_if_lost(store: "Store", name: str) -> None:

@@ -11,7 +11,7 @@ from sweep.cluster.driver import Launched
 from sweep.commands import changes, current, trackers
 from sweep.commands.plan import located
 from sweep.commands.status import progress
-from sweep.common.errors import Terminated
+from sweep.common.errors import exit_status
 from sweep.common.fault_options import FaultOptions
 from sweep.common.progress import say
 from sweep.data.library import Library
@@ -45,7 +45,7 @@ def prepared(spaces: Sequence[SearchSpace], library: Library) -> list[SearchSpac
 def train(
     spaces: Sequence[SearchSpace], store: Store, library: Library, where: Where, faults: FaultOptions, console: Console
 ) -> Launched:
-    """Trains what is missing of search spaces that are `prepared`. Raises Interrupted on Ctrl-C, SIGTERM and SIGHUP."""
+    """Trains what is missing of search spaces that are `prepared`. Raises Interrupted where a signal ends it."""
     for space in spaces:
         if changed := changes.since_launch(space, store):
             say(console, changed)
@@ -57,7 +57,7 @@ def train(
         again = Store(store.address)
         again.damaged.update(store.damaged)
         kept = progress(spaces, again)
-        raise Interrupted(*kept, interruption.status if isinstance(interruption, Terminated) else 130) from None
+        raise Interrupted(*kept, exit_status(interruption)) from None
 
 
 def report(space: SearchSpace, store: Store, console: Console) -> tuple[Made | None, bool]:

@@ -132,15 +132,22 @@ def test_an_interrupted_command_is_one_line(
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("module", ["typer", "sweep.cluster.address", "pandas", "pyarrow", "torch", "sweep.plan"])
-def test_ctrl_c_while_modules_are_imported_is_one_line(module: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        *((module, signal.SIGINT) for module in ("typer", "sweep.cluster.address", "pandas", "pyarrow", "torch")),
+        *(("sweep.plan", number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)),
+        ("typer", signal.SIGTERM),
+    ],
+)
+def test_a_signal_while_modules_are_imported_is_one_line(module: str, number: signal.Signals, tmp_path: Path) -> None:
     program = f"""
 import importlib.abc, os, signal, sys
 
 class Interrupting(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name == {module!r}:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), {int(number)})
 
 sys.meta_path.insert(0, Interrupting())
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -154,5 +161,6 @@ main()
         capture_output=True,
         text=True,
     )
-    assert done.returncode in (130, -signal.SIGINT)  # Python ends itself by the signal if it came within an exec()
+    # Python ends itself by SIGINT if it came within an exec().
+    assert done.returncode in (128 + number, *([-number] if number == signal.SIGINT else []))
     assert (done.stdout, done.stderr) == ("", "Interrupted.\n")

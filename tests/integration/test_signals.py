@@ -116,6 +116,23 @@ def test_all_processes_are_told_to_end_at_once_and_what_a_killed_launch_left_is_
     left_nothing(processes, store, temporary)
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_again_and_again_leave_neither_processes_nor_files(
+    number: signal.Signals, status: int, space: Path, tmp_path: Path, temporary: Path
+) -> None:
+    store = tmp_path / "results"
+    with launching(space, store, temporary) as process:
+        processes = trains(process, store)
+        while process.poll() is None:
+            os.killpg(process.pid, number)
+            time.sleep(0.1)
+        out, _ = process.communicate(timeout=60)
+    [line] = [line for line in out.decode().splitlines() if "runs to train, in" not in line]
+    assert process.returncode == status and line.startswith("Interrupted"), out
+    wait_for(lambda: not any(map(alive, processes)), 10)
+    assert list(temporary.glob("*sweep-*")) == []
+
+
 @pytest.mark.parametrize("seconds", [0.15, 0.4, 0.8, 1.6, 3.0])
 def test_ctrl_c_in_the_first_seconds_is_one_line(seconds: float, space: Path, tmp_path: Path, temporary: Path) -> None:
     with launching(space, tmp_path / "results", temporary) as process:
