@@ -22,6 +22,15 @@ _NO_SCREEN: Final[dict[str, Any]] = {"force_interactive": False, "width": 100_00
 """Without a screen, nothing is redrawn, and tables are as wide as they need to be: nothing is cut."""
 
 
+class _Messages(Console):
+    """Standard error: where whoever reads it leaves, what is said goes nowhere, and costs no training."""
+
+    def on_broken_pipe(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
+
+
 def console(stderr: bool = False) -> Console:
     """A console on standard output, or on standard error.
 
@@ -31,7 +40,7 @@ def console(stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
     screen = stream is not None and stream.isatty() and not dumb
-    return Console(stderr=stderr, force_terminal=screen, **({} if screen else _NO_SCREEN))
+    return (_Messages if stderr else Console)(stderr=stderr, force_terminal=screen, **({} if screen else _NO_SCREEN))
 
 
 def accept_any_text() -> None:

@@ -1,4 +1,6 @@
 import io
+import os
+import sys
 
 import pytest
 from rich.console import Console
@@ -124,3 +126,16 @@ def test_what_an_encoding_lacks_is_a_question_mark(
     progress.accept_any_text()
     print("s3://…", end="", flush=True)
     assert written.getvalue() == shown
+
+
+def test_whoever_read_the_messages_may_leave_and_nothing_ends_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    with open(write, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        messages = progress.console(stderr=True)
+        progress.say(messages, "heard")
+        assert os.read(read, 100) == b"heard\n"
+        os.close(read)
+        for _ in range(3):
+            progress.say(messages, "nobody is there")
+        assert os.path.samefile(os.devnull, f"/proc/self/fd/{write}")
