@@ -56,7 +56,7 @@ class _Once:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.heard:
-            os._exit(128 + number)
+            _leave(number, frame)
         self.heard = True
         raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
