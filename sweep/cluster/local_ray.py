@@ -3,8 +3,6 @@
 It hears no signal that is meant for the launch, and ends with it, however that ends.
 """
 
-import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
-
 import contextlib
 import json
 import logging
@@ -63,6 +61,8 @@ class LocalRay:
 @contextlib.contextmanager
 def starting(cpus: int, gpus: int, folder: Path) -> Iterator[LocalRay]:
     """Starts a Ray with these resources, which is there when `connect` returns, and gone when the block ends."""
+    import sweep.cluster.ray_environment  # noqa: F401  (here, since `authenticate` comes before)
+
     _check_address_space()
     command = [sys.executable, "-m", "sweep.cluster.ray_process", str(folder), str(cpus), str(gpus)]
     with held_back(), open(folder / ERRORS, "w") as errors:

@@ -1,5 +1,6 @@
 """A launch and signals: it saves what it has where it is told to end, says one line, and leaves nothing behind."""
 
+import json
 import os
 import pty
 import shutil
@@ -51,7 +52,12 @@ def launching(space: Path, store: Path, temporary: Path, stream: int = subproces
 
 def trains(process: subprocess.Popen[bytes], store: Path) -> list[int]:
     """Waits until a launch trains; its processes."""
-    wait_for(lambda: list((store / "leases").glob("*.json")) or process.poll() is not None)
+
+    def holders() -> set[int]:
+        return {json.loads(lease.read_text())["pid"] for lease in (store / "leases").glob("*.json")}
+
+    # A launch that was killed may have left leases of its own.
+    wait_for(lambda: holders() & {*descendants(process.pid)} or process.poll() is not None)
     assert process.poll() is None
     time.sleep(1)
     return [process.pid, *descendants(process.pid)]
