@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from sweep.cluster import ray_internals
-from sweep.common.host import descendants, kill_all
+from sweep.common.host import descendants, is_alive, kill_all
 
 PRELOADED: Final = ("sweep.cluster.trial", "sweep.training.trainer", "sweep.training.checkpoint")
 """What workers import while nothing waits for them yet."""
@@ -56,7 +56,7 @@ def _start(folder: Path, cpus: int, gpus: int) -> str:
 
 def _end_with_the_launch() -> None:
     os.read(0, 1)
-    while left := descendants([os.getpid()]):
+    while left := set(filter(is_alive, descendants([os.getpid()]))):  # one may just be starting another
         kill_all(left)
     os._exit(0)
 
