@@ -34,9 +34,9 @@ def main() -> None:
         print("Interrupted.", file=sys.stderr)
         ended.append(exit_status(interruption))
     except SystemExit as leaving:
-        if leaving.code not in _BY_SIGNAL:
+        if not isinstance(leaving.code, int | None):
             raise
-        ended.append(int(leaving.code))
+        ended.append(leaving.code or 0)
     finally:
         _hear(heard, lambda number, frame: os._exit(ended[0] if ended else 128 + number))
     if ended:
@@ -62,11 +62,15 @@ class _Once:
 
 
 def _leave_as(ended: list[int]) -> None:
-    # Python ends itself by SIGINT where an interrupt passed through an `exec`, such as a named tuple's, handled or not.
+    # Python ends itself by SIGINT where an interrupt passed through an `exec`, such as a named tuple's, handled or not;
+    # and to take apart what a launch has loaded takes it most of a second.
     if ended:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
+            try:
                 stream.flush()
+            except (OSError, ValueError):
+                if ended[0] not in _BY_SIGNAL:
+                    return  # Python says that output was lost
         os._exit(ended[0])
 
 

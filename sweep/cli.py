@@ -129,7 +129,7 @@ def launch(
     err = console(stderr=True)
     wanted = launching.prepared(loaded, library)
     try:
-        launched = launching.train(wanted, kept, library, where_to, faults, err)
+        launched = launching.train(wanted, kept, library, where_to, faults, err, reported=not no_report)
     except launching.Interrupted as interruption:
         say(err, f"Interrupted: {interruption}. To continue, run the same command again.")
         raise typer.Exit(interruption.status) from None

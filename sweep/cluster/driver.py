@@ -7,8 +7,9 @@ loaded where something is missing, while it starts.
 import contextlib
 import dataclasses
 import functools
+import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -65,12 +66,13 @@ def launch(
     console: Console,
     faults: FaultOptions = DEFAULT_FAULT_OPTIONS,
     where: Where | None = None,
+    meanwhile: Callable[[], object] | None = None,
 ) -> Launched:
     """Trains the missing runs of all `spaces`, on this machine unless `where` says otherwise.
 
     Runs that search spaces share are trained once. Arrays that another launch on this store is training are left for
     last, and waited for. Failed arrays are named in the summary and stop no other. KeyboardInterrupt leaves what is
-    done in the store.
+    done in the store. If anything is missing, a thread calls `meanwhile` before training begins.
     """
     started, running, signal = time.monotonic(), set[str](), StopSignal()
     store.place.on_wait = functools.partial(say, console)
@@ -89,6 +91,8 @@ def launch(
             from sweep.cluster.experiment import Experiment  # loads Ray, while ours starts
 
             experiment = Experiment(arrays, data, store, crew, own, faults, signal, running, console)
+            if meanwhile:
+                threading.Thread(target=meanwhile, daemon=True).start()
         # What is wrong with the pictures has been said by now: nothing is written for a launch that cannot start.
         for space in spaces:
             store.save_sweep(space.name, space.resolved())

@@ -1,5 +1,7 @@
 """A launch: what is missing of search spaces is trained, then each is reported on and shown to its trackers."""
 
+import contextlib
+import importlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -43,21 +45,37 @@ def prepared(spaces: Sequence[SearchSpace], library: Library) -> list[SearchSpac
 
 
 def train(
-    spaces: Sequence[SearchSpace], store: Store, library: Library, where: Where, faults: FaultOptions, console: Console
+    spaces: Sequence[SearchSpace],
+    store: Store,
+    library: Library,
+    where: Where,
+    faults: FaultOptions,
+    console: Console,
+    reported: bool = True,
 ) -> Launched:
-    """Trains what is missing of search spaces that are `prepared`. Raises Interrupted where a signal ends it."""
+    """Trains what is missing of search spaces that are `prepared`. Raises Interrupted where a signal ends it.
+
+    Where it is to be `reported` on, what that takes is loaded meanwhile.
+    """
     for space in spaces:
         if changed := changes.since_launch(space, store):
             say(console, changed)
     authenticate(where)
     try:
-        return driver.launch(spaces, store, library, console, faults, where)
+        return driver.launch(spaces, store, library, console, faults, where, _load_reports if reported else None)
     except KeyboardInterrupt as interruption:
         # What workers wrote meanwhile is not in what `store` listed when the launch began.
         again = Store(store.address)
         again.damaged.update(store.damaged)
         kept = progress(spaces, again)
         raise Interrupted(*kept, exit_status(interruption)) from None
+
+
+def _load_reports() -> None:
+    """Loads what a report is made with, before it is; whatever that fails of, the report will say."""
+    with contextlib.suppress(Exception):
+        for module in ("sweep.commands.report", "analysis.report", "analysis.figures", "analysis.page"):
+            importlib.import_module(module)
 
 
 def report(space: SearchSpace, store: Store, console: Console) -> tuple[Made | None, bool]:

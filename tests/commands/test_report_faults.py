@@ -64,7 +64,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     fill(store)
     monkeypatch.setattr(launch, "prepared", lambda spaces, library: list(spaces))
     done = SimpleNamespace(failures={}, total=Summary(), sweeps=[Summary()])
-    monkeypatch.setattr(launch, "train", lambda *_: done)
+    monkeypatch.setattr(launch, "train", lambda *_, **__: done)
     # A style that takes no time: what is drawn is no matter here.
     monkeypatch.setattr("analysis.figures.style.save", _save)
     return store
