@@ -78,12 +78,10 @@ def complete(line: str, cursor: int) -> subprocess.CompletedProcess[str]:
     """What a shell is told that asks how to go on, and what of ours was imported for it."""
     heavy = {"ray", "torch", "pandas", "numpy", "scipy", "pyarrow"}
     program = (
-        f"import atexit, sys\natexit.register(lambda: print(sorted({heavy} & set(sys.modules)), file=sys.stderr))\n"
+        f"import sys\ntry:\n    {AS_SWEEP}\nfinally:\n    print(sorted({heavy} & set(sys.modules)), file=sys.stderr)"
     )
     asked = {"_SWEEP_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(cursor)}
-    return subprocess.run(
-        [sys.executable, "-c", program + AS_SWEEP], capture_output=True, text=True, env=os.environ | asked
-    )
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | asked)
 
 
 @pytest.mark.integration
