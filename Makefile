@@ -25,6 +25,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 benchmarks: $(VENV)/.installed-dev
+	$(BIN)/python tests/benchmarks/start.py
 	$(BIN)/python tests/benchmarks/plain_tune.py
 	$(BIN)/python tests/benchmarks/trainer.py
 	$(BIN)/python tests/benchmarks/trainer.py --variants --widths 1 4 16 64

@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine, in a process of its own: it starts while the launch reads pictures and plans.
+"""A Ray of our own on this machine, in a process of its own: it starts while the launch loads Ray and Tune.
 
 It hears no signal that is meant for the launch, and ends with it, however that ends.
 """

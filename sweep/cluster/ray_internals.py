@@ -131,18 +131,16 @@ def preloading(modules: Sequence[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def only_what_trains() -> Iterator[None]:
-    """Has Ray start without dashboard, autoscaler and log monitor, and its agent as where `ray[default]` is missing.
+    """Has Ray start without dashboard, autoscaler and log monitor.
 
-    Whoever starts a node waits for most of them; `include_dashboard=False` still starts a dashboard, without pages.
+    `include_dashboard=False` still starts a dashboard, without pages, and waits for it.
     """
-    from ray._private import utils
     from ray._private.node import Node
 
     none = {
         (Node, "start_api_server"): lambda self, **options: None,
         (Node, "start_monitor"): lambda self: None,
         (Node, "start_log_monitor"): lambda self: None,
-        (utils, "get_dashboard_dependency_error"): lambda: ImportError("not wanted"),
     }
     with _replaced(none):
         yield

@@ -172,7 +172,6 @@ def test_ray_takes_a_folder_for_its_files() -> None:
 
 
 def test_a_node_starts_without_what_does_not_train_by_methods_of_its_own_and_only_meanwhile() -> None:
-    from ray._private import services, utils
     from ray._private.node import Node
 
     names = ("start_api_server", "start_monitor", "start_log_monitor")
@@ -181,11 +180,9 @@ def test_a_node_starts_without_what_does_not_train_by_methods_of_its_own_and_onl
         Node.start_api_server(None, include_dashboard=False, raise_on_failure=False)
         Node.start_monitor(None)
         Node.start_log_monitor(None)
-        assert isinstance(utils.get_dashboard_dependency_error(), ImportError)
-    assert {name: getattr(Node, name) for name in names} == before and utils.get_dashboard_dependency_error() is None
+    assert {name: getattr(Node, name) for name in names} == before
     for name in names:
         assert f"self.{name}(" in inspect.getsource(Node)
-    assert '"--minimal"' in inspect.getsource(services.start_raylet)
 
 
 def test_workers_import_the_modules_that_a_setting_of_ray_names() -> None:
