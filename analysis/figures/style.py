@@ -52,8 +52,10 @@ def drawing(stem: str) -> Iterator[None]:
 def save(figure: Figure, stem: Path) -> None:
     """Writes `<stem>.svg` and `<stem>.png`, the same bytes for the same figure."""
     # The layout solver's rounding varies, and names in the SVG are hashes of its result.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    engine = figure.get_layout_engine()
+    assert engine is not None, "a figure is laid out once"
+    engine.execute(figure)
+    figure.set_layout_engine(None)  # with "none", each format would be drawn twice
     for axes in figure.axes:
         left, bottom, width, height = (round(float(side), 6) for side in axes.get_position().bounds)
         axes.set_position((left, bottom, width, height))

@@ -11,8 +11,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from analysis import effects, figures
+from analysis.figures import style
 from analysis.study import analyse
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -89,6 +91,21 @@ def test_the_same_rows_draw_the_same_pictures(
     assert drawn(rows, tmp_path, curves) == made
     for path in folder.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_each_format_is_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw, drawn_by = Figure.draw, []
+
+    def counted(figure: Figure, renderer: Any) -> None:
+        drawn_by.append(type(renderer).__name__)
+        draw(figure, renderer)
+
+    monkeypatch.setattr(Figure, "draw", counted)
+    figure = style.blank(4, 3, "title", ["caption"])
+    figure.subplots().set_ylabel("a label that takes room")
+    style.save(figure, tmp_path / "figure")
+    assert drawn_by == ["MixedModeRenderer", "RendererAgg"]
+    assert {path.name for path in tmp_path.iterdir()} == {"figure.png", "figure.svg"}
 
 
 def test_what_the_axes_do_not_vary_is_not_drawn_and_an_earlier_figure_of_it_is_gone(
