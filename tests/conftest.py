@@ -16,10 +16,11 @@ if not torch.cuda.is_available():
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the cores have a process of tests each
 
-# What a shell runs in the background ignores Ctrl-C, what nohup runs a lost terminal, and so does all that it starts:
-# tests send both to what they start.
+# What a shell runs in the background ignores Ctrl-C and Ctrl-\, what nohup runs a lost terminal, and so does all that
+# it starts: tests send these to what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+for number in (signal.SIGQUIT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)
