@@ -74,8 +74,8 @@ def _join(where: Where, console: Console) -> None:
 def _connect(where: Where, runtime_env: dict[str, Any] | None) -> None:
     _by_value()
     try:
-        # Workers import what lies in the current folder: not the user's, as with a Ray of our own.
-        with handlers_kept(), contextlib.chdir(packaging.checkout() or os.sep):
+        # Workers import what lies in the current folder: not the user's, unless this project is run from it.
+        with handlers_kept(), contextlib.chdir(os.sep if os.getcwd() != packaging.checkout() else os.curdir):
             ray.init(
                 # Ray would look for the one that it calls `auto` in one temporary folder alone.
                 address=running() if where.address == "auto" else where.address,
