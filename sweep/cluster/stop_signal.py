@@ -137,8 +137,6 @@ def stopping(running: Collection[str], sign: StopSignal) -> Iterator[None]:
             raise Terminated(received[0]) from None
         raise
     finally:
-        with undisturbed():
-            sign.clear()
         _restore(before)
 
 
