@@ -1,5 +1,6 @@
 """What the tests share, and their marks: `unit` is what is neither `integration` nor `slow`."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -29,6 +30,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.iter_markers("integration")) and not any(item.iter_markers("slow")):
             item.add_marker("unit")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What was loaded to collect the tests stays: no collection of garbage need look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)
