@@ -98,8 +98,7 @@ class Experiment:
         patient: bool,
     ) -> None:
         """Runs one trial an array, in their order; `patient` ones wait where another launch is training their array."""
-        larger = {array.array_id: self._larger(array, kept) for array in todo}
-        specifications = ray.put({array.array_id: pickle.dumps((array, larger[array.array_id])) for array in todo})
+        specifications = ray.put({array.array_id: pickle.dumps((array, self._larger(array, kept))) for array in todo})
         trainable = functools.partial(train_one, trial=trial(specifications=specifications, patient=patient))
         trainable.__name__ = "array"  # type: ignore[attr-defined]
         tune.Tuner(

@@ -64,7 +64,9 @@ def starting(cpus: int, gpus: int, folder: Path) -> Iterator[LocalRay]:
     import sweep.cluster.ray_environment  # noqa: F401  (here, since `authenticate` comes before)
 
     _check_address_space()
-    command = [sys.executable, "-m", "sweep.cluster.ray_process", str(folder), str(cpus), str(gpus)]
+    # Imported rather than run with -m, so that whoever times imports finds the module under its own name.
+    program = "from sweep.cluster import ray_process; ray_process.main()"
+    command = [sys.executable, "-c", program, str(folder), str(cpus), str(gpus)]
     with held_back(), open(folder / ERRORS, "w") as errors:
         process = subprocess.Popen(
             command,

@@ -1,9 +1,7 @@
 """The process of a launch's own Ray: starts it, says where it is, and ends it when its launch does.
 
-    python -m sweep.cluster.ray_process FOLDER CPUS GPUS
-
-One line of JSON on standard output holds the `address`, or the `error`. Standard input is closed by the end of the
-launch, whatever ends it.
+Its arguments are a folder for Ray's files, and the CPUs and GPUs that Ray is to have. One line of JSON on standard
+output holds the `address`, or the `error`. Standard input is closed by the end of the launch, whatever ends it.
 """
 
 import sweep.cluster.ray_environment  # noqa: F401  # isort: skip  (Ray reads it while it is imported)
@@ -24,7 +22,7 @@ PRELOADED: Final = ("sweep.cluster.trial", "sweep.training.trainer", "sweep.trai
 
 
 def main() -> None:
-    """The script."""
+    """The program."""
     folder, cpus, gpus = sys.argv[1:]
     watching = threading.Thread(target=_end_with_the_launch, daemon=True)
     watching.start()
@@ -59,7 +57,3 @@ def _end_with_the_launch() -> None:
     while left := set(filter(is_alive, descendants([os.getpid()]))):  # one may just be starting another
         kill_all(left)
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

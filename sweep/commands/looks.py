@@ -41,7 +41,7 @@ def looks(space: SearchSpace, run_ids: Iterable[str], store: Store) -> Looks:
     been a look at anything, and counts.
     """
     records = store.looks(space.name)
-    last = max([*records, *store.unread_looks(space.name)], default=0)
+    last = store.last_look(space.name)
     rows = _rows_apart(records, set(run_ids), store)
     cells = {_cell(levels, space.data.get(levels["dataset"])) for levels, _ in space.grid()} if rows else set()
     elsewhere = {

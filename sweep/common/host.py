@@ -13,6 +13,10 @@ from typing import Final
 GROUPS: Final = Path("/sys/fs/cgroup")
 """Where Linux keeps the limits of control groups: one tree (version 2), or one per kind of limit (version 1)."""
 
+DEVICES: Final = Path("/dev")
+GPUS: Final = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")
+"""Where devices are, and what GPUs are called there: Nvidia's, those of its boards, WSL's, and AMD's."""
+
 MINE: Final = Path("/proc/self/cgroup")
 """The control groups of this process."""
 
@@ -106,8 +110,7 @@ def kill_all(pids: Collection[int]) -> None:
 
 def may_have_gpus() -> bool:
     """Whether this machine has a device that PyTorch may train on; to ask PyTorch takes seconds."""
-    names = ("nvidia*", "nvhost*", "nvgpu*", "dxg", "kfd")
-    return any(True for name in names for _ in Path("/dev").glob(name))
+    return any(True for name in GPUS for _ in DEVICES.glob(name))
 
 
 def _fields(pid: int) -> list[str]:

@@ -59,15 +59,11 @@ class Records:
                 looks[number] = look
         return looks
 
-    def unread_looks(self, name: str) -> list[int]:
-        """The numbers of the looks at a sweep whose records `looks` left out."""
-        files = [PurePosixPath(file) for file in self.damaged]
-        return sorted(int(file.stem) for file in files if str(file.parent) == f"looks/{name}" and file.stem.isdecimal())
-
     def last_look(self, name: str) -> int:
-        """The number of the last look at a sweep, damaged or not; 0 if there was none."""
-        stems = (PurePosixPath(file).stem for file in self.files(f"looks/{name}", ".json"))
-        return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
+        """The number of the last look at a sweep, whether or not it can be read; 0 if there was none."""
+        files = map(PurePosixPath, [*self.files(f"looks/{name}", ".json"), *self.damaged])
+        numbers = [file.stem for file in files if str(file.parent) == f"looks/{name}" and file.stem.isdecimal()]
+        return max(map(int, numbers), default=0)
 
     def save_sweep(self, name: str, text: str) -> None:
         """Saves the resolved search space of a sweep."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.processes import alive, descendants, wait_for
 
-from sweep.cluster import local_ray
+from sweep.cluster import local_ray, ray_process
 from sweep.common.errors import InputError
 
 
@@ -107,3 +107,18 @@ def test_our_ray_ends_with_its_launch_however_that_ends(moment: str, number: int
         assert ours
         launch.send_signal(number)
     wait_for(lambda: not any(map(alive, ours)))
+
+
+@pytest.mark.integration
+def test_what_workers_import_beforehand_asks_no_driver_for_gpus() -> None:
+    """A worker is told later which GPUs are its own: whoever has asked before would see all of them for good."""
+    program = (
+        "import importlib, torch\n"
+        "def asked(*_): raise AssertionError('CUDA was asked')\n"
+        "torch._C._cuda_getDeviceCount = torch.cuda.device_count = torch.cuda.is_available = asked\n"
+        "from sweep.cluster.ray_process import PRELOADED\n"
+        "print(*[importlib.import_module(name).__name__ for name in PRELOADED])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == list(ray_process.PRELOADED)

@@ -49,3 +49,15 @@ def test_a_machine_without_groups_has_its_affinity(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(host, "MINE", tmp_path / "none")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 4})
     assert host.cores() == 3
+
+
+@pytest.mark.parametrize(
+    ("device", "there"),
+    [("nvidia0", True), ("nvidiactl", True), ("kfd", True), ("dxg", True), ("nvme0n1", False), ("null", False)],
+)
+def test_a_machine_may_have_gpus_where_a_device_is_called_so(
+    device: str, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / device).touch()
+    monkeypatch.setattr(host, "DEVICES", tmp_path)
+    assert host.may_have_gpus() is there
