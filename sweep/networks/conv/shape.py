@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from sweep.space.runs import Run
 
-MethodName = Literal["grouped", "im2col", "triton"]
+MethodName = Literal["grouped", "im2col", "triton", "native"]
 """Ways to compute a convolution of all runs; see `backends`."""
 
 NORM_EPSILON: Final = 1e-5

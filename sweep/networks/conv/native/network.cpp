@@ -1,0 +1,541 @@
+// Trains and evaluates arrays of small convolutional networks, tile by tile: the C interface of the library.
+//
+// A tile holds LANES networks. Parameters, statistics and optimizer state are [tiles][numbers][LANES]; what each lane
+// has of its own (rates, factors) is [tiles][…][LANES].
+#include "convolution.hpp"
+#include "layers.hpp"
+
+namespace native {
+
+constexpr int DEEPEST = 16;
+
+extern "C" {
+struct Convolution {
+  int32_t inputs, outputs, height, width, out_height, out_width, stride, pooled_height, pooled_width;
+};
+struct Network {
+  int32_t depth, side, activation, norm, pooling, dropout, hidden, classes, pictures, channels, height, width;
+  Convolution convolutions[DEEPEST];
+};
+struct Call {
+  const Network* network;
+  int64_t tiles;
+  float** parameters;            // of every convolution: weight, bias, and with norm its weight and bias; then linear ones
+  float** statistics;            // running mean and variance of every norm
+  const int64_t* sizes;          // numbers of each parameter
+  const uint8_t* absent;         // parameters that this turn goes without: zero, and not trained
+  const uint8_t* stored;         // pictures [n][channels][height][width]
+  const int64_t* labels;         // [n]
+  const float *factor, *offset;  // [tiles][channels][LANES]
+  char* scratch;
+};
+struct Step {
+  Call call;
+  float **first, **second;  // moments, or the velocity alone, of each parameter
+  const uint8_t *decayed, *treated;
+  const int32_t* frozen;  // [tiles][LANES]: -1 where a lane's treated parameters keep their values
+  const int64_t* order;   // [pictures][seeds], indices of stored pictures
+  int64_t seeds;
+  const int64_t* seed_of;                  // [tiles][LANES]
+  const uint32_t* states;                  // [layers][tiles][LANES]
+  const int32_t* threshold;                // [tiles][LANES], as is
+  const float *scale, *rate, *momentum, *decay;
+  const float *corrections;                // AdamW's two divisors of each parameter
+  int32_t optimizer;
+  float* loss;  // [tiles][LANES]
+};
+struct Evaluation {
+  Call call;
+  int64_t count;   // of `stored`, which every lane sees
+  uint8_t* right;  // [count][tiles][LANES]
+  double* loss;    // [tiles][LANES], sums
+};
+}
+
+enum Optimizer { SGD, MOMENTUM_SGD, ADAMW };
+
+// Where everything of a tile lies in the scratch memory.
+struct Places {
+  const Network& n;
+  int pad, hidden, logits, features, per_layer;
+  int64_t used = 0;
+  int64_t bytes, labels, x, picture[DEEPEST + 1], z[DEEPEST], full[DEEPEST], out[DEEPEST], full_picture[DEEPEST], mean[DEEPEST],
+      inverse[DEEPEST], d_features, h, dh, o, zeros, gradients, place, first_place, parameters;
+
+  int64_t take(int64_t vectors) {
+    int64_t at = used;
+    used += vectors * int64_t(sizeof(V));
+    return at;
+  }
+  explicit Places(const Network& network) : n(network) {
+    pad = n.side / 2;
+    hidden = n.hidden ? blocks(n.hidden) : 0;
+    logits = blocks(n.classes);
+    per_layer = n.norm ? 4 : 2;
+    parameters = n.depth * per_layer + (n.hidden ? 4 : 2);
+    int64_t pixels = int64_t(n.channels) * n.height * n.width, most = hidden > logits ? hidden : logits, trained = 0;
+    bytes = take((n.pictures * pixels + 3) / 4);
+    labels = take(n.pictures);
+    picture[0] = int64_t(n.height) * n.channels * (n.width + 2 * pad);
+    x = take(int64_t(ring_of(n.side)) * n.channels * (n.width + 2 * pad));
+    for (int i = 0; i < n.depth; i++) {
+      const Convolution& c = n.convolutions[i];
+      full_picture[i] = int64_t(c.out_height) * c.outputs * (c.out_width + 2 * pad);
+      picture[i + 1] = int64_t(c.pooled_height) * c.outputs * (c.pooled_width + 2 * pad);
+      z[i] = n.norm ? take(n.pictures * full_picture[i]) : 0;
+      full[i] = n.pooling ? take(n.pictures * full_picture[i]) : 0;
+      out[i] = take(n.pictures * picture[i + 1]);
+      mean[i] = take(c.outputs);
+      inverse[i] = take(c.outputs);
+      most = most > c.outputs ? most : c.outputs;
+      trained += int64_t(n.side) * n.side * c.inputs * c.outputs + 3 * c.outputs;
+    }
+    const Convolution& last = n.convolutions[n.depth - 1];
+    features = last.pooled_height * last.outputs * last.pooled_width;
+    d_features = take(n.pictures * picture[n.depth]);
+    h = take(int64_t(n.pictures) * hidden);
+    dh = take(int64_t(n.pictures) * hidden);
+    o = take(int64_t(n.pictures) * logits);
+    zeros = take(most);
+    gradients = take(trained);
+    place = take((features + 4 * L - 1) / L);
+    first_place = take((hidden + 4 * L - 1) / L);
+  }
+};
+
+// One tile of a call.
+class Tile {
+ public:
+  const Places& at;
+  const Network& n;
+  const Call& c;
+  int64_t t;
+
+  Tile(const Places& places, const Call& call, int64_t tile) : at(places), n(places.n), c(call), t(tile) {}
+
+  template <class T = V> T* memory(int64_t place) const { return reinterpret_cast<T*>(c.scratch + place); }
+  V* own(float** list, int number, int64_t size) const { return reinterpret_cast<V*>(list[number]) + t * size; }
+  V* parameter(int number) const {
+    return c.absent && c.absent[number] ? memory(at.zeros) : own(c.parameters, number, c.sizes[number]);
+  }
+  const V* lanes(const float* numbers, int64_t per_tile = 1) const { return (const V*)numbers + t * per_tile; }
+
+  int first_linear() const { return n.depth * at.per_layer; }
+  bool last(int i) const { return i + 1 == n.depth; }
+  Sizes sizes(int i) const {
+    const Convolution& l = n.convolutions[i];
+    return {l.inputs, l.outputs, l.height, l.width, l.out_height, l.out_width, at.pad};
+  }
+  Pool whole(int i) const {
+    const Convolution& l = n.convolutions[i];
+    return {l.out_height, l.outputs, l.out_width, at.pad};
+  }
+  Pool half(int i) const {
+    const Convolution& l = n.convolutions[i];
+    return {l.pooled_height, l.outputs, l.pooled_width, at.pad};
+  }
+  bool pools(int i) const {
+    const Convolution& l = n.convolutions[i];
+    return l.pooled_height != l.out_height || l.pooled_width != l.out_width;
+  }
+  Norm norm(int i, int pictures) const {
+    const Convolution& l = n.convolutions[i];
+    return {pictures, l.out_height, l.outputs, l.out_width, at.pad, at.full_picture[i]};
+  }
+  V* input(int i, int p) const { return i ? memory(at.out[i - 1]) + p * at.picture[i] : memory(at.x); }
+  // Where the convolution of a picture goes: through norm and pooling, if any.
+  V* convolved(int i, int p) const {
+    return n.norm ? memory(at.z[i]) + p * at.full_picture[i] : behind(i, p);
+  }
+  V* behind(int i, int p) const {
+    return pools(i) ? memory(at.full[i]) + p * at.full_picture[i] : memory(at.out[i]) + p * at.picture[i + 1];
+  }
+};
+
+template <class F> static INLINE void of_side(int side, int stride, F&& f) {
+  auto with = [&](auto k) { stride == 2 ? f(k, Int<2>{}) : f(k, Int<1>{}); };
+  switch (side) {
+    case 1: with(Int<1>{}); break;
+    case 3: with(Int<3>{}); break;
+    case 5: with(Int<5>{}); break;
+    case 7: with(Int<7>{}); break;
+    case 9: with(Int<9>{}); break;
+    case 11: with(Int<11>{}); break;
+    case 13: with(Int<13>{}); break;
+    case 15: with(Int<15>{}); break;
+  }
+}
+
+// Makes rows of a picture's plane of its bytes, [channels][height][width] of each lane or of all: what the networks see.
+struct Widening final : RowMaker {
+  const Tile& tile;
+  const uint8_t* bytes;
+  bool shared;
+
+  Widening(const Tile& tile, const uint8_t* bytes, bool shared) : tile(tile), bytes(bytes), shared(shared) {}
+
+  void make(int y, V* to) const override {
+    const Network& n = tile.n;
+    for (int c = 0; c < n.channels; c++) {
+      V factor = tile.lanes(tile.c.factor, n.channels)[c], offset = tile.lanes(tile.c.offset, n.channels)[c];
+      V* row = to + c * (n.width + 2 * tile.at.pad) + tile.at.pad;
+      const uint8_t* from = bytes + ((int64_t(c) * n.height + y) * n.width) * (shared ? 1 : L);
+      for (int k = 0; k < n.width; k++) row[k] = (shared ? splat(float(from[k])) : widened(from + k * L)) * factor + offset;
+    }
+  }
+};
+
+// The rows of the input of a convolution of a picture; the first one's are made.
+static Rows rows_of(const Tile& tile, int i, int p, const Widening& row) {
+  Sizes s = tile.sizes(i);
+  int64_t each = int64_t(s.inputs) * s.columns();
+  if (i) return Rows::plane(tile.input(i, p), each, s.height);
+  return Rows::ring(tile.memory(tile.at.x), each, s.height, ring_of(tile.n.side), &row);
+}
+
+static void convolve(const Tile& tile, int i, int p, const Widening& row) {
+  Sizes s = tile.sizes(i);
+  const V *w = tile.parameter(i * tile.at.per_layer), *b = tile.parameter(i * tile.at.per_layer + 1);
+  V* y = tile.convolved(i, p);
+  int act = tile.n.norm ? int(IDENTITY) : tile.n.activation;
+  of_side(tile.n.side, tile.n.convolutions[i].stride, [&](auto k, auto stride) {
+    Rows x = rows_of(tile, i, p, row);
+    if constexpr (LANES == 16 && k.v <= 5)
+      if (s.outputs % 2 == 0) return forward<k.v, stride.v, 2>(s, x, w, b, y, act);
+    forward<k.v, stride.v, 1>(s, x, w, b, y, act);
+  });
+}
+
+// Adds the gradients of a convolution's weights and biases, and writes that of its input over it, but for the first one.
+static void convolve_back(const Tile& tile, int i, int p, const Widening& row, const V* dy, V* dw, V* db) {
+  const Network& n = tile.n;
+  Sizes z = tile.sizes(i);
+  const V* w = tile.parameter(i * tile.at.per_layer);
+  of_side(n.side, n.convolutions[i].stride, [&](auto k, auto stride) {
+    Rows from = rows_of(tile, i, p, row);
+    if constexpr (LANES == 16 && k.v <= 5) {
+      if (z.outputs % 4 == 0) weight_gradient<k.v, stride.v, 4>(z, from, dy, dw, db);
+      else if (z.outputs % 2 == 0) weight_gradient<k.v, stride.v, 2>(z, from, dy, dw, db);
+      else weight_gradient<k.v, stride.v, 1>(z, from, dy, dw, db);
+    } else {
+      weight_gradient<k.v, stride.v, 1>(z, from, dy, dw, db);
+    }
+    if (i == 0) return;
+    V* x = tile.input(i, p);
+    int act = tile.pools(i - 1) ? int(IDENTITY) : n.activation;
+    if constexpr (LANES == 16 && k.v <= 5)
+      if (z.inputs % 2 == 0) return input_gradient<k.v, stride.v, 2>(z, x, w, dy, act);
+    input_gradient<k.v, stride.v, 1>(z, x, w, dy, act);
+  });
+}
+
+static void drop(const Tile& tile, const Dropout& d, int i, int pictures, bool from_features) {
+  const Pool plane = tile.half(i);
+  for (int p = 0; p < pictures; p++) {
+    V* x = (from_features ? tile.memory(tile.at.d_features) : tile.memory(tile.at.out[i])) + p * tile.at.picture[i + 1];
+    for (int r = 0; r < plane.rows; r++)
+      for (int c = 0; c < plane.channels; c++)
+        for (int k = 0; k < plane.columns; k++) {
+          uint32_t unit = uint32_t(((p * plane.rows + r) * plane.columns + k) * plane.channels + c);
+          V& v = x[plane.at(r, c, k)];
+          v = d.of(v, unit);
+        }
+  }
+}
+
+// `drops(layer)` are a layer's masks; null in an evaluation.
+template <class Read, class Drops>
+static void run_forward(const Tile& tile, int pictures, bool training, Read&& read, Drops&& drops) {
+  const Network& n = tile.n;
+  const Places& at = tile.at;
+  auto finish = [&](int i, int from, int to) {
+    if (n.norm) {
+      int w = i * at.per_layer + 2;
+      const Convolution& l = n.convolutions[i];
+      normalized(tile.norm(i, to - from), tile.convolved(i, from), tile.behind(i, from), tile.parameter(w),
+                 tile.parameter(w + 1), tile.own(tile.c.statistics, 2 * i, l.outputs),
+                 tile.own(tile.c.statistics, 2 * i + 1, l.outputs), tile.memory(at.mean[i]), tile.memory(at.inverse[i]),
+                 training, n.activation);
+    }
+    if (tile.pools(i))
+      for (int p = from; p < to; p++)
+        pooled(tile.whole(i), tile.half(i), tile.behind(i, p), tile.memory(at.out[i]) + p * at.picture[i + 1], n.pooling);
+  };
+  if (n.norm || (training && n.dropout)) {
+    for (int i = 0; i < n.depth; i++) {
+      for (int p = 0; p < pictures; p++) {
+        convolve(tile, i, p, read(p));
+      }
+      finish(i, 0, pictures);
+      if (training && n.dropout) drop(tile, drops(i), i, pictures, false);
+    }
+  } else {
+    for (int p = 0; p < pictures; p++) {
+      auto row = read(p);
+      for (int i = 0; i < n.depth; i++) {
+        convolve(tile, i, p, row);
+        finish(i, p, p + 1);
+      }
+    }
+  }
+  const V* x = tile.memory(at.out[n.depth - 1]);
+  int64_t stride = at.picture[n.depth];
+  const int32_t* place = tile.template memory<int32_t>(at.place);
+  int number = tile.first_linear(), inputs = at.features;
+  if (n.hidden) {
+    V* h = tile.memory(at.h);
+    linear(x, stride, place, pictures, inputs, at.hidden, tile.parameter(number), tile.parameter(number + 1), h, n.activation);
+    if (training && n.dropout) {
+      Dropout d = drops(n.depth);
+      int padded = (n.hidden + 15) / 16 * 16;
+      for (int p = 0; p < pictures; p++)
+        for (int u = 0; u < n.hidden; u++) h[p * at.hidden + u] = d.of(h[p * at.hidden + u], uint32_t(p * padded + u));
+    }
+    x = h;
+    stride = at.hidden;
+    place = tile.template memory<int32_t>(at.first_place);
+    inputs = at.hidden;
+    number += 2;
+  }
+  linear(x, stride, place, pictures, inputs, at.logits, tile.parameter(number), tile.parameter(number + 1),
+         tile.memory(at.o), IDENTITY);
+}
+
+
+// One parameter's update, of a gradient; frozen lanes have none.
+template <int KIND> struct Update {
+  V *weights, *first, *second;
+  V rate, momentum, decay, correction, second_correction;
+  I trained;
+  bool decays;
+
+  INLINE void operator()(int64_t at, V g) const {
+    V& w = weights[at];
+    g = kept(trained, g);
+    if (KIND == SGD) {
+      w = fma(g, -rate, w);
+    } else if (KIND == MOMENTUM_SGD) {
+      if (decays) g = fma(w, decay, g);
+      if (first) g = first[at] = fma(momentum, first[at], g);
+      w = fma(g, -rate, w);
+    } else {
+      if (decays) w = w * (splat(1.0f) - rate * decay);
+      first[at] = fma(g - first[at], splat(float(1 - 0.9)), first[at]);
+      second[at] = fma(g * splat(float(1 - 0.999)), g, second[at] * splat(0.999f));
+      w = w - first[at] * (rate / correction) / (root(second[at] / second_correction) + splat(1e-8f));
+    }
+  }
+};
+
+template <int KIND> static Update<KIND> update_of(const Tile& tile, const Step& s, int number) {
+  int64_t size = tile.c.sizes[number];
+  Update<KIND> u{};
+  u.weights = tile.own(tile.c.parameters, number, size);
+  if (s.first && s.first[number]) u.first = tile.own(s.first, number, size);
+  if (s.second && s.second[number]) u.second = tile.own(s.second, number, size);
+  u.rate = *tile.lanes(s.rate);
+  u.momentum = *tile.lanes(s.momentum);
+  u.decay = *tile.lanes(s.decay);
+  u.correction = splat(s.corrections[2 * number]);
+  u.second_correction = splat(s.corrections[2 * number + 1]);
+  u.trained = s.treated[number] ? ~((const I*)s.frozen)[tile.t] : ~I{};
+  u.decays = s.decayed[number];
+  return u;
+}
+
+// Bytes of every lane's own picture, [bytes][LANES].
+static void gather(const uint8_t* const* rows, int64_t count, uint8_t* to) {
+  typedef uint8_t Row __attribute__((vector_size(16), may_alias, aligned(1)));
+  int64_t at = 0;
+  for (; at + 16 <= count; at += 16) {
+    Row a[L], b[L];
+    for (int i = 0; i < L; i++) a[i] = *(const Row*)(rows[i] + at);
+    for (int stage = 1; stage < L; stage *= 2) {
+      for (int i = 0; i < L / 2; i++) {
+        b[2 * i] = __builtin_shufflevector(a[i], a[i + L / 2], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        b[2 * i + 1] =
+            __builtin_shufflevector(a[i], a[i + L / 2], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+      }
+      for (int i = 0; i < L; i++) a[i] = b[i];
+    }
+    for (int i = 0; i < L; i++) *(Row*)(to + at * L + i * 16) = a[i];
+  }
+  for (; at < count; at++)
+    for (int i = 0; i < L; i++) to[at * L + i] = rows[i][at];
+}
+
+template <int KIND> static void train(const Tile& tile, const Step& s) {
+  const Network& n = tile.n;
+  const Places& at = tile.at;
+  const Call& c = tile.c;
+  int pictures = n.pictures;
+  int64_t pixels = int64_t(n.channels) * n.height * n.width;
+  uint8_t* bytes = tile.template memory<uint8_t>(at.bytes);
+  I* labels = tile.template memory<I>(at.labels);
+  for (int p = 0; p < pictures; p++) {
+    const uint8_t* rows[L];
+    for (int i = 0; i < L; i++) {
+      int64_t chosen = s.order[p * s.seeds + s.seed_of[tile.t * L + i]];
+      rows[i] = c.stored + chosen * pixels;
+      labels[p][i] = int32_t(c.labels[chosen]);
+    }
+    gather(rows, pixels, bytes + p * pixels * L);
+  }
+  auto read = [&](int p) {
+    const uint8_t* own = bytes + p * pixels * L;
+    return Widening(tile, own, false);
+  };
+  auto drops = [&](int layer) {
+    return Dropout{((const U*)s.states)[layer * c.tiles + tile.t], ((const I*)s.threshold)[tile.t], *tile.lanes(s.scale)};
+  };
+  run_forward(tile, pictures, true, read, drops);
+  *((V*)s.loss + tile.t) = cross_entropy(tile.memory(at.o), labels, pictures, at.logits, n.classes, nullptr);
+
+  auto trained = [&](int number) { return !(c.absent && c.absent[number]); };
+  int number = tile.first_linear(), last = n.depth - 1;
+  V *features = tile.memory(at.out[last]), *d = tile.memory(at.d_features);
+  const V* dy = tile.memory(at.o);
+  int units = at.logits;
+  const int32_t* place = tile.template memory<int32_t>(at.place);
+  auto linear_update = [&](int k, const V* x, int64_t stride, const int32_t* places, int inputs, int count, const V* g) {
+    Update<KIND> weight = update_of<KIND>(tile, s, k), bias = update_of<KIND>(tile, s, k + 1);
+    bool with_bias = trained(k + 1);
+    linear_weight(x, stride, places, pictures, inputs, count, g, weight, [&](int u, V sum) { if (with_bias) bias(u, sum); });
+  };
+  if (n.hidden) {
+    V *h = tile.memory(at.h), *dh = tile.memory(at.dh);
+    const int32_t* first = tile.template memory<int32_t>(at.first_place);
+    linear_input(dy, units, tile.parameter(number + 2), at.hidden, pictures, h, dh, at.hidden, first, n.activation);
+    if (n.dropout) {
+      Dropout mask = drops(n.depth);
+      int padded = (n.hidden + 15) / 16 * 16;
+      for (int p = 0; p < pictures; p++)
+        for (int u = 0; u < n.hidden; u++) {
+          V& g = dh[p * at.hidden + u];
+          g = mask.of(g, uint32_t(p * padded + u));
+        }
+    }
+    linear_update(number + 2, h, at.hidden, first, at.hidden, units, dy);
+    dy = dh;
+    units = at.hidden;
+  }
+  linear_input(dy, units, tile.parameter(number), at.features, pictures, features, d, at.picture[n.depth], place,
+               tile.pools(last) ? int(IDENTITY) : n.activation);
+  if (n.dropout) drop(tile, drops(last), last, pictures, true);
+  linear_update(number, features, at.picture[n.depth], place, at.features, units, dy);
+
+  // Gradients of the convolutions and norms, summed over pictures.
+  V* gradients = tile.memory(at.gradients);
+  V* own[4 * DEEPEST];
+  int64_t used = 0;
+  for (int k = 0; k < tile.first_linear(); k++) {
+    own[k] = gradients + used;
+    used += c.sizes[k];
+  }
+  memset(gradients, 0, used * sizeof(V));
+  auto gradient_of = [&](int i, int p) {
+    return i == last ? d + p * at.picture[n.depth] : tile.memory(at.out[i]) + p * at.picture[i + 1];
+  };
+  auto unpool = [&](int i, int p) {
+    if (tile.pools(i)) pooled_back(tile.whole(i), tile.half(i), tile.behind(i, p), gradient_of(i, p), n.pooling, n.activation);
+  };
+  auto behind = [&](int i, int p) { return tile.pools(i) ? tile.behind(i, p) : gradient_of(i, p); };
+  auto convolution_back = [&](int i, int p) {
+    convolve_back(tile, i, p, read(p), n.norm ? tile.convolved(i, p) : behind(i, p), own[i * at.per_layer],
+                  own[i * at.per_layer + 1]);
+  };
+  if (n.norm || n.dropout) {
+    for (int i = last; i >= 0; i--) {
+      for (int p = 0; p < pictures; p++) unpool(i, p);
+      if (n.norm) {
+        int w = i * at.per_layer + 2;
+        normalized_back(tile.norm(i, pictures), behind(i, 0), tile.convolved(i, 0), tile.parameter(w),
+                        tile.memory(at.mean[i]), tile.memory(at.inverse[i]), own[w], own[w + 1]);
+      }
+      for (int p = 0; p < pictures; p++) convolution_back(i, p);
+      if (n.dropout && i) drop(tile, drops(i - 1), i - 1, pictures, false);
+    }
+  } else {
+    for (int p = pictures - 1; p >= 0; p--)
+      for (int i = last; i >= 0; i--) {
+        unpool(i, p);
+        convolution_back(i, p);
+      }
+  }
+  for (int k = 0; k < tile.first_linear(); k++)
+    if (trained(k)) {
+      Update<KIND> u = update_of<KIND>(tile, s, k);
+      for (int64_t i = 0; i < c.sizes[k]; i++) u(i, own[k][i]);
+    }
+}
+
+static void tables(const Places& at, char* scratch) {
+  const Convolution& c = at.n.convolutions[at.n.depth - 1];
+  int32_t* place = reinterpret_cast<int32_t*>(scratch + at.place);
+  for (int y = 0; y < c.pooled_height; y++)
+    for (int o = 0; o < c.outputs; o++)
+      for (int x = 0; x < c.pooled_width; x++)
+        *place++ = (y * c.outputs + o) * (c.pooled_width + 2 * at.pad) + at.pad + x;
+  int32_t* first = reinterpret_cast<int32_t*>(scratch + at.first_place);
+  for (int u = 0; u < at.hidden; u++) first[u] = u;
+}
+
+static void evaluate(const Tile& tile, const Evaluation& e) {
+  const Network& n = tile.n;
+  const Places& at = tile.at;
+  int64_t pixels = int64_t(n.channels) * n.height * n.width;
+  I* labels = tile.template memory<I>(at.labels);
+  uint8_t right[L * 4096];
+  int most = n.pictures < 4096 ? n.pictures : 4096;
+  double sums[L] = {};
+  for (int64_t start = 0; start < e.count; start += most) {
+    int count = int(e.count - start < most ? e.count - start : most);
+    for (int p = 0; p < count; p++) labels[p] = I{} + int32_t(tile.c.labels[start + p]);
+    auto read = [&](int p) {
+      const uint8_t* own = tile.c.stored + (start + p) * pixels;
+      return Widening(tile, own, true);
+    };
+    run_forward(tile, count, false, read, [](int) { return Dropout{}; });
+    V total = cross_entropy(tile.memory(at.o), labels, count, at.logits, n.classes, right);
+    for (int i = 0; i < L; i++) sums[i] += double(total[i]);
+    for (int p = 0; p < count; p++)
+      memcpy(e.right + ((start + p) * tile.c.tiles + tile.t) * L, right + p * L, L);
+  }
+  memcpy(e.loss + tile.t * L, sums, sizeof sums);
+}
+
+}  // namespace native
+
+extern "C" {
+int sweep_lanes() { return LANES; }
+
+int64_t sweep_scratch(const native::Network* n) { return native::Places(*n).used; }
+
+// Once, on scratch memory that is all zero; afterwards it belongs to this network.
+void sweep_prepare(const native::Network* n, char* scratch) { native::tables(native::Places(*n), scratch); }
+
+void sweep_step(const native::Step* s) {
+  native::Places places(*s->call.network);
+  for (int64_t t = 0; t < s->call.tiles; t++) {
+    native::Tile tile(places, s->call, t);
+    switch (s->optimizer) {
+      case native::SGD: native::train<native::SGD>(tile, *s); break;
+      case native::MOMENTUM_SGD: native::train<native::MOMENTUM_SGD>(tile, *s); break;
+      default: native::train<native::ADAMW>(tile, *s);
+    }
+  }
+}
+
+void sweep_evaluate(const native::Evaluation* e) {
+  native::Places places(*e->call.network);
+  for (int64_t t = 0; t < e->call.tiles; t++) native::evaluate(native::Tile(places, e->call, t), *e);
+}
+
+// exp of x <= 0 and log of x >= 1, for tests of their error.
+void sweep_exponential(const float* x, float* y, int64_t vectors) {
+  for (int64_t i = 0; i < vectors; i++) ((native::V*)y)[i] = native::exponential(((const native::V*)x)[i]);
+}
+void sweep_logarithm(const float* x, float* y, int64_t vectors) {
+  for (int64_t i = 0; i < vectors; i++) ((native::V*)y)[i] = native::logarithm(((const native::V*)x)[i]);
+}
+}
