@@ -67,7 +67,7 @@ def cross_entropies(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def usual_method(run: Run, device: str) -> MethodName:
     """The method that the table names for this device; im2col instead of Triton where that does not run."""
-    wanted = plan.method(run.width, kind_of(device))
+    wanted = plan.method(run, kind_of(device))
     return "im2col" if wanted == "triton" and not _runs_triton(device) else wanted
 
 

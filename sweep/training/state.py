@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sweep.space.runs import TRAINER_VERSION, Run
 from sweep.store.outcomes import Point
 from sweep.training.checkpoint import State
+from sweep.training.tiles import Tiles
 
 SUMS: Final = frozenset({"loss_sum", "last_loss_sum", "finite"})
 """The tensors that are `[turns, networks]`; all others are `[networks, …]`."""
@@ -49,7 +50,11 @@ class ArrayState:
     """All that training changes in an array, by name, and the runs and networks it belongs to."""
 
     def __init__(
-        self, runs: Sequence[Run], networks: Sequence[Run], fingerprint: str, tensors: Mapping[str, torch.Tensor]
+        self,
+        runs: Sequence[Run],
+        networks: Sequence[Run],
+        fingerprint: str,
+        tensors: Mapping[str, torch.Tensor | Tiles],
     ) -> None:
         """`fingerprint` is the data's; `tensors` stay the same objects while their contents change."""
         self.runs, self.networks, self.fingerprint, self.tensors = runs, networks, fingerprint, tensors

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sweep.data.splits import Data
+from sweep.networks.conv.native.library import library
 from sweep.networks.conv.shape import MethodName, Shape
 from sweep.space.runs import Run, program
 from sweep.store.outcomes import Outcome
@@ -20,12 +21,14 @@ from sweep.training.batch_feed import ORDER_BLOCK
 from sweep.training.checkpoint import Checkpoint, State
 from sweep.training.device import exact_arithmetic, out_of_memory
 from sweep.training.device_batches import DeviceBatches
-from sweep.training.device_data import device_data
+from sweep.training.device_data import Scaling, device_data
 from sweep.training.evaluation import Evaluator
 from sweep.training.fused_model import FusedModel
 from sweep.training.graph_step import GraphStep
+from sweep.training.native_array import NativeArray, NativeEvaluator
 from sweep.training.optimizers import Optimizer
 from sweep.training.state import ArrayState, CurvePoint, Progress
+from sweep.training.tiles import Tiles
 
 
 def train(
@@ -136,16 +139,32 @@ class Trainer:
         scaling = self.data.scalings(networks, dtype)
         # Before the weights are drawn; otherwise a GPU would wait for its first batches.
         self.batches = DeviceBatches(networks, self.data, scaling, shape.dropping)
+        self.shape = shape
+        self.losses = Losses(len(self.assignment.turns), len(networks), self.steps, device)
+        if method == "native":
+            self._make_native(scaling)
+        else:
+            self._make_fused(scaling, method, dtype)
+        self.progress = Progress()
+
+    def _make_fused(self, scaling: Scaling, method: MethodName | None, dtype: torch.dtype) -> None:
+        networks, shape, device = self.assignment.networks, self.shape, self.device
         self.model = FusedModel(self.assignment, shape, method, dtype, device)
         parameters, statistics = self.model.parameters, self.model.statistics
         self.optimizer = Optimizer(networks, parameters, shape.decayed, self.model.frozen, self.model.method.kernels)
-        self.losses = Losses(self.model.turns, len(networks), self.steps, device)
         tensors = {**parameters, **statistics, **self.optimizer.state, **self.losses.tensors}
         self.array_state = ArrayState(self.runs, networks, self.data.fingerprint, tensors)
-        self.array_step = ArrayStep(self.model, self.batches, self.optimizer, self.losses)
+        self.array_step: ArrayStep | NativeArray = ArrayStep(self.model, self.batches, self.optimizer, self.losses)
         self.graph_step = None if device == "cpu" else GraphStep(self.array_step, tensors.values())
         self.evaluator = Evaluator(self.assignment, self.model, self.data, scaling)
-        self.progress = Progress()
+
+    def _make_native(self, scaling: Scaling) -> None:
+        kernels = library()
+        assert kernels, "the native kernels are not here"
+        array = NativeArray(self.assignment, self.shape, self.data, scaling, self.batches, self.losses, kernels)
+        tensors: dict[str, torch.Tensor | Tiles] = {**array.tensors, **self.losses.tensors}
+        self.array_state = ArrayState(self.runs, self.assignment.networks, self.data.fingerprint, tensors)
+        self.array_step, self.graph_step, self.evaluator = array, None, NativeEvaluator(array, self.data)
 
     @property
     def done(self) -> int:
@@ -190,7 +209,7 @@ class Trainer:
                 train_loss=float(train_loss[slot]) if finite[slot] else None,
                 validation_accuracy=float(validation_correct[slot].mean()),
                 test_correct=np.packbits(correct[slot]).tobytes(),
-                parameters=self.model.shape.parameter_count(run.bias),
+                parameters=self.shape.parameter_count(run.bias),
                 train_seconds=seconds / len(self.runs),
                 array_size=len(self.runs),
                 curve=tuple(point.of(slot) for point in self.progress.points),

@@ -38,20 +38,9 @@ def initial(
     """
     method = method or Grouped()
     parameters: Tensors = {}
-    slots: dict[tuple[int, str], list[int]] = {}
-    for slot, run in enumerate(runs):
-        slots.setdefault((run.seed, run.weight_init), []).append(slot)
     for layer in (*shape.convolutions, *shape.linears):
-        weight = torch.empty(len(runs), *layer.shape, dtype=dtype)
-        draw = functools.partial(_draw, weight, runs, layer)
-        if threads == 1:
-            for chosen in slots.values():
-                draw(chosen)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(draw, slots.values()))
-        parameters[layer.weight] = _arranged(layer, weight, shape, method)
-        bias = torch.from_numpy(np.stack([_biases(run, shape, layer) for run in runs])).to(dtype)
+        parameters[layer.weight] = _arranged(layer, drawn(runs, layer, dtype, threads), shape, method)
+        bias = biases(runs, shape, layer, dtype)
         parameters[layer.bias] = F.pad(bias, (0, -bias.shape[1] % ALIGNMENT)) if layer.kind == "linear" else bias
     statistics: Tensors = {}
     for layer in shape.norms:
@@ -61,6 +50,27 @@ def initial(
         statistics[f"{layer.name}.mean"] = torch.zeros(size, dtype=dtype)
         statistics[f"{layer.name}.variance"] = torch.ones(size, dtype=dtype)
     return parameters, statistics
+
+
+def drawn(runs: Sequence[Run], layer: Layer, dtype: torch.dtype = torch.float32, threads: int = 1) -> torch.Tensor:
+    """A layer's starting weights `[runs, outputs, …]`, in PyTorch's order; so many threads share the drawing."""
+    weight = torch.empty(len(runs), *layer.shape, dtype=dtype)
+    slots: dict[tuple[int, str], list[int]] = {}
+    for slot, run in enumerate(runs):
+        slots.setdefault((run.seed, run.weight_init), []).append(slot)
+    draw = functools.partial(_draw, weight, runs, layer)
+    if threads == 1:
+        for chosen in slots.values():
+            draw(chosen)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(draw, slots.values()))
+    return weight
+
+
+def biases(runs: Sequence[Run], shape: Shape, layer: Layer, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """A layer's starting biases `[runs, outputs]`."""
+    return torch.from_numpy(np.stack([_biases(run, shape, layer) for run in runs])).to(dtype)
 
 
 def _arranged(layer: Layer, weight: torch.Tensor, shape: Shape, method: Method) -> torch.Tensor:
