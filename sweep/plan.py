@@ -20,7 +20,8 @@ from sweep.space.catalogue import Facts
 from sweep.space.runs import Identities, Program, Run, array_id, program
 from sweep.space.search_space import SearchSpace
 
-DeviceKind = Literal["cpu", "cuda"]
+DeviceKind = Literal["cpu", "native", "cuda"]
+"""What arrays are planned for; `native` is a CPU where the native kernels are at hand."""
 Members = tuple[tuple[bool, int], ...]
 """(bias, seed) of each run."""
 Pictures = tuple[str, int, int | None]
@@ -48,13 +49,15 @@ SATURATION: Final[dict[DeviceKind, tuple[Saturation, ...]]] = {
     kind: tuple(Saturation(**row) for row in part["rows"]) for kind, part in json.loads(TABLE.read_text()).items()
 }
 
+NATIVE_ACTIVATIONS: Final = ("relu", "leaky_relu", "identity")
+
 OVERHEAD: Final = 10_000_000
 """Cost of a run's step besides its multiplications, in floating-point operations; fitted on a CPU, widths 1 to 64."""
 
-MEMORY: Final[dict[DeviceKind, int]] = {"cpu": 2**30, "cuda": 24 * 2**30}
+MEMORY: Final[dict[DeviceKind, int]] = {"cpu": 2**30, "native": 2**30, "cuda": 24 * 2**30}
 """Most bytes of an array, counted by `array_bytes`: a worker stays under 2 GB, and a GPU of 40 GB is not filled."""
 
-LONGEST: Final[dict[DeviceKind, int]] = {"cpu": 6 * 10**12, "cuda": 6 * 10**14}
+LONGEST: Final[dict[DeviceKind, int]] = {"cpu": 6 * 10**12, "native": 12 * 10**12, "cuda": 6 * 10**14}
 """Most work of an array of several pairs, counted as in `Array.work`: about two minutes on a core, one on a GPU.
 
 It bounds how long devices stand idle at the end of a sweep, and how much a lost worker costs.
@@ -65,13 +68,14 @@ It bounds how long devices stand idle at the end of a sweep, and how much a lost
 class Array:
     """Runs that train together, by cell: what the runs of a cell share, and each member's (bias, seed).
 
-    `shape` is the shape of their networks.
+    `shape` is the shape of their networks, and `method` how they are computed.
     """
 
     array_id: str
     parts: tuple[tuple[Run, Members], ...]
     run_ids: tuple[str, ...]
     shape: Shape
+    method: MethodName
 
     def __len__(self) -> int:
         return len(self.run_ids)
@@ -119,7 +123,7 @@ class Array:
             if kept:
                 parts.append((cell, kept))
                 left += [known[member] for member in kept]
-        return Array(array_id(left), tuple(parts), tuple(left), self.shape) if left else None
+        return Array(array_id(left), tuple(parts), tuple(left), self.shape, self.method) if left else None
 
 
 def arrays(space: SearchSpace, device: DeviceKind) -> Iterator[Array]:
@@ -129,7 +133,7 @@ def arrays(space: SearchSpace, device: DeviceKind) -> Iterator[Array]:
     """
     evaluate_every = space.fixed["evaluate_every"]
     blocks = functools.lru_cache(maxsize=64)(_blocks)
-    sizes: dict[Program, tuple[Shape, int]] = {}
+    sizes: dict[Program, tuple[Shape, int, MethodName]] = {}
     small: dict[tuple[Program, int], list[_Part]] = defaultdict(list)
     for levels, members in space.grid():
         levels["evaluate_every"] = evaluate_every
@@ -138,14 +142,14 @@ def arrays(space: SearchSpace, device: DeviceKind) -> Iterator[Array]:
         identities = Identities(cell, facts.identity)
         if shared not in sizes:
             shape = Shape.of(cell, facts.picture, facts.classes)
-            sizes[shared] = shape, array_size(cell, shape, device)
-        shape, size = sizes[shared]
+            sizes[shared] = shape, array_size(cell, shape, device), method(cell, device)
+        shape, size, way = sizes[shared]
         for block, chosen in blocks(members, size // 2):
             run_ids = tuple([identities.run_id(bias, seed) for bias, seed in chosen])
             if 2 * len(chosen) <= size:
                 small[shared, block].append(_Part(identities.key, cell, chosen, run_ids))
             else:
-                yield Array(array_id(run_ids), ((cell, chosen),), run_ids, shape)
+                yield Array(array_id(run_ids), ((cell, chosen),), run_ids, shape, way)
     for (shared, _), parts in small.items():
         yield from _joined(parts, *sizes[shared])
 
@@ -193,16 +197,16 @@ def missing(planned: list[Array], done: Collection[str]) -> list[Array]:
     return [array for array in left if array is not None]
 
 
-def method(width: int, device: DeviceKind) -> MethodName:
-    """How arrays of this width are computed on a device of this kind."""
-    return _saturation(width, device).method
+def method(cell: Run, device: DeviceKind) -> MethodName:
+    """How arrays of this cell's program are computed on a device of this kind."""
+    return _saturation(cell, device).method
 
 
 def array_size(cell: Run, shape: Shape, device: DeviceKind) -> int:
     """How many runs of this cell's program fill a device of this kind, within memory and time; an even number."""
     by_memory = MEMORY[device] // array_bytes(cell, shape)
     by_time = LONGEST[device] // _work(cell, shape)
-    return max(2, min(_saturation(cell.width, device).runs, by_memory, by_time) // 2 * 2)
+    return max(2, min(_saturation(cell, device).runs, by_memory, by_time) // 2 * 2)
 
 
 def array_bytes(cell: Run, shape: Shape) -> int:
@@ -226,7 +230,7 @@ class _Part(NamedTuple):
     run_ids: tuple[str, ...]
 
 
-def _joined(parts: list[_Part], shape: Shape, size: int, bit: int = 63) -> Iterator[Array]:
+def _joined(parts: list[_Part], shape: Shape, size: int, way: MethodName, bit: int = 63) -> Iterator[Array]:
     """Cells that share a program, joined into arrays of at most `size` runs.
 
     Extendible hashing: what does not fit one array is split by the next bit of the cells' keys, so that one more cell
@@ -236,17 +240,25 @@ def _joined(parts: list[_Part], shape: Shape, size: int, bit: int = 63) -> Itera
     if runs <= size or len(parts) == 1 or bit < 0:
         ordered = sorted(parts, key=lambda part: part.key)
         ids = tuple(run_id for part in ordered for run_id in part.run_ids)
-        yield Array(array_id(ids), tuple((part.cell, part.members) for part in ordered), ids, shape)
+        yield Array(array_id(ids), tuple((part.cell, part.members) for part in ordered), ids, shape, way)
         return
     for half in (0, 1):
         mine = [part for part in parts if part.key >> bit & 1 == half]
         if mine:
-            yield from _joined(mine, shape, size, bit - 1)
+            yield from _joined(mine, shape, size, way, bit - 1)
 
 
-@functools.cache
-def _saturation(width: int, device: DeviceKind) -> Saturation:
-    return next(row for row in SATURATION[device] if width <= row.width)
+def _saturation(cell: Run, device: DeviceKind) -> Saturation:
+    row = next((row for row in SATURATION[device] if cell.width <= row.width), None)
+    if device == "native" and (row is None or not native_takes(cell)):
+        return _saturation(cell, "cpu")
+    assert row, "the table ends with the widest networks"
+    return row
+
+
+def native_takes(cell: Run) -> bool:
+    """Whether the native kernels know all that this cell's program needs."""
+    return cell.activation in NATIVE_ACTIVATIONS and cell.precision == "float32"
 
 
 def _facts(space: SearchSpace, cell: Run) -> Facts:

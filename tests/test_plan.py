@@ -124,7 +124,7 @@ def test_arrays_are_no_larger_than_what_fills_the_device() -> None:
 def test_every_width_that_a_search_space_allows_has_a_method_and_an_array_size(device: plan.DeviceKind) -> None:
     for width in (1, 2, 3, 16, 17, 1024):
         assert size_of(Run(width=width), device) >= 2
-        assert plan.method(width, device) in ("grouped", "im2col", "triton")
+        assert plan.method(Run(width=width), device) in ("grouped", "im2col", "triton", "native")
 
 
 @pytest.mark.parametrize("device", plan.SATURATION)

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
 from rich.console import Console
 
@@ -16,6 +16,7 @@ from sweep.cluster.address import Where
 from sweep.common.errors import InputError
 from sweep.common.host import cores, may_have_gpus
 from sweep.common.progress import say
+from sweep.networks.conv.native.library import is_here
 from sweep.plan import DeviceKind
 from sweep.store.rows import Store
 
@@ -27,14 +28,21 @@ AWAY: Final = 5.0
 class Crew:
     """Who trains the arrays, with what each of them gets; on a cluster, Ray is joined already.
 
-    `witness` is the path of a file beside a local store: a node that does not see it does not see the store.
+    `native` says that everybody has the native kernels. `witness` is the path of a file beside a local store: a node
+    that does not see it does not see the store.
     """
 
     where: Where
-    device: DeviceKind
+    device: Literal["cpu", "cuda"]
     cpus: int
     gpus: float
+    native: bool = False
     witness: str | None = None
+
+    @property
+    def kind(self) -> DeviceKind:
+        """What arrays are planned for."""
+        return "native" if self.native else self.device
 
     @property
     def resources(self) -> dict[str, float]:
@@ -54,6 +62,8 @@ class Crew:
 
             if not torch.cuda.is_available():
                 reason = f"{host} cannot train on a GPU: PyTorch {torch.__version__} finds no CUDA there"
+        elif self.native and not is_here():
+            reason = f"{host} lacks the native kernels, which the other nodes have"
         if reason is None:
             return
         time.sleep(AWAY)
@@ -84,7 +94,7 @@ def _here(where: Where) -> Crew:
     if where.cpus_per_array > cores():
         raise InputError(f"--cpus-per-array {where.cpus_per_array}: this machine has {cores()}")
     if not found or gpus == 0:
-        return Crew(where, "cpu", where.cpus_per_array, 0)
+        return Crew(where, "cpu", where.cpus_per_array, 0, is_here())
     return Crew(where, "cuda", where.cpus_per_array, 1 if gpus is None else gpus)
 
 

@@ -120,7 +120,7 @@ def launch(
 
 def _missing(spaces: Sequence[SearchSpace], done: Collection[str], crew: Crew) -> list[Array]:
     """The arrays to train, longest first."""
-    planned = plan.arrays_of_all(spaces, crew.device)
+    planned = plan.arrays_of_all(spaces, crew.kind)
     return sorted(plan.missing(planned, done), key=lambda array: -array.work)
 
 

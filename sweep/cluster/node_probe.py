@@ -22,7 +22,7 @@ def look(distributions: list[str], file: str | None, cuda: bool) -> dict[str, An
     """What this node has: Python, versions of distributions, the project, and a file that the driver has.
 
     `trainer` is the trainer's version in this node's project, None if that cannot be imported; `cuda` says why PyTorch
-    cannot use GPUs, None if it can or was not asked.
+    cannot use GPUs, None if it can or was not asked; `native` says whether the native kernels are there.
     """
     found: dict[str, Any] = {"host": socket.gethostname(), "python": platform.python_version(), "versions": {}}
     for name in distributions:
@@ -36,6 +36,12 @@ def look(distributions: list[str], file: str | None, cuda: bool) -> dict[str, An
         found["trainer"] = TRAINER_VERSION
     except ImportError as error:
         found |= {"trainer": None, "why": str(error)}
+    try:
+        from sweep.networks.conv.native.library import is_here
+
+        found["native"] = is_here()
+    except ImportError:
+        found["native"] = False
     found["file"] = file is None or os.path.exists(file)
     found["cuda"] = _cuda() if cuda else None
     return found

@@ -120,7 +120,11 @@ def _crew_there(where: Where, store: Store, console: Console) -> Crew:
         _check({names[node]: look for node, look in looks.items()}, where, store)
     devices = f"{gpus:g} GPU and " if gpus else ""
     say(console, f"nodes: {len(nodes)}, with room for arrays of {devices}{crew.cpus} CPU: {len(able)}")
-    return dataclasses.replace(crew, witness=witness)
+    native = crew.device == "cpu" and bool(looks) and all(look["native"] for look in looks.values())
+    if crew.device == "cpu" and not native and any(look["native"] for look in looks.values()):
+        lacking = [names[node] for node, look in looks.items() if not look["native"]]
+        say(console, f"the native kernels are not used: {_some(lacking)} lack them")
+    return dataclasses.replace(crew, witness=witness, native=native)
 
 
 def _has_room(node: dict[str, Any], crew: Crew) -> bool:

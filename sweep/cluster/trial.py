@@ -23,6 +23,7 @@ from sweep.cluster.report_queue import Reports
 from sweep.cluster.stop_signal import STOPPING, Notice, StopSignal
 from sweep.data.pool import Pool
 from sweep.data.splits import Data
+from sweep.networks.conv.shape import MethodName
 from sweep.plan import Array, Pictures
 from sweep.store import leases
 from sweep.store.rows import Provenance, Store
@@ -149,6 +150,7 @@ def _train_array(
 
     from sweep.training.device import device_name
     from sweep.training.evaluation import curve_examples
+    from sweep.training.fused_model import usual_method
     from sweep.training.trainer import train
 
     torch.set_num_threads(crew.cpus)
@@ -160,12 +162,16 @@ def _train_array(
             last = time.monotonic()
             reports.add(Progress(step / array.cell.steps))
 
-    outcomes = train(array.runs(), data, device=crew.device, tick=tick, checkpoint=checkpoint, halvings=halvings)
+    way: MethodName | None = "native" if array.method == "native" else None  # on a GPU, by what it can do
+    outcomes = train(
+        array.runs(), data, device=crew.device, method=way, tick=tick, checkpoint=checkpoint, halvings=halvings
+    )
     by = Provenance(
         device=device_name(crew.device),
         dataset_fingerprint=data.fingerprint,
         torch_version=torch.__version__,
         curve_examples=curve_examples(array.cell, len(data.split.validation)),
+        method=way or usual_method(array.cell, crew.device),
     )
     store.write(array.array_id, array.runs(), array.run_ids, outcomes, by)
     checkpoint.remove()

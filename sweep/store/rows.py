@@ -50,6 +50,7 @@ class Provenance:
     dataset_fingerprint: str
     torch_version: str
     curve_examples: int
+    method: str
 
 
 Read = tuple[Parts, pa.Table]

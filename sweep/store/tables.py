@@ -15,8 +15,8 @@ SCHEMA_VERSION: Final = 2
 """2 added `image_size`."""
 
 
-ADDED: Final = frozenset({"image_size"})
-"""Settings that files of an earlier schema version may lack."""
+ADDED: Final = frozenset({"image_size", "method"})
+"""Columns that files of an earlier schema version may lack."""
 
 _ARROW: Final = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
@@ -48,6 +48,7 @@ RUNS_SCHEMA: Final = pa.schema(
         pa.field("dataset_fingerprint", pa.string(), nullable=False),
         pa.field("trainer_version", pa.int64(), nullable=False),
         pa.field("torch_version", pa.string(), nullable=False),
+        pa.field("method", pa.string()),
         pa.field("finished_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ],
     metadata={"schema_version": str(SCHEMA_VERSION)},

@@ -105,7 +105,7 @@ def print_table(kind: plan.DeviceKind, widths: list[int], seconds: float) -> Non
 def usual(run: Run, kind: plan.DeviceKind) -> tuple[int, plan.MethodName]:
     """Array size and method of a sweep of 1,001 steps; the millions of steps here would make small arrays."""
     shape = Shape.of(run, (1, 28, 28), 10)
-    return plan.array_size(dataclasses.replace(run, steps=1001), shape, kind), plan.method(run.width, kind)
+    return plan.array_size(dataclasses.replace(run, steps=1001), shape, kind), plan.method(run, kind)
 
 
 def print_variants(kind: plan.DeviceKind, widths: list[int], seconds: float) -> None:

@@ -178,7 +178,7 @@ def test_our_packages_travel_as_they_run_here() -> None:
     assert all((folder / "__init__.py").is_file() for folder in folders)
 
 
-GOOD = {"trainer": nodes.TRAINER_VERSION, "file": True, "cuda": None}
+GOOD = {"trainer": nodes.TRAINER_VERSION, "file": True, "cuda": None, "native": True}
 
 
 @pytest.mark.parametrize(

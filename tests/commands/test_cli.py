@@ -511,7 +511,7 @@ def test_a_launch_that_cannot_write_leaves_the_cluster_and_nothing_beside_the_st
 
     def there(where: nodes.Where, *_: object) -> Crew:
         witness.touch()
-        return Crew(where, "cpu", 1, 0, str(witness))
+        return Crew(where, "cpu", 1, 0, witness=str(witness))
 
     monkeypatch.setattr(sweep.commands.launch, "authenticate", lambda where: None)
     monkeypatch.setattr(nodes, "_join", lambda *_: None)

@@ -19,7 +19,9 @@ from sweep.space.search_space import Analysis, SearchSpace, parse
 from sweep.store.outcomes import Outcome, Point
 from sweep.store.rows import Provenance, Store
 
-BY = Provenance(device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43)
+BY = Provenance(
+    device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43, method="grouped"
+)
 TEXT = "name: study\naxes: {{width: [1, 2], seed: {seeds}}}\nanalysis: {{looks: {looks}, confidence: 0.9}}"
 
 

@@ -51,7 +51,7 @@ def test_rows_come_back_as_written_with_every_column_of_the_contract(store: Stor
     rows = store.rows(IDS).to_pandas()
     results = ["status", "test_accuracy", "test_loss", "train_loss", "validation_accuracy", "test_correct"]
     results += ["parameters", "train_seconds", "array_size", "device", "dataset_fingerprint", "trainer_version"]
-    assert list(rows.columns) == ["run_id", *SETTINGS, *results, "torch_version", "finished_at"]
+    assert list(rows.columns) == ["run_id", *SETTINGS, *results, "torch_version", "method", "finished_at"]
     assert list(rows["run_id"]) == IDS
     assert list(rows["seed"]) == [0, 0, 1, 1]
     assert list(rows["bias"]) == [True, False, True, False]

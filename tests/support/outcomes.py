@@ -6,7 +6,9 @@ from typing import Any, Final
 from sweep.store.outcomes import Outcome, Point
 from sweep.store.rows import Provenance
 
-BY: Final = Provenance(device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43)
+BY: Final = Provenance(
+    device="cpu (test)", dataset_fingerprint="f" * 16, torch_version="2.6", curve_examples=43, method="grouped"
+)
 
 
 def outcome(number: int = 500, **changed: Any) -> Outcome:

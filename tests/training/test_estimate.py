@@ -15,7 +15,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 SET_UP, STEP, RUNS, PICTURES = 100.0, 0.5, 4, 1500
 RUN = Run(steps=10_000)
-ARRAY = Array("a", ((RUN, tuple((True, seed) for seed in range(RUNS))),), tuple("abcd"), Shape.of(RUN, (1, 28, 28), 10))
+ARRAY = Array(
+    "a", ((RUN, tuple((True, seed) for seed in range(RUNS))),), tuple("abcd"), Shape.of(RUN, (1, 28, 28), 10), "grouped"
+)
 
 
 class Device:
@@ -54,6 +56,6 @@ def test_steps_alone_are_timed_and_as_many_as_the_budget_has_time_for(
 
 def test_a_run_of_one_step_is_measured_by_it(tmp_path: Path) -> None:
     run = Run(width=1, steps=1)
-    array = Array("a", ((run, ((True, 0),)),), ("a",), Shape.of(run, (1, 28, 28), 10))
+    array = Array("a", ((run, ((True, 0),)),), ("a",), Shape.of(run, (1, 28, 28), 10), "grouped")
     found = estimate.seconds([array], Library(tmp_path), "cpu", budget=0.0)
     assert found is not None and found > 0

@@ -60,7 +60,7 @@ class _Width:
         known: list[plan.MethodName] = ["grouped", "im2col"]
         if self.scale.kind == "cuda" and has_triton():
             known.append("triton")
-        first = plan.method(self.run.width, self.scale.kind)
+        first = plan.method(self.run, self.scale.kind)
         return sorted(known, key=lambda method: method != first)
 
     def _hopeless(self, method: plan.MethodName, size: int) -> bool:
