@@ -1,7 +1,8 @@
 """An array whose whole step the native kernels take: its networks in tiles, on a CPU."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from sweep.networks.conv import model
 from sweep.networks.conv.native import engine
 from sweep.networks.conv.native.engine import addresses, packed
-from sweep.networks.conv.native.library import Call, Evaluation, Library, Step
+from sweep.networks.conv.native.library import Call, Evaluation, Library, Training
 from sweep.networks.conv.shape import Shape
 from sweep.space.runs import Run
 from sweep.training.array_step import Losses
@@ -23,7 +24,10 @@ from sweep.training.evaluation import Evaluator
 from sweep.training.optimizers import BETAS, Optimizer
 from sweep.training.tiles import Tiles
 
-KINDS = {"sgd": 0, "momentum": 1, "adamw": 2}
+KINDS: Final = {"sgd": 0, "momentum": 1, "adamw": 2}
+
+AT_ONCE: Final = 4 * 10**9
+"""Floating-point operations of steps that are taken in one call: a twentieth of a second, after which we may stop."""
 
 
 class NativeArray:
@@ -39,60 +43,69 @@ class NativeArray:
         losses: Losses,
         library: Library,
     ) -> None:
-        self.assignment, self.shape, self.batches, self.losses, self.library = (
-            assignment,
-            shape,
-            batches,
-            losses,
-            library,
-        )
-        self.turns, networks = len(assignment.turns), assignment.networks
-        lanes, self.at = library.lanes, torch.zeros(1, dtype=torch.int64)
+        self.assignment, self.batches, self.losses, self.library = assignment, batches, losses, library
+        self.turns, networks, lanes = len(assignment.turns), assignment.networks, library.lanes
+        self.at = torch.zeros(1, dtype=torch.int64)
         self.names = engine.names(shape)
-        numbers = _initial(networks, shape)
-        self.parameters = {name: packed(numbers[name], lanes) for name in self.names}
+        self.parameters = {name: packed(numbers, lanes) for name, numbers in _initial(networks, shape).items()}
         self.statistics = {
             f"{layer.name}.{part}": packed(torch.full((len(networks), *layer.shape), start), lanes)
             for layer in shape.norms
             for part, start in (("mean", 0.0), ("variance", 1.0))
         }
         self.optimizer = Optimizer(networks, self.parameters, shape.decayed)
+        self._lane = torch.arange(len(networks) + -len(networks) % lanes).clamp_(max=len(networks) - 1)
+        self._absent = frozenset(shape.treated if self.turns == 2 else ())
+        flops = 3 * networks[0].batch_size * shape.forward_flops() * self.turns * len(networks)
+        self._at_once = max(1, AT_ONCE // flops)
+        self._kept: list[Any] = []  # what the library is told the addresses of
+        self._call = self._make_call(shape, data, scaling)
+        self._training = self._make_training(shape)
+
+    def _make_call(self, shape: Shape, data: DeviceData, scaling: Scaling) -> Call:
+        network = engine.network(shape, self.assignment.networks[0].batch_size)
+        factor, offset = (packed(part.float(), self.library.lanes) for part in scaling)
+        return Call(
+            network=ctypes.pointer(network),
+            tiles=len(self._lane) // self.library.lanes,
+            parameters=self._list(self.parameters[name] for name in self.names),
+            statistics=self._list(self.statistics.values()),
+            sizes=self._address(torch.tensor([self.parameters[name].shape[1] for name in self.names])),
+            stored=self._address(data.pictures),
+            labels=self._address(data.labels),
+            factor=self._address(factor),
+            offset=self._address(offset),
+            scratch=self._address(engine.scratch(self.library, network)),
+        )
+
+    def _make_training(self, shape: Shape) -> Training:
+        """All of a call that no step changes."""
+        networks, masks, optimizer = self.assignment.networks, self.batches.masks, self.optimizer
         first = networks[0]
         sgd = "momentum" if first.momentum > 0 or first.weight_decay > 0 else "sgd"
-        self.kind = KINDS["adamw" if first.optimizer == "adamw" else sgd]
-        lane = torch.arange(len(numbers[self.names[0]]) + -len(networks) % lanes).clamp_(max=len(networks) - 1)
-        self._lane = lane
-        self._own = {name: value[lane].contiguous() for name, value in self._of_networks(networks).items()}
-        treated = shape.treated if not all(run.bias for run in networks) else ()
-        self._flags = {
-            "decayed": self._marks(self.optimizer.decayed),
-            "treated": self._marks(treated),
-            "absent": self._marks(shape.treated if self.turns == 2 else ()),
-        }
-        self._absent = {*(shape.treated if self.turns == 2 else ())}
-        self._scaling = [packed(part.float(), lanes) for part in scaling]
-        self._losses = torch.zeros(len(lane))
-        self._sizes = torch.tensor([self.parameters[name].shape[1] for name in self.names])
-        self._network = engine.network(shape, first.batch_size)
-        self._scratch = engine.scratch(library, self._network)
-        state = self.optimizer.state
-        moments = ("first", "second") if self.kind == KINDS["adamw"] else ("velocity", "none")
-        self._lists = [
-            addresses([self.parameters[name] for name in self.names]),
-            addresses(list(self.statistics.values())),
-            *(addresses([state.get(f"{moment}/{name}") for name in self.names]) for moment in moments),
-        ]
-        self._call = Call(
-            network=ctypes.pointer(self._network),
-            tiles=len(lane) // lanes,
-            parameters=ctypes.addressof(self._lists[0]),
-            statistics=ctypes.addressof(self._lists[1]),
-            sizes=self._sizes.data_ptr(),
-            stored=data.pictures.data_ptr(),
-            labels=data.labels.data_ptr(),
-            factor=self._scaling[0].data_ptr(),
-            offset=self._scaling[1].data_ptr(),
-            scratch=self._scratch.data_ptr(),
+        kind = KINDS["adamw" if first.optimizer == "adamw" else sgd]
+        moments = ("first", "second") if optimizer.adamw else ("velocity", "none")
+        lists = [self._list(optimizer.state.get(f"{moment}/{name}") for name in self.names) for moment in moments]
+        treated = () if all(run.bias for run in networks) else shape.treated
+        return Training(
+            call=self._call,
+            turns=self.turns,
+            absent=self._marks(self._absent),
+            first=lists[0],
+            second=lists[1],
+            decayed=self._marks(optimizer.decayed),
+            treated=self._marks(treated),
+            frozen=self._own(torch.tensor([-int(not run.bias) for run in networks], dtype=torch.int32)),
+            seeds=self.batches.order.shape[2],
+            seed_of=self._own(self.batches.seed_of_network),
+            threshold=self._own(masks.threshold),
+            scale=self._own(masks.scale.float()),
+            momentum=self._own(optimizer.momentum),
+            decay=self._own(optimizer.decay),
+            optimizer=kind,
+            networks=len(networks),
+            loss_sum=self.losses.loss_sum.data_ptr(),
+            last_loss_sum=self.losses.last_loss_sum.data_ptr(),
         )
 
     @property
@@ -102,36 +115,27 @@ class NativeArray:
         every = {**self.parameters, **self.statistics, **self.optimizer.state}
         return {name: Tiles(tensor, count) for name, tensor in every.items()}
 
-    def take(self) -> None:
-        """Trains every network on its next batch, in every turn."""
-        done, own, batches = int(self.at), self._own, self.batches
+    def take(self, at_most: int = 1) -> int:
+        """Trains every network on its next batches, in every turn; returns the number of these steps.
+
+        Steps are taken within a block of batches, and not so many that it would take long.
+        """
+        done, training, batches = int(self.at), self._training, self.batches
         place = done % ORDER_BLOCK
-        rates = self.optimizer.rates_after(self.at)[self._lane].contiguous()
-        states = None
-        if self.shape.dropping:
-            masks = batches.masks.states
-            states = torch.stack([masks[layer][place][own["seed_of"]] for layer in self.shape.dropping])
-        for turn in range(self.turns):
-            corrections = self._corrections(done, turn)
-            self._call.absent = self._flags["absent"].data_ptr() if turn else None
-            step = Step(
-                call=self._call,
-                first=ctypes.addressof(self._lists[2]),
-                second=ctypes.addressof(self._lists[3]),
-                decayed=self._flags["decayed"].data_ptr(),
-                treated=self._flags["treated"].data_ptr(),
-                order=batches.order[place].data_ptr(),
-                seeds=batches.order.shape[2],
-                states=states.data_ptr() if states is not None else None,
-                rate=rates.data_ptr(),
-                corrections=corrections.data_ptr(),
-                optimizer=self.kind,
-                loss=self._losses.data_ptr(),
-                **{name: own[name].data_ptr() for name in own},
-            )
-            self.library.step(step)
-            self.losses.add(turn, self._losses[: len(self.assignment.networks)], self.at)
-        self.at += 1
+        steps = min(at_most, self._at_once, ORDER_BLOCK - place)
+        numbers = torch.arange(done, done + steps)[:, None]
+        rates = self.optimizer.rates_after(numbers).expand(steps, -1)[:, self._lane].contiguous()
+        states = addresses([each[place] for each in batches.masks.states.values()])
+        corrections = self._corrections(done, steps) if self.optimizer.adamw else None
+        training.steps = steps
+        training.order = batches.order[place].data_ptr()
+        training.states = ctypes.addressof(states)
+        training.rate = rates.data_ptr()
+        training.corrections = None if corrections is None else corrections.data_ptr()
+        training.last_from = self.losses.last_tenth - done
+        self.library.train(training)
+        self.at += steps
+        return steps
 
     def evaluate(self, turn: int, pictures: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Which pictures each network gets right in a turn `[networks, n]`, and the sum of its losses `[networks]`."""
@@ -140,29 +144,36 @@ class NativeArray:
         loss = torch.zeros(len(self._lane), dtype=torch.float64)
         call = Call.from_buffer_copy(self._call)
         call.stored, call.labels = pictures.data_ptr(), labels.data_ptr()
-        call.absent = self._flags["absent"].data_ptr() if turn else None
+        call.absent = self._training.absent if turn else None
         self.library.evaluate(Evaluation(call=call, count=len(labels), right=right.data_ptr(), loss=loss.data_ptr()))
         return right[:, :count].T, loss[:count]
 
-    def _of_networks(self, networks: Sequence[Run]) -> dict[str, torch.Tensor]:
-        """What each network has of its own, `[networks]`, by the library's names."""
-        masks = self.batches.masks
-        return {
-            "frozen": torch.tensor([-int(not run.bias) for run in networks], dtype=torch.int32),
-            "seed_of": self.batches.seed_of_network,
-            "threshold": masks.threshold,
-            "scale": masks.scale.float(),
-            "momentum": self.optimizer.momentum,
-            "decay": self.optimizer.decay,
-        }
+    def _address(self, tensor: torch.Tensor) -> int:
+        self._kept.append(tensor)
+        return tensor.data_ptr()
 
-    def _marks(self, names: Sequence[str] | frozenset[str]) -> torch.Tensor:
-        return torch.tensor([name in names for name in self.names], dtype=torch.uint8)
+    def _own(self, numbers: torch.Tensor) -> int:
+        """The address of what each network has of its own `[networks]`, as the lanes have it."""
+        return self._address(numbers[self._lane].contiguous())
 
-    def _corrections(self, done: int, turn: int) -> torch.Tensor:
-        """AdamW's two divisors of every parameter."""
-        counts = [done + 1 if name in self._absent else done * self.turns + turn + 1 for name in self.names]
-        return torch.tensor([1 - beta**count for count in counts for beta in BETAS], dtype=torch.float32)
+    def _marks(self, names: Collection[str]) -> int:
+        return self._address(torch.tensor([name in names for name in self.names], dtype=torch.uint8))
+
+    def _list(self, tensors: Iterable[torch.Tensor | None]) -> int:
+        self._kept.append(addresses(list(tensors)))
+        return ctypes.addressof(self._kept[-1])
+
+    def _corrections(self, done: int, steps: int) -> torch.Tensor:
+        """AdamW's two divisors `[steps, turns, parameters, 2]`, by how often a parameter was updated."""
+        both = [
+            [
+                [step + 1 if name in self._absent else step * self.turns + turn + 1 for name in self.names]
+                for turn in range(self.turns)
+            ]
+            for step in range(done, done + steps)
+        ]
+        counts = torch.tensor(both, dtype=torch.float64)[..., None]
+        return (1 - torch.tensor(BETAS, dtype=torch.float64) ** counts).float()
 
 
 class NativeEvaluator(Evaluator):

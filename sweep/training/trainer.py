@@ -105,9 +105,11 @@ def _train(trainer: "Trainer", tick: Callable[[int], None] | None, checkpoint: C
     if kept is not None:
         trainer.restore(kept)
         started -= trainer.progress.seconds
-    for step in range(trainer.done + 1, trainer.steps + 1):
-        trainer.step()
-        at_point = step % trainer.runs[0].curve_interval == 0 or step == trainer.steps
+    interval = trainer.runs[0].curve_interval
+    while trainer.done < trainer.steps:
+        trainer.step(at_most=min(interval - trainer.done % interval, trainer.steps - trainer.done))
+        step = trainer.done
+        at_point = step % interval == 0 or step == trainer.steps
         if at_point:
             trainer.add_point()
         if tick and (at_point or step % ORDER_BLOCK == 0):
@@ -171,13 +173,20 @@ class Trainer:
         """Steps that have been taken."""
         return self.progress.done
 
-    def step(self) -> None:
-        """Trains every run on its next batch; on a GPU, as one graph of the whole step."""
+    def step(self, at_most: int = 1) -> None:
+        """Trains every run on its next batch; on a GPU, as one graph of the whole step.
+
+        The native kernels take several steps at once, `at_most` so many.
+        """
         if self.done % ORDER_BLOCK == 0:
             self.batches.send(self.done)
-        (self.graph_step or self.array_step).take()
-        self.progress.done += 1
-        self.progress.since_point += 1
+        steps = 1
+        if isinstance(self.array_step, NativeArray):
+            steps = self.array_step.take(at_most)
+        else:
+            (self.graph_step or self.array_step).take()
+        self.progress.done += steps
+        self.progress.since_point += steps
 
     def add_point(self) -> None:
         """Adds a point to the learning curves: mean loss since the last one, and accuracy on validation pictures."""

@@ -33,7 +33,9 @@ struct Rows {
   }
 };
 
-constexpr int ring_of(int side) { return side <= 7 ? 16 : 32; }
+// Rows of a ring: powers of two, for a convolution, and for the gradient of its weights, which goes over strips of rows.
+constexpr int forward_ring(int side) { return side <= 7 ? 8 : 16; }
+constexpr int gradient_ring(int side) { return 2 * forward_ring(side); }
 
 template <int K, int S, int PX, int OB>
 static INLINE void forward_block(const Sizes& s, const Rows& x, int column, const V* w, const V* b, V* y, int k0, int k1,
@@ -57,16 +59,17 @@ static INLINE void forward_block(const Sizes& s, const Rows& x, int column, cons
         });
       });
     }
-  unroll<OB>([&](auto q) {
-    unroll<PX>([&](auto p) { y[q.v * s.out_columns() + p.v] = activated(sum[p.v][q.v], activation); });
+  of_kind(activation, [&](auto kind) INLINE_LAMBDA {
+    unroll<OB>([&](auto q) {
+      unroll<PX>([&](auto p) { y[q.v * s.out_columns() + p.v] = activated<kind.v>(sum[p.v][q.v]); });
+    });
   });
 }
 
 // y = activation(x * w + b)
 template <int K, int S, int OB>
 static void forward(const Sizes& s, Rows x, const V* w, const V* b, V* y, int act) {
-  constexpr bool SMALL = K <= 7;  // larger ones are rare, and long to compile
-  constexpr int WIDE = !SMALL ? 2 : OB == 1 && LANES == 16 ? 14 : 7;
+  constexpr int WIDE = OB == 1 && LANES == 16 ? 14 : 7;
   for (int oy = 0; oy < s.out_height; oy++) {
     int row = oy * S - K / 2, k0 = row < 0 ? -row : 0, k1 = row + K > s.height ? s.height - row : K;
     x.make(row + K);
@@ -75,9 +78,8 @@ static void forward(const Sizes& s, Rows x, const V* w, const V* b, V* y, int ac
       int px = 0;
       for (; px + WIDE <= s.out_width; px += WIDE)
         forward_block<K, S, WIDE, OB>(s, x, S * px, w + o, b + o, to + px, k0, k1, row, act);
-      if constexpr (SMALL)
-        for (; px + 4 <= s.out_width; px += 4)
-          forward_block<K, S, 4, OB>(s, x, S * px, w + o, b + o, to + px, k0, k1, row, act);
+      for (; px + 4 <= s.out_width; px += 4)
+        forward_block<K, S, 4, OB>(s, x, S * px, w + o, b + o, to + px, k0, k1, row, act);
       for (; px < s.out_width; px++)
         forward_block<K, S, 1, OB>(s, x, S * px, w + o, b + o, to + px, k0, k1, row, act);
     }
@@ -112,16 +114,18 @@ static INLINE void input_block(const Sizes& s, V* x, const V* w, const V* dy, in
       });
     }
   }
-  unroll<CB>([&](auto q) {
-    unroll<PX>([&](auto p) {
-      V& to = x[(iy * s.inputs + q.v) * s.columns() + s.pad + S * (j0 + p.v) + R];
-      to = masked(sum[p.v][q.v], to, act);
+  of_kind(act, [&](auto kind) INLINE_LAMBDA {
+    unroll<CB>([&](auto q) {
+      unroll<PX>([&](auto p) {
+        V& to = x[(iy * s.inputs + q.v) * s.columns() + s.pad + S * (j0 + p.v) + R];
+        to = masked<kind.v>(sum[p.v][q.v], to);
+      });
     });
   });
 }
 
 template <int K, int S, int R, int CB> static void input_row(const Sizes& s, V* x, const V* w, const V* dy, int iy, int act) {
-  constexpr int WIDE = K > 7 ? 2 : LANES == 16 ? 7 : 5;
+  constexpr int WIDE = LANES == 16 ? 7 : 5;
   int count = (s.width - R + S - 1) / S, j = 0;
   for (; j + WIDE <= count; j += WIDE) input_block<K, S, R, WIDE, CB>(s, x, w, dy, iy, j, act);
   for (; j < count; j++) input_block<K, S, R, 1, CB>(s, x, w, dy, iy, j, act);
@@ -185,5 +189,79 @@ static void weight_gradient(const Sizes& s, Rows x, const V* dy, V* dw, V* db) {
         }
   }
 }
+
+// Kernels of any side and stride, which nothing is unrolled for.
+struct AnySide {
+  const Sizes& s;
+  int side, stride;
+
+  // The taps along one axis that meet pictures, of the outputs at `out`.
+  INLINE int first(int out) const { return side / 2 > out * stride ? side / 2 - out * stride : 0; }
+  INLINE int end(int out, int size) const {
+    int left = size + side / 2 - out * stride;
+    return left < side ? left : side;
+  }
+
+  void forward(Rows x, const V* w, const V* b, V* y, int act) const {
+    for (int oy = 0; oy < s.out_height; oy++) {
+      int row = oy * stride - side / 2;
+      x.make(row + side);
+      for (int o = 0; o < s.outputs; o++)
+        for (int ox = 0; ox < s.out_width; ox++) {
+          V sum = b[o];
+          for (int ky = first(oy); ky < end(oy, s.height); ky++)
+            for (int c = 0; c < s.inputs; c++) {
+              const V* from = x.at(row + ky) + c * s.columns() + ox * stride;
+              const V* taps = w + (ky * s.inputs + c) * side * s.outputs + o;
+              for (int kx = first(ox); kx < end(ox, s.width); kx++) sum = fma(from[kx], taps[kx * s.outputs], sum);
+            }
+          V* to = y + (oy * s.outputs + o) * s.out_columns() + s.pad + ox;
+          of_kind(act, [&](auto kind) { *to = activated<kind.v>(sum); });
+        }
+    }
+  }
+
+  void input_gradient(V* x, const V* w, const V* dy, int act) const {
+    for (int iy = 0; iy < s.height; iy++)
+      for (int c = 0; c < s.inputs; c++)
+        for (int ix = 0; ix < s.width; ix++) {
+          V sum{};
+          for (int ky = (iy + side / 2) % stride; ky < side; ky += stride) {
+            int oy = (iy + side / 2 - ky) / stride;
+            if (iy + side / 2 < ky || oy >= s.out_height) continue;
+            for (int o = 0; o < s.outputs; o++) {
+              const V* from = dy + (oy * s.outputs + o) * s.out_columns() + s.pad;
+              const V* taps = w + (ky * s.inputs + c) * side * s.outputs + o;
+              for (int kx = (ix + side / 2) % stride; kx < side; kx += stride) {
+                int ox = (ix + side / 2 - kx) / stride;
+                if (ix + side / 2 >= kx && ox < s.out_width) sum = fma(from[ox], taps[kx * s.outputs], sum);
+              }
+            }
+          }
+          V* to = x + (iy * s.inputs + c) * s.columns() + s.pad + ix;
+          of_kind(act, [&](auto kind) { *to = masked<kind.v>(sum, *to); });
+        }
+  }
+
+  void weight_gradient(Rows x, const V* dy, V* dw, V* db) const {
+    for (int oy = 0; oy < s.out_height; oy++) {
+      int row = oy * stride - side / 2;
+      x.make(row + side);
+      for (int o = 0; o < s.outputs; o++) {
+        const V* d = dy + (oy * s.outputs + o) * s.out_columns() + s.pad;
+        for (int ox = 0; ox < s.out_width; ox++) {
+          db[o] += d[ox];
+          for (int ky = first(oy); ky < end(oy, s.height); ky++)
+            for (int c = 0; c < s.inputs; c++) {
+              const V* from = x.at(row + ky) + c * s.columns() + ox * stride;
+              V* to = dw + (ky * s.inputs + c) * side * s.outputs + o;
+              for (int kx = first(ox); kx < end(ox, s.width); kx++)
+                to[kx * s.outputs] = fma(from[kx], d[ox], to[kx * s.outputs]);
+            }
+        }
+      }
+    }
+  }
+};
 
 }  // namespace native

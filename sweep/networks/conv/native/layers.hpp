@@ -8,117 +8,122 @@ constexpr int UB = 4;  // units of a block: weights are [units / UB][inputs][UB]
 
 static INLINE int blocks(int units) { return (units + UB - 1) / UB * UB; }
 
-// y [pictures][units] = activation(x * w + b). Input i of a picture is at `place[i]` of its x.
+// A linear layer of a batch: input i of picture p is at x[p * x_stride + place[i]], unit u of it at y[p * y_stride + u].
+// Gradients lie as what they are of.
+struct Linear {
+  int pictures, inputs, units;
+  int64_t x_stride, y_stride;
+  const int32_t* place;
+};
+
+// Sixteen sums at a time; of inputs, so many that their weights stay in the first cache while all pictures pass.
+constexpr int PB = LANES == 16 ? 4 : 2, IB = LANES == 16 ? 4 : 2, CHUNK = 16;
+
 template <int PB>
-static INLINE void linear_block(const V* x, int64_t stride, const int32_t* place, int from, int to, int inputs, const V* w,
-                                const V* b, V* y, int units, int activation) {
+static INLINE void linear_block(const Linear& l, const V* x, const V* w, const V* b, V* y, int from, int to, int act) {
   V sum[PB][UB];
-  unroll<PB>([&](auto p) { unroll<UB>([&](auto q) { sum[p.v][q.v] = from ? y[p.v * units + q.v] : b[q.v]; }); });
+  unroll<PB>([&](auto p) { unroll<UB>([&](auto q) { sum[p.v][q.v] = from ? y[p.v * l.y_stride + q.v] : b[q.v]; }); });
   for (int i = from; i < to; i++) {
     V k[UB];
     unroll<UB>([&](auto q) { k[q.v] = w[i * UB + q.v]; });
     unroll<PB>([&](auto p) {
-      V v = x[p.v * stride + place[i]];
+      V v = x[p.v * l.x_stride + l.place[i]];
       unroll<UB>([&](auto q) { sum[p.v][q.v] = fma(v, k[q.v], sum[p.v][q.v]); });
     });
   }
-  int act = to == inputs ? activation : IDENTITY;
-  unroll<PB>([&](auto p) { unroll<UB>([&](auto q) { y[p.v * units + q.v] = activated(sum[p.v][q.v], act); }); });
+  if (to < l.inputs) act = IDENTITY;
+  of_kind(act, [&](auto kind) INLINE_LAMBDA {
+    unroll<PB>([&](auto p) { unroll<UB>([&](auto q) { y[p.v * l.y_stride + q.v] = activated<kind.v>(sum[p.v][q.v]); }); });
+  });
 }
 
-constexpr int PB = LANES == 16 ? 4 : 2;
-constexpr int CHUNK = 16;  // inputs whose weights stay in the first cache while all pictures pass
-
-static void linear(const V* x, int64_t stride, const int32_t* place, int pictures, int inputs, int units, const V* w,
-                   const V* b, V* y, int activation) {
-  for (int from = 0; from < inputs; from += CHUNK) {
-    int to = from + CHUNK < inputs ? from + CHUNK : inputs;
-    for (int u = 0; u < units; u += UB) {
-      const V* own = w + (int64_t)u * inputs;
+// y = activation(x * w + b)
+static void linear(const Linear& l, const V* x, const V* w, const V* b, V* y, int act) {
+  for (int from = 0; from < l.inputs; from += CHUNK) {
+    int to = from + CHUNK < l.inputs ? from + CHUNK : l.inputs;
+    for (int u = 0; u < l.units; u += UB) {
+      const V* own = w + (int64_t)u * l.inputs;
       int p = 0;
-      for (; p + PB <= pictures; p += PB)
-        linear_block<PB>(x + p * stride, stride, place, from, to, inputs, own, b + u, y + p * units + u, units, activation);
-      for (; p < pictures; p++)
-        linear_block<1>(x + p * stride, stride, place, from, to, inputs, own, b + u, y + p * units + u, units, activation);
+      for (; p + PB <= l.pictures; p += PB)
+        linear_block<PB>(l, x + p * l.x_stride, own, b + u, y + p * l.y_stride + u, from, to, act);
+      for (; p < l.pictures; p++)
+        linear_block<1>(l, x + p * l.x_stride, own, b + u, y + p * l.y_stride + u, from, to, act);
     }
   }
 }
 
 template <int PB, int IB>
-static INLINE void back_block(const V* dy, int units, const V* w, int inputs, int i, const V* x, V* dx, int64_t stride,
-                              const int32_t* place, int activation) {
+static INLINE void back_block(const Linear& l, const V* dy, const V* w, int i, const V* x, V* dx, int act) {
   V sum[PB][IB];
   unroll<PB>([&](auto p) { unroll<IB>([&](auto j) { sum[p.v][j.v] = V{}; }); });
-  for (int u = 0; u < units; u += UB) {
-    const V* own = w + (int64_t)u * inputs + i * UB;
+  for (int u = 0; u < l.units; u += UB) {
+    const V* own = w + (int64_t)u * l.inputs + i * UB;
     unroll<UB>([&](auto q) {
       V k[IB];
       unroll<IB>([&](auto j) { k[j.v] = own[j.v * UB + q.v]; });
       unroll<PB>([&](auto p) {
-        V d = dy[p.v * units + u + q.v];
+        V d = dy[p.v * l.y_stride + u + q.v];
         unroll<IB>([&](auto j) { sum[p.v][j.v] = fma(d, k[j.v], sum[p.v][j.v]); });
       });
     });
   }
-  unroll<PB>([&](auto p) {
-    unroll<IB>([&](auto j) {
-      int64_t at = p.v * stride + place[i + j.v];
-      dx[at] = masked(sum[p.v][j.v], x[at], activation);
+  of_kind(act, [&](auto kind) INLINE_LAMBDA {
+    unroll<PB>([&](auto p) {
+      unroll<IB>([&](auto j) {
+        int64_t at = p.v * l.x_stride + l.place[i + j.v];
+        dx[at] = masked<kind.v>(sum[p.v][j.v], x[at]);
+      });
     });
   });
 }
 
-// The gradient of x, before the activation that made it; dx lies as x does.
-static void linear_input(const V* dy, int units, const V* w, int inputs, int pictures, const V* x, V* dx, int64_t stride,
-                         const int32_t* place, int activation) {
-  constexpr int IB = 4;
-  int i = 0;
-  for (; i + IB <= inputs; i += IB) {
-    int p = 0;
-    for (; p + PB <= pictures; p += PB)
-      back_block<PB, IB>(dy + p * units, units, w, inputs, i, x + p * stride, dx + p * stride, stride, place, activation);
-    for (; p < pictures; p++)
-      back_block<1, IB>(dy + p * units, units, w, inputs, i, x + p * stride, dx + p * stride, stride, place, activation);
+// The gradient of x, before the activation that made it.
+static void linear_input(const Linear& l, const V* dy, const V* w, const V* x, V* dx, int act) {
+  for (int from = 0; from < l.inputs; from += CHUNK) {
+    int to = from + CHUNK < l.inputs ? from + CHUNK : l.inputs, p = 0;
+    for (; p + PB <= l.pictures; p += PB) {
+      int i = from;
+      const V *dy_p = dy + p * l.y_stride, *x_p = x + p * l.x_stride;
+      for (; i + 4 <= to; i += 4) back_block<PB, 4>(l, dy_p, w, i, x_p, dx + p * l.x_stride, act);
+      for (; i < to; i++) back_block<PB, 1>(l, dy_p, w, i, x_p, dx + p * l.x_stride, act);
+    }
+    for (; p < l.pictures; p++)
+      for (int i = from; i < to; i++)
+        back_block<1, 1>(l, dy + p * l.y_stride, w, i, x + p * l.x_stride, dx + p * l.x_stride, act);
   }
-  for (; i < inputs; i++)
-    for (int p = 0; p < pictures; p++)
-      back_block<1, 1>(dy + p * units, units, w, inputs, i, x + p * stride, dx + p * stride, stride, place, activation);
 }
 
-// Calls take(index, gradient) for each weight, block by block, and afterwards for each bias.
 template <int IB, class Take>
-static INLINE void weight_block(const V* x, int64_t stride, const int32_t* place, int pictures, int inputs, int units,
-                                const V* dy, int u, int i, Take&& take) {
+static INLINE void weight_block(const Linear& l, const V* x, const V* dy, int u, int i, Take&& take) {
   V sum[IB][UB];
   unroll<IB>([&](auto j) { unroll<UB>([&](auto q) { sum[j.v][q.v] = V{}; }); });
-  for (int p = 0; p < pictures; p++) {
+  for (int p = 0; p < l.pictures; p++) {
     V d[UB];
-    unroll<UB>([&](auto q) { d[q.v] = dy[p * units + u + q.v]; });
+    unroll<UB>([&](auto q) { d[q.v] = dy[p * l.y_stride + u + q.v]; });
     unroll<IB>([&](auto j) {
-      V v = x[p * stride + place[i + j.v]];
+      V v = x[p * l.x_stride + l.place[i + j.v]];
       unroll<UB>([&](auto q) { sum[j.v][q.v] = fma(v, d[q.v], sum[j.v][q.v]); });
     });
   }
   unroll<IB>([&](auto j) {
-    unroll<UB>([&](auto q) { take((int64_t)u * inputs + (i + j.v) * UB + q.v, sum[j.v][q.v]); });
+    unroll<UB>([&](auto q) { take((int64_t)u * l.inputs + (i + j.v) * UB + q.v, sum[j.v][q.v]); });
   });
 }
 
+// Calls take(index, gradient) for each weight, block by block, and afterwards take_bias for each bias.
 template <class Take, class TakeBias>
-static void linear_weight(const V* x, int64_t stride, const int32_t* place, int pictures, int inputs, int units,
-                          const V* dy, Take&& take, TakeBias&& take_bias) {
-  constexpr int IB = LANES == 16 ? 4 : 2;
-  for (int from = 0; from < inputs; from += CHUNK) {
-    int to = from + CHUNK < inputs ? from + CHUNK : inputs;
-    for (int u = 0; u < units; u += UB) {
+static void linear_weight(const Linear& l, const V* x, const V* dy, Take&& take, TakeBias&& take_bias) {
+  for (int from = 0; from < l.inputs; from += CHUNK) {
+    int to = from + CHUNK < l.inputs ? from + CHUNK : l.inputs;
+    for (int u = 0; u < l.units; u += UB) {
       int i = from;
-      for (; i + IB <= to; i += IB) weight_block<IB>(x, stride, place, pictures, inputs, units, dy, u, i, take);
-      for (; i < to; i++) weight_block<1>(x, stride, place, pictures, inputs, units, dy, u, i, take);
+      for (; i + IB <= to; i += IB) weight_block<IB>(l, x, dy, u, i, take);
+      for (; i < to; i++) weight_block<1>(l, x, dy, u, i, take);
     }
   }
-  for (int u = 0; u < units; u++) {
+  for (int u = 0; u < l.units; u++) {
     V sum{};
-    for (int p = 0; p < pictures; p++) sum += dy[p * units + u];
+    for (int p = 0; p < l.pictures; p++) sum += dy[p * l.y_stride + u];
     take_bias(u, sum);
   }
 }
@@ -193,7 +198,9 @@ static void normalized(const Norm& n, const V* z, V* y, const V* weight, const V
       inverse[c] = splat(1.0f) / root(running_variance[c] + splat(EPSILON));
     }
     V scale = inverse[c] * weight[c], shift = bias[c] - mean[c] * scale;
-    n.over(c, [&](int64_t at) { y[at] = activated(fma(z[at], scale, shift), activation); });
+    of_kind(activation, [&](auto kind) {
+      n.over(c, [&](int64_t at) { y[at] = activated<kind.v>(fma(z[at], scale, shift)); });
+    });
   }
 }
 
@@ -240,7 +247,7 @@ static void pooled(const Pool& from, const Pool& to, const V* y, V* x, int kind)
 }
 
 // The gradient of y, before the activation that made it, written over y.
-static void pooled_back(const Pool& from, const Pool& to, V* y, const V* dx, int kind, int activation) {
+template <int KIND> static void pooled_back(const Pool& from, const Pool& to, V* y, const V* dx, int kind) {
   for (int r = 0; r < from.rows; r++)
     for (int c = 0; c < from.channels; c++)
       for (int k = 0; k < from.columns; k++)
@@ -252,7 +259,7 @@ static void pooled_back(const Pool& from, const Pool& to, V* y, const V* dx, int
         V d = dx[to.at(r, c, k)];
         V* own[4] = {a, a + 1, b, b + 1};
         if (kind == MEAN) {
-          for (V* each : own) *each = masked(d * 0.25f, *each, activation);
+          for (V* each : own) *each = masked<KIND>(d * 0.25f, *each);
           continue;
         }
         V most = *a;
@@ -262,7 +269,7 @@ static void pooled_back(const Pool& from, const Pool& to, V* y, const V* dx, int
           most = choose(more, *own[i], most);
           best = (best & ~more) | (more & i);
         }
-        for (int i = 0; i < 4; i++) *own[i] = kept((I)(best == i), masked(d, *own[i], activation));
+        for (int i = 0; i < 4; i++) *own[i] = kept((I)(best == i), masked<KIND>(d, *own[i]));
       }
 }
 

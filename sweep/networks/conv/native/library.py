@@ -60,17 +60,22 @@ class Call(ctypes.Structure):
     ]
 
 
-class Step(ctypes.Structure):
-    """A step of training. As in `network.cpp`."""
+class Training(ctypes.Structure):
+    """Some steps of training. As in `network.cpp`."""
 
     _fields_ = [
         ("call", Call),
-        *((name, Address) for name in ("first", "second", "decayed", "treated", "frozen", "order")),
+        ("steps", ctypes.c_int64),
+        ("turns", ctypes.c_int64),
+        *((name, Address) for name in ("absent", "first", "second", "decayed", "treated", "frozen", "order")),
         ("seeds", ctypes.c_int64),
-        *((name, Address) for name in ("seed_of", "states", "threshold", "scale", "rate", "momentum", "decay")),
+        *((name, Address) for name in ("seed_of", "states", "threshold", "scale", "momentum", "decay", "rate")),
         ("corrections", Address),
         ("optimizer", ctypes.c_int32),
-        ("loss", Address),
+        ("networks", ctypes.c_int64),
+        ("loss_sum", Address),
+        ("last_loss_sum", Address),
+        ("last_from", ctypes.c_int64),
     ]
 
 
@@ -96,9 +101,9 @@ class Library:
         """Makes working memory at an address, all of it zero, that of networks of this shape."""
         self._c.sweep_prepare(ctypes.byref(network), Address(scratch))
 
-    def step(self, step: Step) -> None:
-        """Trains the networks of all tiles on a batch."""
-        self._c.sweep_step(ctypes.byref(step))
+    def train(self, training: Training) -> None:
+        """Trains the networks of all tiles for some steps."""
+        self._c.sweep_train(ctypes.byref(training))
 
     def evaluate(self, evaluation: Evaluation) -> None:
         """Evaluates the networks of all tiles on pictures that all of them see."""

@@ -23,26 +23,31 @@ struct Call {
   float** parameters;            // of every convolution: weight, bias, and with norm its weight and bias; then linear ones
   float** statistics;            // running mean and variance of every norm
   const int64_t* sizes;          // numbers of each parameter
-  const uint8_t* absent;         // parameters that this turn goes without: zero, and not trained
+  const uint8_t* absent;         // parameters that a turn goes without: zero, and not trained
   const uint8_t* stored;         // pictures [n][channels][height][width]
   const int64_t* labels;         // [n]
   const float *factor, *offset;  // [tiles][channels][LANES]
   char* scratch;
 };
-struct Step {
-  Call call;
+struct Training {
+  Call call;       // of the first turn
+  int64_t steps;
+  int64_t turns;   // in the second one, `absent` parameters are left out
+  const uint8_t* absent;
   float **first, **second;  // moments, or the velocity alone, of each parameter
   const uint8_t *decayed, *treated;
   const int32_t* frozen;  // [tiles][LANES]: -1 where a lane's treated parameters keep their values
-  const int64_t* order;   // [pictures][seeds], indices of stored pictures
+  const int64_t* order;   // [steps][pictures][seeds], indices of stored pictures
   int64_t seeds;
   const int64_t* seed_of;                  // [tiles][LANES]
-  const uint32_t* states;                  // [layers][tiles][LANES]
-  const int32_t* threshold;                // [tiles][LANES], as is
-  const float *scale, *rate, *momentum, *decay;
-  const float *corrections;                // AdamW's two divisors of each parameter
+  const uint32_t** states;                 // of every layer with dropout, [steps][seeds]
+  const int32_t* threshold;                // [tiles][LANES], as are the next three, but for the steps of `rate`
+  const float *scale, *momentum, *decay, *rate;
+  const float* corrections;                // AdamW's two divisors [steps][turns][parameters]
   int32_t optimizer;
-  float* loss;  // [tiles][LANES]
+  int64_t networks;
+  double *loss_sum, *last_loss_sum;  // [turns][networks]
+  int64_t last_from;                 // the first of these steps whose losses the last sum takes
 };
 struct Evaluation {
   Call call;
@@ -58,6 +63,7 @@ enum Optimizer { SGD, MOMENTUM_SGD, ADAMW };
 struct Places {
   const Network& n;
   int pad, hidden, logits, features, per_layer;
+  int64_t h_stride;  // a batch of 64 units would fill few sets of the first cache otherwise
   int64_t used = 0;
   int64_t bytes, labels, x, picture[DEEPEST + 1], z[DEEPEST], full[DEEPEST], out[DEEPEST], full_picture[DEEPEST], mean[DEEPEST],
       inverse[DEEPEST], d_features, h, dh, o, zeros, gradients, place, first_place, parameters;
@@ -77,7 +83,7 @@ struct Places {
     bytes = take((n.pictures * pixels + 3) / 4);
     labels = take(n.pictures);
     picture[0] = int64_t(n.height) * n.channels * (n.width + 2 * pad);
-    x = take(int64_t(ring_of(n.side)) * n.channels * (n.width + 2 * pad));
+    x = take(int64_t(gradient_ring(n.side)) * n.channels * (n.width + 2 * pad));
     for (int i = 0; i < n.depth; i++) {
       const Convolution& c = n.convolutions[i];
       full_picture[i] = int64_t(c.out_height) * c.outputs * (c.out_width + 2 * pad);
@@ -93,8 +99,9 @@ struct Places {
     const Convolution& last = n.convolutions[n.depth - 1];
     features = last.pooled_height * last.outputs * last.pooled_width;
     d_features = take(n.pictures * picture[n.depth]);
-    h = take(int64_t(n.pictures) * hidden);
-    dh = take(int64_t(n.pictures) * hidden);
+    h_stride = hidden + UB;
+    h = take(n.pictures * h_stride);
+    dh = take(n.pictures * h_stride);
     o = take(int64_t(n.pictures) * logits);
     zeros = take(most);
     gradients = take(trained);
@@ -142,6 +149,15 @@ class Tile {
     const Convolution& l = n.convolutions[i];
     return {pictures, l.out_height, l.outputs, l.out_width, at.pad, at.full_picture[i]};
   }
+  // The linear layers of a batch: that of the features, and the one of the logits, which may be the same.
+  Linear first(int pictures) const {
+    int units = n.hidden ? at.hidden : at.logits;
+    return {pictures, at.features, units, at.picture[n.depth], n.hidden ? at.h_stride : at.logits, memory<int32_t>(at.place)};
+  }
+  Linear second(int pictures) const {
+    if (!n.hidden) return first(pictures);
+    return {pictures, at.hidden, at.logits, at.h_stride, at.logits, memory<int32_t>(at.first_place)};
+  }
   V* input(int i, int p) const { return i ? memory(at.out[i - 1]) + p * at.picture[i] : memory(at.x); }
   // Where the convolution of a picture goes: through norm and pooling, if any.
   V* convolved(int i, int p) const {
@@ -152,18 +168,16 @@ class Tile {
   }
 };
 
-template <class F> static INLINE void of_side(int side, int stride, F&& f) {
+// Calls f with a side and a stride as constants where they are common, and otherwise `rare`.
+template <class F, class Rare> static INLINE void of_side(int side, int stride, F&& f, Rare&& rare) {
   auto with = [&](auto k) { stride == 2 ? f(k, Int<2>{}) : f(k, Int<1>{}); };
   switch (side) {
-    case 1: with(Int<1>{}); break;
-    case 3: with(Int<3>{}); break;
-    case 5: with(Int<5>{}); break;
-    case 7: with(Int<7>{}); break;
-    case 9: with(Int<9>{}); break;
-    case 11: with(Int<11>{}); break;
-    case 13: with(Int<13>{}); break;
-    case 15: with(Int<15>{}); break;
+    case 1: return with(Int<1>{});
+    case 3: return with(Int<3>{});
+    case 5: return with(Int<5>{});
+    case 7: return with(Int<7>{});
   }
+  rare();
 }
 
 // Makes rows of a picture's plane of its bytes, [channels][height][width] of each lane or of all: what the networks see.
@@ -175,57 +189,66 @@ struct Widening final : RowMaker {
   Widening(const Tile& tile, const uint8_t* bytes, bool shared) : tile(tile), bytes(bytes), shared(shared) {}
 
   void make(int y, V* to) const override {
-    const Network& n = tile.n;
-    for (int c = 0; c < n.channels; c++) {
-      V factor = tile.lanes(tile.c.factor, n.channels)[c], offset = tile.lanes(tile.c.offset, n.channels)[c];
-      V* row = to + c * (n.width + 2 * tile.at.pad) + tile.at.pad;
-      const uint8_t* from = bytes + ((int64_t(c) * n.height + y) * n.width) * (shared ? 1 : L);
-      for (int k = 0; k < n.width; k++) row[k] = (shared ? splat(float(from[k])) : widened(from + k * L)) * factor + offset;
+    const int channels = tile.n.channels, width = tile.n.width, columns = width + 2 * tile.at.pad;
+    for (int c = 0; c < channels; c++) {
+      const V factor = tile.lanes(tile.c.factor, channels)[c], offset = tile.lanes(tile.c.offset, channels)[c];
+      V* row = to + c * columns + tile.at.pad;
+      const int64_t from = (int64_t(c) * tile.n.height + y) * width;
+      if (shared)
+        for (int k = 0; k < width; k++) row[k] = fma(splat(float(bytes[from + k])), factor, offset);
+      else
+        for (const uint8_t *own = bytes + from * L, *end = own + width * L; own < end; own += L)
+          *row++ = fma(widened(own), factor, offset);
     }
   }
 };
 
 // The rows of the input of a convolution of a picture; the first one's are made.
-static Rows rows_of(const Tile& tile, int i, int p, const Widening& row) {
+static Rows rows_of(const Tile& tile, int i, int p, const Widening& row, int ring) {
   Sizes s = tile.sizes(i);
   int64_t each = int64_t(s.inputs) * s.columns();
   if (i) return Rows::plane(tile.input(i, p), each, s.height);
-  return Rows::ring(tile.memory(tile.at.x), each, s.height, ring_of(tile.n.side), &row);
+  return Rows::ring(tile.memory(tile.at.x), each, s.height, ring, &row);
 }
 
 static void convolve(const Tile& tile, int i, int p, const Widening& row) {
+  const Network& n = tile.n;
   Sizes s = tile.sizes(i);
   const V *w = tile.parameter(i * tile.at.per_layer), *b = tile.parameter(i * tile.at.per_layer + 1);
   V* y = tile.convolved(i, p);
-  int act = tile.n.norm ? int(IDENTITY) : tile.n.activation;
-  of_side(tile.n.side, tile.n.convolutions[i].stride, [&](auto k, auto stride) {
-    Rows x = rows_of(tile, i, p, row);
+  int act = n.norm ? int(IDENTITY) : n.activation, stride = n.convolutions[i].stride;
+  Rows x = rows_of(tile, i, p, row, forward_ring(n.side));
+  of_side(n.side, stride, [&](auto k, auto S) {
     if constexpr (LANES == 16 && k.v <= 5)
-      if (s.outputs % 2 == 0) return forward<k.v, stride.v, 2>(s, x, w, b, y, act);
-    forward<k.v, stride.v, 1>(s, x, w, b, y, act);
-  });
+      if (s.outputs % 2 == 0) return forward<k.v, S.v, 2>(s, x, w, b, y, act);
+    forward<k.v, S.v, 1>(s, x, w, b, y, act);
+  }, [&] { AnySide{s, n.side, stride}.forward(x, w, b, y, act); });
 }
 
 // Adds the gradients of a convolution's weights and biases, and writes that of its input over it, but for the first one.
 static void convolve_back(const Tile& tile, int i, int p, const Widening& row, const V* dy, V* dw, V* db) {
   const Network& n = tile.n;
-  Sizes z = tile.sizes(i);
+  Sizes s = tile.sizes(i);
   const V* w = tile.parameter(i * tile.at.per_layer);
-  of_side(n.side, n.convolutions[i].stride, [&](auto k, auto stride) {
-    Rows from = rows_of(tile, i, p, row);
+  Rows from = rows_of(tile, i, p, row, gradient_ring(n.side));
+  V* x = tile.input(i, p);
+  int stride = n.convolutions[i].stride, act = i && tile.pools(i - 1) ? int(IDENTITY) : n.activation;
+  of_side(n.side, stride, [&](auto k, auto S) {
     if constexpr (LANES == 16 && k.v <= 5) {
-      if (z.outputs % 4 == 0) weight_gradient<k.v, stride.v, 4>(z, from, dy, dw, db);
-      else if (z.outputs % 2 == 0) weight_gradient<k.v, stride.v, 2>(z, from, dy, dw, db);
-      else weight_gradient<k.v, stride.v, 1>(z, from, dy, dw, db);
+      if (s.outputs % 4 == 0) weight_gradient<k.v, S.v, 4>(s, from, dy, dw, db);
+      else if (s.outputs % 2 == 0) weight_gradient<k.v, S.v, 2>(s, from, dy, dw, db);
+      else weight_gradient<k.v, S.v, 1>(s, from, dy, dw, db);
     } else {
-      weight_gradient<k.v, stride.v, 1>(z, from, dy, dw, db);
+      weight_gradient<k.v, S.v, 1>(s, from, dy, dw, db);
     }
     if (i == 0) return;
-    V* x = tile.input(i, p);
-    int act = tile.pools(i - 1) ? int(IDENTITY) : n.activation;
     if constexpr (LANES == 16 && k.v <= 5)
-      if (z.inputs % 2 == 0) return input_gradient<k.v, stride.v, 2>(z, x, w, dy, act);
-    input_gradient<k.v, stride.v, 1>(z, x, w, dy, act);
+      if (s.inputs % 2 == 0) return input_gradient<k.v, S.v, 2>(s, x, w, dy, act);
+    input_gradient<k.v, S.v, 1>(s, x, w, dy, act);
+  }, [&] {
+    AnySide any{s, n.side, stride};
+    any.weight_gradient(from, dy, dw, db);
+    if (i) any.input_gradient(x, w, dy, act);
   });
 }
 
@@ -241,6 +264,15 @@ static void drop(const Tile& tile, const Dropout& d, int i, int pictures, bool f
           v = d.of(v, unit);
         }
   }
+}
+
+static void drop_units(const Tile& tile, const Dropout& d, V* x, int pictures) {
+  int padded = (tile.n.hidden + 15) / 16 * 16;  // as units are counted wherever they are dropped
+  for (int p = 0; p < pictures; p++)
+    for (int u = 0; u < tile.n.hidden; u++) {
+      V& v = x[p * tile.at.h_stride + u];
+      v = d.of(v, uint32_t(p * padded + u));
+    }
 }
 
 // `drops(layer)` are a layer's masks; null in an evaluation.
@@ -279,28 +311,16 @@ static void run_forward(const Tile& tile, int pictures, bool training, Read&& re
     }
   }
   const V* x = tile.memory(at.out[n.depth - 1]);
-  int64_t stride = at.picture[n.depth];
-  const int32_t* place = tile.template memory<int32_t>(at.place);
-  int number = tile.first_linear(), inputs = at.features;
+  int number = tile.first_linear();
   if (n.hidden) {
     V* h = tile.memory(at.h);
-    linear(x, stride, place, pictures, inputs, at.hidden, tile.parameter(number), tile.parameter(number + 1), h, n.activation);
-    if (training && n.dropout) {
-      Dropout d = drops(n.depth);
-      int padded = (n.hidden + 15) / 16 * 16;
-      for (int p = 0; p < pictures; p++)
-        for (int u = 0; u < n.hidden; u++) h[p * at.hidden + u] = d.of(h[p * at.hidden + u], uint32_t(p * padded + u));
-    }
+    linear(tile.first(pictures), x, tile.parameter(number), tile.parameter(number + 1), h, n.activation);
+    if (training && n.dropout) drop_units(tile, drops(n.depth), h, pictures);
     x = h;
-    stride = at.hidden;
-    place = tile.template memory<int32_t>(at.first_place);
-    inputs = at.hidden;
     number += 2;
   }
-  linear(x, stride, place, pictures, inputs, at.logits, tile.parameter(number), tile.parameter(number + 1),
-         tile.memory(at.o), IDENTITY);
+  linear(tile.second(pictures), x, tile.parameter(number), tile.parameter(number + 1), tile.memory(at.o), IDENTITY);
 }
-
 
 // One parameter's update, of a gradient; frozen lanes have none.
 template <int KIND> struct Update {
@@ -327,17 +347,20 @@ template <int KIND> struct Update {
   }
 };
 
-template <int KIND> static Update<KIND> update_of(const Tile& tile, const Step& s, int number) {
+template <int KIND> static Update<KIND> update_of(const Tile& tile, const Training& s, int64_t step, int64_t turn, int number) {
   int64_t size = tile.c.sizes[number];
   Update<KIND> u{};
   u.weights = tile.own(tile.c.parameters, number, size);
   if (s.first && s.first[number]) u.first = tile.own(s.first, number, size);
   if (s.second && s.second[number]) u.second = tile.own(s.second, number, size);
-  u.rate = *tile.lanes(s.rate);
+  u.rate = ((const V*)s.rate)[step * tile.c.tiles + tile.t];
   u.momentum = *tile.lanes(s.momentum);
   u.decay = *tile.lanes(s.decay);
-  u.correction = splat(s.corrections[2 * number]);
-  u.second_correction = splat(s.corrections[2 * number + 1]);
+  if (KIND == ADAMW) {
+    const float* own = s.corrections + 2 * ((step * s.turns + turn) * tile.at.parameters + number);
+    u.correction = splat(own[0]);
+    u.second_correction = splat(own[1]);
+  }
   u.trained = s.treated[number] ? ~((const I*)s.frozen)[tile.t] : ~I{};
   u.decays = s.decayed[number];
   return u;
@@ -364,7 +387,7 @@ static void gather(const uint8_t* const* rows, int64_t count, uint8_t* to) {
     for (int i = 0; i < L; i++) to[at * L + i] = rows[i][at];
 }
 
-template <int KIND> static void train(const Tile& tile, const Step& s) {
+template <int KIND> static void train(const Tile& tile, const Training& s, int64_t step, int64_t turn) {
   const Network& n = tile.n;
   const Places& at = tile.at;
   const Call& c = tile.c;
@@ -372,57 +395,55 @@ template <int KIND> static void train(const Tile& tile, const Step& s) {
   int64_t pixels = int64_t(n.channels) * n.height * n.width;
   uint8_t* bytes = tile.template memory<uint8_t>(at.bytes);
   I* labels = tile.template memory<I>(at.labels);
-  for (int p = 0; p < pictures; p++) {
+  const int64_t *seeds = s.seed_of + tile.t * L, *order = s.order + step * pictures * s.seeds;
+  auto read = [&](int p) { return Widening(tile, bytes + p * pixels * L, false); };
+  auto fetch = [&](int p) {
     const uint8_t* rows[L];
     for (int i = 0; i < L; i++) {
-      int64_t chosen = s.order[p * s.seeds + s.seed_of[tile.t * L + i]];
+      int64_t chosen = order[p * s.seeds + seeds[i]];
       rows[i] = c.stored + chosen * pixels;
       labels[p][i] = int32_t(c.labels[chosen]);
     }
+    if (p + 1 < pictures)
+      for (int i = 0; i < L; i++) {
+        const uint8_t* next = c.stored + order[(p + 1) * s.seeds + seeds[i]] * pixels;
+        for (int64_t b = 0; b < pixels; b += 64) __builtin_prefetch(next + b);
+      }
     gather(rows, pixels, bytes + p * pixels * L);
-  }
-  auto read = [&](int p) {
-    const uint8_t* own = bytes + p * pixels * L;
-    return Widening(tile, own, false);
+    return read(p);
   };
   auto drops = [&](int layer) {
-    return Dropout{((const U*)s.states)[layer * c.tiles + tile.t], ((const I*)s.threshold)[tile.t], *tile.lanes(s.scale)};
+    U own;
+    for (int i = 0; i < L; i++) own[i] = s.states[layer][step * s.seeds + seeds[i]];
+    return Dropout{own, ((const I*)s.threshold)[tile.t], *tile.lanes(s.scale)};
   };
-  run_forward(tile, pictures, true, read, drops);
-  *((V*)s.loss + tile.t) = cross_entropy(tile.memory(at.o), labels, pictures, at.logits, n.classes, nullptr);
+  run_forward(tile, pictures, true, fetch, drops);
+  V loss = cross_entropy(tile.memory(at.o), labels, pictures, at.logits, n.classes, nullptr);
+  for (int64_t i = 0, run = tile.t * L; i < L && run < s.networks; i++, run++) {
+    s.loss_sum[turn * s.networks + run] += double(loss[i]);
+    if (step >= s.last_from) s.last_loss_sum[turn * s.networks + run] += double(loss[i]);
+  }
 
   auto trained = [&](int number) { return !(c.absent && c.absent[number]); };
   int number = tile.first_linear(), last = n.depth - 1;
   V *features = tile.memory(at.out[last]), *d = tile.memory(at.d_features);
   const V* dy = tile.memory(at.o);
-  int units = at.logits;
-  const int32_t* place = tile.template memory<int32_t>(at.place);
-  auto linear_update = [&](int k, const V* x, int64_t stride, const int32_t* places, int inputs, int count, const V* g) {
-    Update<KIND> weight = update_of<KIND>(tile, s, k), bias = update_of<KIND>(tile, s, k + 1);
+  auto update = [&](const Linear& l, int k, const V* x, const V* g) {
+    Update<KIND> weight = update_of<KIND>(tile, s, step, turn, k), bias = update_of<KIND>(tile, s, step, turn, k + 1);
     bool with_bias = trained(k + 1);
-    linear_weight(x, stride, places, pictures, inputs, count, g, weight, [&](int u, V sum) { if (with_bias) bias(u, sum); });
+    linear_weight(l, x, g, weight, [&](int u, V sum) { if (with_bias) bias(u, sum); });
   };
   if (n.hidden) {
     V *h = tile.memory(at.h), *dh = tile.memory(at.dh);
-    const int32_t* first = tile.template memory<int32_t>(at.first_place);
-    linear_input(dy, units, tile.parameter(number + 2), at.hidden, pictures, h, dh, at.hidden, first, n.activation);
-    if (n.dropout) {
-      Dropout mask = drops(n.depth);
-      int padded = (n.hidden + 15) / 16 * 16;
-      for (int p = 0; p < pictures; p++)
-        for (int u = 0; u < n.hidden; u++) {
-          V& g = dh[p * at.hidden + u];
-          g = mask.of(g, uint32_t(p * padded + u));
-        }
-    }
-    linear_update(number + 2, h, at.hidden, first, at.hidden, units, dy);
+    Linear l = tile.second(pictures);
+    linear_input(l, dy, tile.parameter(number + 2), h, dh, n.activation);
+    if (n.dropout) drop_units(tile, drops(n.depth), dh, pictures);
+    update(l, number + 2, h, dy);
     dy = dh;
-    units = at.hidden;
   }
-  linear_input(dy, units, tile.parameter(number), at.features, pictures, features, d, at.picture[n.depth], place,
-               tile.pools(last) ? int(IDENTITY) : n.activation);
+  linear_input(tile.first(pictures), dy, tile.parameter(number), features, d, tile.pools(last) ? int(IDENTITY) : n.activation);
   if (n.dropout) drop(tile, drops(last), last, pictures, true);
-  linear_update(number, features, at.picture[n.depth], place, at.features, units, dy);
+  update(tile.first(pictures), number, features, dy);
 
   // Gradients of the convolutions and norms, summed over pictures.
   V* gradients = tile.memory(at.gradients);
@@ -437,7 +458,10 @@ template <int KIND> static void train(const Tile& tile, const Step& s) {
     return i == last ? d + p * at.picture[n.depth] : tile.memory(at.out[i]) + p * at.picture[i + 1];
   };
   auto unpool = [&](int i, int p) {
-    if (tile.pools(i)) pooled_back(tile.whole(i), tile.half(i), tile.behind(i, p), gradient_of(i, p), n.pooling, n.activation);
+    if (!tile.pools(i)) return;
+    of_kind(n.activation, [&](auto kind) {
+      pooled_back<kind.v>(tile.whole(i), tile.half(i), tile.behind(i, p), gradient_of(i, p), n.pooling);
+    });
   };
   auto behind = [&](int i, int p) { return tile.pools(i) ? tile.behind(i, p) : gradient_of(i, p); };
   auto convolution_back = [&](int i, int p) {
@@ -464,7 +488,7 @@ template <int KIND> static void train(const Tile& tile, const Step& s) {
   }
   for (int k = 0; k < tile.first_linear(); k++)
     if (trained(k)) {
-      Update<KIND> u = update_of<KIND>(tile, s, k);
+      Update<KIND> u = update_of<KIND>(tile, s, step, turn, k);
       for (int64_t i = 0; i < c.sizes[k]; i++) u(i, own[k][i]);
     }
 }
@@ -514,16 +538,21 @@ int64_t sweep_scratch(const native::Network* n) { return native::Places(*n).used
 // Once, on scratch memory that is all zero; afterwards it belongs to this network.
 void sweep_prepare(const native::Network* n, char* scratch) { native::tables(native::Places(*n), scratch); }
 
-void sweep_step(const native::Step* s) {
+// Tile by tile, so that what a tile trains stays in the caches from step to step.
+void sweep_train(const native::Training* s) {
   native::Places places(*s->call.network);
-  for (int64_t t = 0; t < s->call.tiles; t++) {
-    native::Tile tile(places, s->call, t);
-    switch (s->optimizer) {
-      case native::SGD: native::train<native::SGD>(tile, *s); break;
-      case native::MOMENTUM_SGD: native::train<native::MOMENTUM_SGD>(tile, *s); break;
-      default: native::train<native::ADAMW>(tile, *s);
-    }
-  }
+  native::Call turns[2] = {s->call, s->call};
+  turns[1].absent = s->absent;
+  for (int64_t t = 0; t < s->call.tiles; t++)
+    for (int64_t step = 0; step < s->steps; step++)
+      for (int64_t turn = 0; turn < s->turns; turn++) {
+        native::Tile tile(places, turns[turn], t);
+        switch (s->optimizer) {
+          case native::SGD: native::train<native::SGD>(tile, *s, step, turn); break;
+          case native::MOMENTUM_SGD: native::train<native::MOMENTUM_SGD>(tile, *s, step, turn); break;
+          default: native::train<native::ADAMW>(tile, *s, step, turn);
+        }
+      }
 }
 
 void sweep_evaluate(const native::Evaluation* e) {

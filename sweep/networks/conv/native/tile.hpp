@@ -72,16 +72,23 @@ static INLINE V larger(V a, V b) { return choose((I)(a > b), a, b); }
 enum Activation { IDENTITY, RELU, LEAKY };
 constexpr float SLOPE = 0.01f;  // PyTorch's default
 
+// Calls f with an activation as a constant: a branch a block, and none a number.
+template <class F> INLINE void of_kind(int activation, F&& f) {
+  if (activation == RELU) f(Int<RELU>{});
+  else if (activation == LEAKY) f(Int<LEAKY>{});
+  else f(Int<IDENTITY>{});
+}
+
 // A NaN stays one.
-static INLINE V activated(V x, int activation) {
-  if (activation == RELU) return kept(~(I)(x < V{}), x);
-  return activation == LEAKY ? choose((I)(x > V{}), x, x * SLOPE) : x;
+template <int KIND> static INLINE V activated(V x) {
+  if (KIND == RELU) return kept(~(I)(x < V{}), x);
+  return KIND == LEAKY ? choose((I)(x > V{}), x, x * SLOPE) : x;
 }
 
 // The gradient before an activation, of the one behind it and of what it put out.
-static INLINE V masked(V gradient, V y, int activation) {
-  if (activation == RELU) return kept(~(I)(y <= V{}), gradient);
-  return activation == LEAKY ? choose((I)(y > V{}), gradient, gradient * SLOPE) : gradient;
+template <int KIND> static INLINE V masked(V gradient, V y) {
+  if (KIND == RELU) return kept(~(I)(y <= V{}), gradient);
+  return KIND == LEAKY ? choose((I)(y > V{}), gradient, gradient * SLOPE) : gradient;
 }
 
 // exp(x) for x <= 0, after Cephes' expf; `tests/networks` has its error.
