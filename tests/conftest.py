@@ -10,6 +10,7 @@ import torch
 from support import unit_guard
 
 import sweep.cluster.ray_environment  # noqa: F401  (Ray reads it while it is imported, by whichever test is first)
+from sweep.networks.conv.native import build, location
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which parts of PyTorch do
@@ -22,6 +23,17 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 for number in (signal.SIGQUIT, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
+
+
+def pytest_configure() -> None:
+    """Compiles the native kernels, if there is a compiler, once: unit tests may not."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    try:
+        build.build(build.HERE, build.variants())
+    except build.NotBuilt as error:
+        if location.to_be_compiled():
+            raise pytest.UsageError(f"native kernels: {error}") from error
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,6 +16,7 @@ from sweep.cluster.address import Where
 from sweep.common.errors import InputError
 from sweep.common.host import cores, may_have_gpus
 from sweep.common.progress import say
+from sweep.networks.conv.native import build, location
 from sweep.networks.conv.native.library import is_here
 from sweep.plan import DeviceKind
 from sweep.store.rows import Store
@@ -79,7 +80,7 @@ def mustered(where: Where, store: Store, console: Console) -> Iterator[Crew]:
     if caution := ray_internals.caution():
         say(console, caution)
     if where.kind == "here":
-        yield _here(where)
+        yield _here(where, console)
     else:
         from sweep.cluster.nodes import joined
 
@@ -87,15 +88,29 @@ def mustered(where: Where, store: Store, console: Console) -> Iterator[Crew]:
             yield crew
 
 
-def _here(where: Where) -> Crew:
+def _here(where: Where, console: Console) -> Crew:
     gpus, found = where.gpus_per_array, _gpus_here()
     if gpus and not found:
         raise InputError(f"--gpus-per-array {gpus:g}: PyTorch finds no GPU on this machine")
     if where.cpus_per_array > cores():
         raise InputError(f"--cpus-per-array {where.cpus_per_array}: this machine has {cores()}")
     if not found or gpus == 0:
-        return Crew(where, "cpu", where.cpus_per_array, 0, is_here())
+        return Crew(where, "cpu", where.cpus_per_array, 0, _native_here(console))
     return Crew(where, "cuda", where.cpus_per_array, 1 if gpus is None else gpus)
+
+
+def _native_here(console: Console) -> bool:
+    """Whether this machine has the native kernels, which are compiled before any worker asks for them."""
+    compiles = location.to_be_compiled()
+    if compiles:
+        say(console, "compiling the native kernels for this CPU, once")
+    try:
+        location.located()
+    except build.NotBuilt as error:
+        if compiles:
+            say(console, f"training without the native kernels: {error}")
+        return False
+    return True
 
 
 def own_gpus(crew: Crew) -> int:

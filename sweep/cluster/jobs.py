@@ -164,7 +164,7 @@ class Cluster:
         program, environment = ["sweep"], {}
         if where.installs:
             # A package sent with the job has no console script.
-            program, environment = ["python", "-m", "sweep"], packaging.runtime_env(self._lacking(console))
+            program, environment = ["python", "-m", "sweep"], packaging.runtime_env(self._lacking(console), console)
         with scratch.folder() as own:
             folder = own / "job"  # what is uploaded
             for file, name in zip(files, names, strict=True):

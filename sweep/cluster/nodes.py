@@ -68,7 +68,7 @@ def _join(where: Where, console: Console) -> None:
     ray.shutdown()
     if missing:
         say(console, f"nodes of the cluster get {', '.join(missing)}")
-    _connect(where, packaging.runtime_env(missing))
+    _connect(where, packaging.runtime_env(missing, console))
 
 
 def _connect(where: Where, runtime_env: dict[str, Any] | None) -> None:

@@ -1,5 +1,6 @@
 """What a node without this project needs to train for us: our own packages and their requirements."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import site
@@ -7,9 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from sweep.common.errors import InputError
+from rich.console import Console
 
-EXCLUDED: Final = ["**/__pycache__", "**/results"]
+from sweep.common.errors import InputError
+from sweep.common.progress import say
+from sweep.networks.conv.native import build
+
+EXCLUDED: Final = ["**/__pycache__", "**/results", "**/.native-*"]
 """Files of our packages that are not sent."""
 
 
@@ -56,7 +61,19 @@ def _lacks(version: str | None, specifier: Any) -> bool:
     return version is None or not specifier.contains(version, prereleases=True)
 
 
-def runtime_env(pip: list[str]) -> dict[str, Any]:
-    """Ray's runtime environment with our packages, and these distributions from an index, if any."""
+def runtime_env(pip: list[str], console: Console) -> dict[str, Any]:
+    """Ray's runtime environment with our packages, and these distributions from an index, if any.
+
+    Nodes may be of another kind of CPU than this machine, and have no compiler: all kernels travel, if we have one.
+    """
+    _compile(console)
     carried: dict[str, Any] = {"py_modules": packages(), "excludes": EXCLUDED}
     return carried | ({"pip": pip} if pip else {})
+
+
+def _compile(console: Console) -> None:
+    libraries = [build.HERE / build.file_name(variant) for variant in build.variants()]
+    with contextlib.suppress(build.NotBuilt, OSError):
+        if not all(map(build.is_whole, libraries)) and build.compiler():
+            say(console, "compiling the native kernels, which are sent along")
+            build.build(build.HERE, build.variants())

@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import types
+import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sweep import cli
 from sweep.cluster import crew, jobs, nodes, packaging
 from sweep.cluster.address import Where
 from sweep.common.errors import InputError
+from sweep.networks.conv.native import build
 from sweep.space import search_space
 from sweep.store.rows import Store
 
@@ -173,9 +175,21 @@ def test_nodes_install_what_one_of_them_lacks_at_our_version_and_nothing_else(mo
 
 
 def test_our_packages_travel_as_they_run_here() -> None:
-    folders = [Path(folder) for folder in packaging.runtime_env([])["py_modules"]]
+    folders = [Path(folder) for folder in packaging.runtime_env([], Console(file=io.StringIO()))["py_modules"]]
     assert [folder.name for folder in folders] == ["sweep", "analysis"]
     assert all((folder / "__init__.py").is_file() for folder in folders)
+
+
+def test_the_native_kernels_travel_with_their_sources_though_git_ignores_them(tmp_path: Path) -> None:
+    from ray._private.runtime_env.packaging import create_package
+
+    sent = packaging.runtime_env([], Console(file=io.StringIO()))
+    [folder] = [folder for folder in sent["py_modules"] if Path(folder).name == "sweep"]
+    create_package(folder, tmp_path / "sent.zip", True, include_parent_dir=True, excludes=sent["excludes"])
+    there = {Path(name).name for name in zipfile.ZipFile(tmp_path / "sent.zip").namelist() if "/conv/native/" in name}
+    assert {*build.SOURCES, "build.py"} <= there
+    here = {build.file_name(variant) for variant in build.variants()}
+    assert {name for name in there if name.endswith(".so")} == {name for name in here if (build.HERE / name).is_file()}
 
 
 GOOD = {"trainer": nodes.TRAINER_VERSION, "file": True, "cuda": None, "native": True}

@@ -15,6 +15,8 @@ import pytest
 from support import failing_training
 from support.real_cluster import ROOT, Cluster, environment, running, start, sweep, wait_for
 
+from sweep.networks.conv.native import location
+
 pytestmark = pytest.mark.slow
 
 SPACE = "{settings: {steps: 12}, axes: {width: [1, 2], batch_norm: [false, true], seed: 7}}"
@@ -177,7 +179,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_nodes_without_the_project_get_it_or_are_refused(bare: Path, space: Path, tmp_path: Path) -> None:
     space.write_text(SPACE.replace("[1, 2]", "[1]"))
     path = f"{bare.parent}:/usr/local/bin:/usr/bin:/bin"
-    with running(1, python=str(bare), PYTHONPATH="", PATH=path) as nodes:
+    with running(1, python=str(bare), PYTHONPATH="", PATH=path, CXX="no-compiler") as nodes:
         env, launch = nodes.environment(), ("launch", space, "--no-report", "--json", "--address")
         refused = sweep(*launch, nodes.address, "--store", tmp_path / "a", env=env, status=2, cwd=tmp_path)
         assert "sweep cannot be imported on" in refused.stderr and "--install brings it" in refused.stderr
@@ -185,3 +187,5 @@ def test_nodes_without_the_project_get_it_or_are_refused(bare: Path, space: Path
         joined = sweep(*launch, nodes.address, "--install", "--store", tmp_path / "b", env=env, cwd=tmp_path)
         sent = sweep(*launch, nodes.url, "--store", tmp_path / "c", env=env, cwd=tmp_path)
         assert json.loads(joined.stdout)["trained"] == json.loads(sent.stdout)["trained"] == RUNS // 2
+    if location.found():  # the kernels came along
+        assert {*rows_of(tmp_path / "b")["method"], *rows_of(tmp_path / "c")["method"]} == {"native"}

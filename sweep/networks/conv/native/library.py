@@ -1,20 +1,12 @@
-"""The library of this machine: found where it was installed, or compiled anew where the sources have changed."""
+"""The library of kernels: the structures that it takes, and its calls."""
 
 import contextlib
 import ctypes
 import functools
-import os
 from pathlib import Path
 from typing import Final
 
-from sweep.networks.conv.native import build
-
-FLAGS: Final = {"avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl"}, "avx2": {"avx2", "fma"}, "neon": {"asimd"}}
-"""What a CPU has to have for each build."""
-
-CACHE: Final = Path("~/.cache/sweep/native")
-"""Where it is compiled to if the package's own folder may not be written."""
-
+from sweep.networks.conv.native import build, location
 
 DEEPEST: Final = 16
 """Convolutions of a network."""
@@ -114,45 +106,10 @@ class Library:
 def library() -> Library | None:
     """The kernels for this CPU; None where there are none, and none can be compiled."""
     with contextlib.suppress(build.NotBuilt):
-        return Library(_file())
+        return Library(location.located())
     return None
 
 
-@functools.cache
 def is_here() -> bool:
-    """Whether there are kernels for this CPU, or they can be compiled."""
-    with contextlib.suppress(build.NotBuilt):
-        return _file().exists()
-    return False
-
-
-def variant() -> str | None:
-    """The kind of build that this CPU is fastest with; None where there is none for it."""
-    flags = cpu_flags()
-    return next((name for name in build.variants() if FLAGS[name] <= flags), None)
-
-
-@functools.cache
-def cpu_flags() -> frozenset[str]:
-    """What the system says that the CPU can do."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, words = line.partition(":")
-            if name.strip() in ("flags", "Features"):
-                return frozenset(words.split())
-    return frozenset()
-
-
-def _file() -> Path:
-    kind = variant()
-    if kind is None:
-        raise build.NotBuilt("there is no build for this CPU")
-    folders = [build.HERE, CACHE.expanduser()]
-    for folder in folders:
-        if (folder / build.file_name(kind)).exists():
-            return folder / build.file_name(kind)
-    folder = folders[0] if os.access(folders[0], os.W_OK) else folders[1]
-    try:
-        return build.build(folder, kind)
-    except OSError as error:
-        raise build.NotBuilt(str(error)) from error
+    """Whether there are kernels for this CPU; they are compiled first, if need be."""
+    return library() is not None
