@@ -71,13 +71,22 @@ def _show_version(given: bool) -> None:
     if given:
         from importlib.metadata import version
 
-        print(version("sweep"))
+        from sweep.networks.conv.native.location import described
+
+        print(f"sweep {version('sweep')}, native kernels: {described()}")
         raise typer.Exit
 
 
 Debug = Annotated[bool, typer.Option("--debug", metavar="", callback=_set_debug, help="Show tracebacks of errors.")]
 Version = Annotated[
-    bool, typer.Option("--version", metavar="", callback=_show_version, is_eager=True, help="Print the version.")
+    bool,
+    typer.Option(
+        "--version",
+        metavar="",
+        callback=_show_version,
+        is_eager=True,
+        help="Print the version, and which native kernels are used.",
+    ),
 ]
 
 

@@ -459,11 +459,17 @@ def test_a_table_from_elsewhere_is_reported_with_the_margin_given(
     assert not (tmp_path / "none").exists()
 
 
-def test_the_version_is_the_package_s(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_the_package_s_and_says_which_kernels_are_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from importlib.metadata import version
 
-    assert run(monkeypatch, "--version") == 0
-    assert capsys.readouterr().out.strip() == version("sweep")
+    from sweep.networks.conv.native import location
+
+    for said in ("avx2", "none (no C++ compiler was found)"):
+        monkeypatch.setattr(location, "described", lambda said=said: said)
+        assert run(monkeypatch, "--version") == 0
+        assert capsys.readouterr().out == f"sweep {version('sweep')}, native kernels: {said}\n"
 
 
 def test_an_interrupted_launch_counts_what_was_kept_since_it_began(
