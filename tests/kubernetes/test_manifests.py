@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from sweep.common.errors import InputError
 from sweep.data.library import Library
 from sweep.kubernetes import kubectl, manifests
 from sweep.kubernetes.manifests import OVERLAYS, DeploymentOptions, Source
+from sweep.networks.conv.native import build as native
 from sweep.space.search_space import parse
 
 ROOT = Path(__file__).parents[2]
@@ -742,6 +744,8 @@ def test_the_image_is_pinned_copies_what_is_there_and_ends_as_another_user_than_
     assert sources and all((ROOT / source).exists() and f"!{source}" in ignored for source in sources)
     layers = [text.index(word) for word in ("torch==", "RAY=", "COPY sweep")]
     assert layers == sorted(layers)  # code last
+    # The kernels are compiled in the image, not brought along from where another libc may be.
+    assert re.search(r"apt-get install .* g\+\+ ", text) and "**/*.so" in ignored
 
 
 def test_hadolint_finds_nothing_and_would() -> None:
@@ -779,6 +783,9 @@ def test_the_wheel_that_the_image_builds_carries_what_the_command_needs(tmp_path
     wheel = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path), str(build)]
     subprocess.run(wheel, check=True, capture_output=True)
     [built] = tmp_path.glob("*.whl")
+    kernels = {name.rpartition("/")[2] for name in zipfile.ZipFile(built).namelist() if "/conv/native/" in name}
+    assert {*native.SOURCES, *map(native.file_name, native.variants())} <= kernels and "hatch_build.py" not in kernels
+    assert built.name.endswith("-any.whl") is not bool(native.variants())
     installed = tmp_path / "installed"
     subprocess.run([*pip, "install", "--no-deps", "--quiet", "--target", str(installed), str(built)], check=True)
     command = [
