@@ -4,6 +4,9 @@
 // has of its own (rates, factors) is [tiles][…][LANES].
 #include "convolution.hpp"
 #include "layers.hpp"
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace native {
 
@@ -71,8 +74,22 @@ struct Places {
   int64_t take(int64_t vectors) {
     int64_t at = used;
     used += vectors * int64_t(sizeof(V));
+    fence();
     return at;
   }
+#ifdef __SANITIZE_ADDRESS__
+  // So that what runs over the end of one part is found, though all parts are one piece of memory.
+  int64_t fences[16 + 10 * DEEPEST];
+  int count = 0;
+  void fence() { fences[count++] = used, used += FENCE; }
+  void guard(char* scratch) const {
+    for (int i = 0; i < count; i++) __asan_poison_memory_region(scratch + fences[i], FENCE);
+  }
+  static constexpr int64_t FENCE = 4096;
+#else
+  void fence() {}
+  void guard(char*) const {}
+#endif
   explicit Places(const Network& network) : n(network) {
     pad = n.side / 2;
     hidden = n.hidden ? blocks(n.hidden) : 0;
@@ -366,18 +383,29 @@ template <int KIND> static Update<KIND> update_of(const Tile& tile, const Traini
   return u;
 }
 
+typedef uint8_t Row __attribute__((vector_size(16), may_alias, aligned(1)));
+
+// The lower halves of two rows byte by byte in turn, and the upper ones. GCC has one name for it, and since 12 Clang's.
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLED(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLED(a, b, ...) __builtin_shuffle(a, b, Row{__VA_ARGS__})
+#endif
+static INLINE Row lower(Row a, Row b) { return SHUFFLED(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23); }
+static INLINE Row upper(Row a, Row b) {
+  return SHUFFLED(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+
 // Bytes of every lane's own picture, [bytes][LANES].
 static void gather(const uint8_t* const* rows, int64_t count, uint8_t* to) {
-  typedef uint8_t Row __attribute__((vector_size(16), may_alias, aligned(1)));
   int64_t at = 0;
   for (; at + 16 <= count; at += 16) {
     Row a[L], b[L];
     for (int i = 0; i < L; i++) a[i] = *(const Row*)(rows[i] + at);
     for (int stage = 1; stage < L; stage *= 2) {
       for (int i = 0; i < L / 2; i++) {
-        b[2 * i] = __builtin_shufflevector(a[i], a[i + L / 2], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-        b[2 * i + 1] =
-            __builtin_shufflevector(a[i], a[i + L / 2], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        b[2 * i] = lower(a[i], a[i + L / 2]);
+        b[2 * i + 1] = upper(a[i], a[i + L / 2]);
       }
       for (int i = 0; i < L; i++) a[i] = b[i];
     }
@@ -536,7 +564,11 @@ int sweep_lanes() { return LANES; }
 int64_t sweep_scratch(const native::Network* n) { return native::Places(*n).used; }
 
 // Once, on scratch memory that is all zero; afterwards it belongs to this network.
-void sweep_prepare(const native::Network* n, char* scratch) { native::tables(native::Places(*n), scratch); }
+void sweep_prepare(const native::Network* n, char* scratch) {
+  native::Places places(*n);
+  native::tables(places, scratch);
+  places.guard(scratch);
+}
 
 // Tile by tile, so that what a tile trains stays in the caches from step to step.
 void sweep_train(const native::Training* s) {

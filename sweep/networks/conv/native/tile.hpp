@@ -67,7 +67,6 @@ static INLINE V widened(const uint8_t* bytes) {
 
 static INLINE V choose(I mask, V yes, V no) { return (V)(((I)yes & mask) | ((I)no & ~mask)); }
 static INLINE V kept(I mask, V x) { return (V)((I)x & mask); }
-static INLINE V larger(V a, V b) { return choose((I)(a > b), a, b); }
 
 enum Activation { IDENTITY, RELU, LEAKY };
 constexpr float SLOPE = 0.01f;  // PyTorch's default
@@ -91,9 +90,9 @@ template <int KIND> static INLINE V masked(V gradient, V y) {
   return KIND == LEAKY ? choose((I)(y > V{}), gradient, gradient * SLOPE) : gradient;
 }
 
-// exp(x) for x <= 0, after Cephes' expf; `tests/networks` has its error.
+// exp(x) for x <= 0, after Cephes' expf, to a unit of the last place; a NaN stays one. Below -87.3 it is that of -87.3.
 static INLINE V exponential(V x) {
-  x = larger(x, splat(-87.3f));
+  x = choose((I)(x < -87.3f), splat(-87.3f), x);
   I k = __builtin_convertvector(x * 1.44269504088896341f - 0.5f, I);
   V n = __builtin_convertvector(k, V);
   x = fma(n, splat(-0.693359375f), x);
@@ -107,7 +106,7 @@ static INLINE V exponential(V x) {
   return (fma(y, x * x, x) + 1.0f) * (V)((k + 127) << 23);
 }
 
-// log(x) for x >= 1, after Cephes' logf.
+// log(x) for x >= 1, after Cephes' logf, to a unit of the last place; infinity and NaN stay what they are.
 static INLINE V logarithm(V x) {
   I bits = (I)x, e = (bits >> 23) - 126;
   V m = (V)((bits & 0x7FFFFF) | 0x3F000000);
@@ -127,7 +126,7 @@ static INLINE V logarithm(V x) {
   V f = __builtin_convertvector(e, V);
   y = fma(f, splat(-2.12194440e-4f), y);
   y = fma(z, splat(-0.5f), y);
-  return fma(f, splat(0.693359375f), m + y);
+  return choose((I)(x < INFINITY), fma(f, splat(0.693359375f), m + y), x);
 }
 
 }  // namespace native
