@@ -151,7 +151,7 @@ def sanitized(path: Path, *arguments: str) -> "subprocess.CompletedProcess[str]"
 
 SANITIZERS: Final = (
     *("-O1", "-w", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
-    "-fno-sanitize=null,pointer-overflow,object-size",  # these take long to compile, and the first finds what they would
+    "-fno-sanitize=null,pointer-overflow,object-size",  # long to compile; the address sanitizer finds the same
 )
 
 
