@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from trainer import print_row, together
+from rates import print_row, together
 
 from sweep.common.host import cores
 from sweep.networks.conv import winograd

@@ -3,13 +3,17 @@
 import contextlib
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from benchmarks import trainer as benchmark
+
+sys.path.append(str(Path(__file__).parent))
+import rates as benchmark
 
 from sweep.networks.conv.shape import MethodName
 from sweep.training.batch_feed import ORDER_BLOCK
@@ -126,8 +130,8 @@ def test_an_array_for_which_memory_is_short_has_no_rate(
 
     monkeypatch.setattr(Trainer, "step", short)
     run = dataclasses.replace(benchmark.RECIPE, width=1)
-    rates = measure(ALONE, "cpu", run, [(2, "grouped"), (4, "grouped")], 0.0)
-    assert rates[0] > 0 and rates[1] == 0
+    found = measure(ALONE, "cpu", run, [(2, "grouped"), (4, "grouped")], 0.0)
+    assert found[0] > 0 and found[1] == 0
     monkeypatch.setattr(Trainer, "step", lambda trainer: torch.zeros(2) @ torch.zeros(3))
     with pytest.raises(RuntimeError, match="inconsistent tensor size"):
         measure(ALONE, "cpu", run, [(2, "grouped")], 0.0)

@@ -23,7 +23,7 @@ from gpu_kit.recorder import Recorder
 from gpu_kit.results import NAME, Results
 from gpu_kit.scale import SCALES
 from gpu_kit.supervise import Finished, Section, Unfinished
-from trainer import RECIPE
+from rates import RECIPE
 
 from sweep import plan
 

@@ -7,8 +7,8 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rates import RECIPE
 from support.equivalence import equivalence
-from trainer import RECIPE
 
 from gpu_kit.recorder import Recorder
 from gpu_kit.scale import Scale

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
+from rates import RECIPE, usual
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from trainer import RECIPE, usual
 
 from gpu_kit import device
 from gpu_kit.recorder import Recorder

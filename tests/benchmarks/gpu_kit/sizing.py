@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from trainer import RECIPE
+from rates import RECIPE
 
 from gpu_kit import device
 from gpu_kit.recorder import Recorder

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Final
 
-from trainer import RECIPE, SHARED, fused_rate, graph_rate, needs, peaks, plain_rate, together, usual
+from rates import RECIPE, SHARED, fused_rate, graph_rate, needs, peaks, plain_rate, together, usual
 
 from gpu_kit import device, saturation
 from gpu_kit.recorder import Recorder
