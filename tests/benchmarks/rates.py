@@ -15,6 +15,7 @@ import torch
 from sweep import plan
 from sweep.common.host import cores
 from sweep.data import splits as data_sets
+from sweep.networks.conv.native.library import library
 from sweep.networks.conv.shape import Shape, training_flops
 from sweep.space.runs import Run
 from sweep.training.batch_feed import ORDER_BLOCK
@@ -25,7 +26,7 @@ Way = tuple[int, plan.MethodName]
 """Size of an array and method."""
 
 RECIPE = Run(weight_init="truncated_normal", input_scaling="centered", steps=10_000_000)
-SHARED = {"cpu": cores(), "cuda": 16}
+SHARED = {"cpu": cores(), "native": cores(), "cuda": 16}
 """Processes with one network each that share the device."""
 SLOWER = 3
 """Ways this many times slower than the best are not worth a second look on a GPU."""
@@ -33,12 +34,19 @@ BRIEF = 0.1
 """Share of a measurement's time that a look at a way takes there."""
 FEW = 8
 """Steps between two waits for the device in such a look, and products or copies of the device's peaks."""
+ROUNDS = 100_000
+"""Of multiply-adds in one call, which is over in a fraction of a millisecond."""
 
 
 def usual(run: Run, kind: plan.DeviceKind) -> tuple[int, plan.MethodName]:
     """Array size and method of a sweep of 1,001 steps; the millions of steps here would make small arrays."""
     shape = Shape.of(run, (1, 28, 28), 10)
     return plan.array_size(dataclasses.replace(run, steps=1001), shape, kind), plan.method(run, kind)
+
+
+def device_of(kind: plan.DeviceKind) -> str:
+    """PyTorch's name of the device."""
+    return "cuda" if kind == "cuda" else "cpu"
 
 
 def needs(run: Run) -> tuple[float, float]:
@@ -137,7 +145,7 @@ def epoch_steps(trainer: Trainer) -> int:
 
 def fused_trainer(kind: plan.DeviceKind, run: Run, size: int, method: plan.MethodName) -> Trainer:
     runs = [dataclasses.replace(run, seed=n // 2, bias=n % 2 == 0) for n in range(size)]
-    return Trainer(runs, data_sets.load(run.dataset), device=kind, method=method)
+    return Trainer(runs, data_sets.load(run.dataset), device=device_of(kind), method=method)
 
 
 def fused_rate(
@@ -261,19 +269,35 @@ def plain_step(run: Run, kind: str) -> Callable[[], object]:
 
 
 def peaks(barrier: Any, kind: str, seconds: float) -> list[float]:
-    """Floating-point operations a second of a large matrix product, and bytes a second of a large copy.
+    """Floating-point operations a second that the device does at most, and bytes a second of a large copy."""
+    length = 2**28 if kind == "cuda" else 2**25
+    arithmetic = _products(barrier, kind, seconds) if kind == "cuda" else _multiply_adds(barrier, seconds)
+    source, target = torch.zeros(length, device=device_of(kind)), torch.zeros(length, device=device_of(kind))
+    copies = steps_a_second(lambda: target.copy_(source), kind, barrier, seconds, FEW)
+    return [arithmetic, 8.0 * length * copies]
+
+
+def _multiply_adds(barrier: Any, seconds: float) -> float:
+    """Those of multiply-adds in registers, or of a large matrix product where the native kernels are not there."""
+    kernels = library()
+    if kernels is None:
+        return _products(barrier, "cpu", seconds)
+    operations = kernels.multiply_adds(ROUNDS)
+    return operations * steps_a_second(lambda: kernels.multiply_adds(ROUNDS), "cpu", barrier, seconds, FEW)
+
+
+def _products(barrier: Any, kind: str, seconds: float) -> float:
+    """Those of a large matrix product.
 
     On tensor cores a product as accurate as float32 takes three of TF32: the faster way counts.
     """
-    side, length = (1536, 2**25) if kind == "cpu" else (8192, 2**28)
+    side = 8192 if kind == "cuda" else 1536
     a, b = torch.randn(side, side, device=kind), torch.randn(side, side, device=kind)
     products = steps_a_second(lambda: torch.mm(a, b), kind, barrier, seconds, FEW)
     if kind == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         products = max(products, steps_a_second(lambda: torch.mm(a, b), kind, barrier, seconds, FEW) / 3)
-    source, target = torch.zeros(length, device=kind), torch.zeros(length, device=kind)
-    copies = steps_a_second(lambda: target.copy_(source), kind, barrier, seconds, FEW)
-    return [2.0 * side**3 * products, 8.0 * length * copies]
+    return 2.0 * side**3 * products
 
 
 def print_row(cells: list[Any]) -> None:

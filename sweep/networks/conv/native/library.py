@@ -101,6 +101,12 @@ class Library:
         """Evaluates the networks of all tiles on pictures that all of them see."""
         self._c.sweep_evaluate(ctypes.byref(evaluation))
 
+    def multiply_adds(self, rounds: int) -> int:
+        """Computes so many rounds of them in registers; returns how many floating-point operations that were."""
+        count = self._c.sweep_multiply_adds
+        count.restype = ctypes.c_int64
+        return int(count(ctypes.c_int64(rounds)))
+
 
 @functools.cache
 def library() -> Library | None:

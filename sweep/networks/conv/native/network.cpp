@@ -600,3 +600,19 @@ void sweep_logarithm(const float* x, float* y, int64_t vectors) {
   for (int64_t i = 0; i < vectors; i++) ((native::V*)y)[i] = native::logarithm(((const native::V*)x)[i]);
 }
 }
+
+extern "C" {
+// Chains of fused multiply-adds that wait for nothing but themselves, all in registers: what the CPU's arithmetic can do
+// at most, for a benchmark. Returns the floating-point operations of so many rounds.
+int64_t sweep_multiply_adds(int64_t rounds) {
+  constexpr int CHAINS = 12;
+  native::V x[CHAINS], sum = {};
+  for (int i = 0; i < CHAINS; i++) x[i] = native::splat(float(i));
+  for (int64_t k = 0; k < rounds; k++)
+    native::unroll<CHAINS>([&](auto i) { x[i.v] = native::fma(x[i.v], native::splat(0.5f), native::splat(1.0f)); });
+  for (int i = 0; i < CHAINS; i++) sum = sum + x[i];
+  volatile float kept = sum[0];  // or else nothing would be computed
+  (void)kept;
+  return rounds * CHAINS * native::L * 2;
+}
+}
