@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,10 @@ import torch
 
 sys.path.append(str(Path(__file__).parent))
 import rates as benchmark
+import trainer as tables
 
+from sweep import plan
+from sweep.networks.conv.native.library import library
 from sweep.networks.conv.shape import MethodName
 from sweep.training.batch_feed import ORDER_BLOCK
 from sweep.training.trainer import Trainer
@@ -159,3 +163,88 @@ def test_slow_ways_are_dropped_and_the_others_looked_at_twice(monkeypatch: pytes
         (8, "im2col"): 0.0,
     }
     assert [asked.count(way) for way in known] == [1, 2, 1, 2, 2]
+
+
+def rates_of(grouped: float, native: float) -> dict[benchmark.Way, float]:
+    """Native arrays are as fast from 32 runs on."""
+    return {
+        (16, "native"): 0.9 * native,
+        (32, "native"): 0.96 * native,
+        (64, "native"): native,
+        (4, "grouped"): grouped,
+    }
+
+
+def test_a_native_row_has_the_smallest_good_size_where_native_arrays_are_faster() -> None:
+    assert tables.best_row("native", 4, rates_of(10.0, 20.0)) == plan.Saturation(4, "native", 32)
+    assert tables.best_row("native", 64, rates_of(21.0, 20.0)) is None
+    assert tables.best_row("cpu", 4, {(4, "grouped"): 10.0, (8, "grouped"): 10.4}) == plan.Saturation(4, "grouped", 4)
+
+
+def test_rows_end_before_the_first_width_that_has_none() -> None:
+    row = plan.Saturation(1, "native", 32)
+    assert tables.merged({1: row, 2: row, 4: None, 8: row}) == [{"width": 2, "method": "native", "runs": 32}]
+    assert tables.merged({1: row, 2: row}) == [{"width": 1024, "method": "native", "runs": 32}]
+
+
+@pytest.mark.parametrize(
+    ("widths", "last", "said"),
+    [(list(tables.WRITTEN), 16, ""), ([32], 32, "by hand; width 32: "), ([8, 32], 4, "by hand; width 8, 32: ")],
+    ids=["all", "one more", "fewer"],
+)
+def test_the_native_part_is_written_up_to_where_grouped_arrays_are_faster(
+    widths: list[int], last: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = {"measured": "by hand", "rows": [{"width": 16, "method": "native", "runs": 64}]}
+    before = {**json.loads(plan.TABLE.read_text()), "native": native}
+    table = tmp_path / "saturation.json"
+    table.write_text(tables.format_table(before))
+    monkeypatch.setattr(plan, "TABLE", table)
+    monkeypatch.setattr(plan, "SATURATION", {"native": (plan.Saturation(16, "native", 64),)})
+    asked = []
+
+    def rates_by_way(kind: str, run: Any, seconds: float, rounds: int) -> dict[benchmark.Way, float]:
+        asked.append(run.width)
+        wins = run.width <= last
+        return rates_of(10.0, 20.0 if wins else 9.0)
+
+    monkeypatch.setattr(tables, "rates_by_way", rates_by_way)
+    tables.write("native", widths, 1.0, 2)
+    after = json.loads(table.read_text())
+    assert after["native"]["rows"][-1]["width"] == last
+    assert after["native"]["measured"].startswith(f"{said}cpu (")
+    assert {kind: part for kind, part in after.items() if kind != "native"} == {
+        kind: part for kind, part in before.items() if kind != "native"
+    }
+    assert asked == [width for width in widths if width <= last] + [width for width in widths if width > last][:1]
+
+
+def test_native_sizes_are_whole_tiles_that_plans_may_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = {width: dataclasses.replace(benchmark.RECIPE, width=width) for width in (1, 16, 32, 64)}
+    sizes = {width: tables.fitting("native", run) for width, run in runs.items()}
+    assert sizes[1] == sizes[16] == [16, 32, 48, 64, 80, 96, 112, 128]
+    assert sizes[32] == [16, 32, 48, 64] and sizes[64] == [16]  # plans make no longer ones
+    for width in (1, 16, 32):
+        monkeypatch.setattr(plan, "SATURATION", {"native": (plan.Saturation(1024, "native", max(sizes[width])),)})
+        assert benchmark.usual(runs[width], "native") == (max(sizes[width]), "native")
+
+
+def test_arithmetic_is_that_of_multiply_adds_in_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = library()
+    if kernels is None:
+        pytest.skip("no compiler, and no build for this CPU")
+    assert kernels.multiply_adds(0) == 0
+    assert kernels.multiply_adds(7) == 7 * kernels.multiply_adds(1) > 0
+    calls = 0
+
+    def rate(step: Callable[[], object], kind: str, barrier: Any, seconds: float, whole: int) -> float:
+        nonlocal calls
+        calls += 1
+        step()
+        return 3.0
+
+    monkeypatch.setattr(benchmark, "steps_a_second", rate)
+    assert benchmark.peaks(ALONE, "native", 1.0) == [3 * benchmark.ROUNDS * kernels.multiply_adds(1), 3 * 8.0 * 2**25]
+    monkeypatch.setattr(benchmark, "library", lambda: None)
+    assert benchmark.peaks(ALONE, "native", 1.0)[0] == 3 * 2.0 * 1536**3
+    assert calls == 4
