@@ -1,6 +1,8 @@
-"""A launch beside plain Ray Tune, one run a trial: the same network, steps and machine, one after the other.
+"""A launch beside plain Ray Tune, one run a trial: the same network, steps and machine, in rounds that take turns.
 
-    python tests/benchmarks/plain_tune.py [--width 4] [--runs 128] [--sample 16] [--gpus-per-trial 0.0625]
+    python tests/benchmarks/plain_tune.py [--width 4] [--runs 128] [--rounds 3] [--sample 16] [--gpus-per-trial 0.0625]
+
+Without a width or a number of runs, it compares 128 runs of width 4, and then 2,048 of width 1.
 
 Plain Tune is written as its documentation teaches: one function a trial, `torch.nn`, the data set shared through the
 object store, one core a trial. It trains a sample of trials; the time of its `fit` is scaled to all runs, its start (a
@@ -9,11 +11,16 @@ GPUs, too; without, both train on CPUs.
 """
 
 import argparse
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Final, NamedTuple
+
+CASES: Final = ((4, 128), (1, 2048))
+"""Widths and numbers of runs."""
 
 SPACE = """
 name: benchmark
@@ -24,30 +31,52 @@ axes: {{seed: {seeds}}}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=4)
-    parser.add_argument("--runs", type=int, default=128)
+    parser.add_argument("--width", type=int)
+    parser.add_argument("--runs", type=int)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sample", type=int, default=16, help="trials of plain Tune")
     parser.add_argument("--steps", type=int, default=1001)
     parser.add_argument("--gpus-per-trial", type=float, default=0.0, metavar="NUMBER", help="0: both train on CPUs")
     parser.add_argument("--plain", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
+    cases = [(given.width or 4, given.runs or 128)] if given.width or given.runs else list(CASES)
     if given.plain:
-        print(plain_tune(given.width, given.sample, given.steps, given.gpus_per_trial))
+        print(plain_tune(cases[0][0], given.sample, given.steps, given.gpus_per_trial))
         return
-    # Both are timed from the outside, as whole processes, imports and start of Ray included.
-    plain, said = timed([__file__, *sys.argv[1:], "--plain"])
+    for width, runs in cases:
+        show([compared(width, runs, given) for _ in range(given.rounds)], width, runs, given)
+
+
+class Round(NamedTuple):
+    """Seconds of plain Tune's start, of its `fit` of a sample, what all runs would take it, and of the launch."""
+
+    start: float
+    fit: float
+    plain: float
+    launch: float
+
+
+def compared(width: int, runs: int, given: argparse.Namespace) -> Round:
+    """Both are timed from the outside, as whole processes, imports and start of Ray included."""
+    trials = ["--plain", "--width", width, "--sample", given.sample, "--steps", given.steps]
+    plain, said = timed([__file__, *map(str, trials), "--gpus-per-trial", str(given.gpus_per_trial)])
     fit = float(said.split()[-1])
     with tempfile.TemporaryDirectory() as folder:
         space = Path(folder) / "benchmark.yaml"
-        space.write_text(SPACE.format(width=given.width, steps=given.steps, seeds=given.runs // 2))
+        space.write_text(SPACE.format(width=width, steps=given.steps, seeds=runs // 2))
         devices = [] if given.gpus_per_trial else ["--gpus-per-array", "0"]
         ours, _ = timed(["-m", "sweep", "launch", str(space), "--store", f"{folder}/results", *devices])
-    expected = scaled(plain - fit, fit, given.runs, given.sample)
-    print(f"width {given.width}, {given.steps:,} steps of 16 pictures")
-    print(f"plain Ray Tune: {given.sample} trials in {fit:.1f} s after {plain - fit:.1f} s of start;", end=" ")
-    print(f"{given.runs} runs would take {expected:.1f} s")
-    print(f"sweep launch:   {given.runs} runs in {ours:.1f} s, report included")
-    print(f"ratio: {expected / ours:.1f}")
+    return Round(plain - fit, fit, scaled(plain - fit, fit, runs, given.sample), ours)
+
+
+def show(rounds: list[Round], width: int, runs: int, given: argparse.Namespace) -> None:
+    """Medians of the rounds, and of their own ratios."""
+    median = Round(*(statistics.median(column) for column in zip(*rounds, strict=True)))
+    print(f"width {width}, {given.steps:,} steps of 16 pictures, medians of {len(rounds)} rounds")
+    print(f"plain Ray Tune: {given.sample} trials in {median.fit:.1f} s after {median.start:.1f} s of start;", end=" ")
+    print(f"{runs:,} runs would take {median.plain:,.1f} s")
+    print(f"sweep launch:   {runs:,} runs in {median.launch:.1f} s, report included")
+    print(f"ratio: {statistics.median(each.plain / each.launch for each in rounds):.1f}\n", flush=True)
 
 
 def scaled(start: float, fit: float, runs: int, sample: int) -> float:
