@@ -28,12 +28,15 @@ benchmarks: $(VENV)/.installed-dev
 	$(BIN)/python tests/benchmarks/start.py
 	$(BIN)/python tests/benchmarks/plain_tune.py
 	$(BIN)/python tests/benchmarks/trainer.py
-	$(BIN)/python tests/benchmarks/trainer.py --variants --widths 1 4 16 64
+	$(BIN)/python tests/benchmarks/trainer.py --kind cpu
+	$(BIN)/python tests/benchmarks/trainer.py --variants --widths 1 4 16
+	$(BIN)/python tests/benchmarks/demonstration.py
 	$(BIN)/python tests/benchmarks/convolution.py
 	$(BIN)/python tests/benchmarks/calibration.py
 	$(BIN)/python tests/benchmarks/report_speed.py
 	$(BIN)/python tests/benchmarks/scale.py
 	$(BIN)/python tests/benchmarks/tracking.py
+	$(BIN)/python tests/benchmarks/jax_peer.py # installs JAX into a temporary environment
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
