@@ -26,6 +26,8 @@ Way = tuple[int, plan.MethodName]
 """Size of an array and method."""
 
 RECIPE = Run(weight_init="truncated_normal", input_scaling="centered", steps=10_000_000)
+STEPS = 1001
+"""Of the sweeps that arrays are made for."""
 SHARED = {"cpu": cores(), "native": cores(), "cuda": 16}
 """Processes with one network each that share the device."""
 SLOWER = 3
@@ -39,9 +41,9 @@ ROUNDS = 100_000
 
 
 def usual(run: Run, kind: plan.DeviceKind) -> tuple[int, plan.MethodName]:
-    """Array size and method of a sweep of 1,001 steps; the millions of steps here would make small arrays."""
+    """Array size and method of a sweep of `STEPS`; the millions of steps here would make small arrays."""
     shape = Shape.of(run, (1, 28, 28), 10)
-    return plan.array_size(dataclasses.replace(run, steps=1001), shape, kind), plan.method(run, kind)
+    return plan.array_size(dataclasses.replace(run, steps=STEPS), shape, kind), plan.method(run, kind)
 
 
 def device_of(kind: plan.DeviceKind) -> str:

@@ -6,16 +6,19 @@ Machines speed up and slow down, so only rates of one round are compared: ratios
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from rates import FEW, epoch_steps, fused_trainer, plain_step, together
+from rates import FEW, ROUNDS, STEPS, epoch_steps, fused_trainer, plain_step, together
 
 from sweep import plan
 from sweep.common.host import cores
+from sweep.networks.conv.native.library import library
 from sweep.space.runs import Run
 from sweep.training.device import exact_arithmetic
+from sweep.training.trainer import Trainer
 
 Rate = Callable[[float], float]
 """Model-steps a second, measured for so many seconds."""
@@ -42,17 +45,23 @@ class Fused:
     def start(self, rank: int) -> Rate:
         with exact_arithmetic():
             trainer = fused_trainer("cpu", self.run, self.size, self.method)
-            pace(trainer.step, 0.0)
+            pace(partial(advance, trainer), 0.0)
+            brief = pace(partial(advance, trainer), 0.0)
         epoch = epoch_steps(trainer)
 
         def rate(seconds: float) -> float:
+            whole = epoch if epoch / brief <= PATIENCE * seconds else FEW
             with exact_arithmetic():
-                whole = epoch if epoch / few <= PATIENCE * seconds else FEW
-                return self.size * pace(trainer.step, seconds, whole)
+                return self.size * pace(partial(advance, trainer), seconds, whole)
 
-        with exact_arithmetic():
-            few = pace(trainer.step, 0.0)
         return rate
+
+
+def advance(trainer: Trainer, steps: int) -> None:
+    """Takes so many steps, with no more of them at once than there are between two points of a learning curve."""
+    end, interval = trainer.done + steps, dataclasses.replace(trainer.runs[0], steps=STEPS).curve_interval
+    while trainer.done < end:
+        trainer.step(at_most=min(interval, end - trainer.done))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +72,24 @@ class Plain:
 
     def start(self, rank: int) -> Rate:
         step = plain_step(self.run, "cpu")
-        pace(step, 0.0)
-        return lambda seconds: pace(step, seconds)
+
+        def take(steps: int) -> None:
+            for _ in range(steps):
+                step()
+
+        pace(take, 0.0)
+        return lambda seconds: pace(take, seconds)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+    """Multiply-adds in registers, in place of a network: its rate is in floating-point operations a second."""
+
+    def start(self, rank: int) -> Rate:
+        kernels = library()
+        assert kernels, "the native kernels are not here"
+        operations = kernels.multiply_adds(1)
+        return lambda seconds: operations * pace(kernels.multiply_adds, seconds, ROUNDS)
 
 
 class Found:
@@ -99,11 +124,10 @@ def in_turns(barrier: Any, contestants: Sequence[Contestant], rounds: int, secon
     return found
 
 
-def pace(step: Callable[[], object], seconds: float, whole: int = FEW) -> float:
-    """Steps a second, in blocks of `whole` steps until the time is over."""
+def pace(take: Callable[[int], object], seconds: float, whole: int = FEW) -> float:
+    """Steps a second, where `take` takes `whole` of them at a time until the time is over."""
     started, done = time.perf_counter(), 0
     while not done or time.perf_counter() - started < seconds:
-        for _ in range(whole):
-            step()
+        take(whole)
         done += whole
     return done / (time.perf_counter() - started)

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ import rounds
 from rates import RECIPE
 
 from sweep import plan
-from sweep.networks.conv.native.library import is_here
+from sweep.networks.conv.native.library import is_here, library
 from sweep.training.batch_feed import ORDER_BLOCK
+from sweep.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,12 +62,12 @@ def test_a_pace_is_that_of_whole_blocks(
 ) -> None:
     done = 0
 
-    def step() -> None:
+    def take(steps: int) -> None:
         nonlocal done
-        done += 1
+        done += steps
 
     monkeypatch.setattr("time.perf_counter", lambda: float(done))  # a step takes a second
-    assert rounds.pace(step, seconds, whole) == 1.0
+    assert rounds.pace(take, seconds, whole) == 1.0
     assert done == steps
 
 
@@ -79,7 +81,7 @@ def test_an_array_is_measured_over_whole_epochs_where_they_are_short(
     rate = rounds.Fused(dataclasses.replace(RECIPE, width=1), 4, method).start(0)
     wholes: list[int] = []
 
-    def pace(step: object, seconds: float, whole: int) -> float:
+    def pace(take: object, seconds: float, whole: int) -> float:
         wholes.append(whole)
         return 5.0
 
@@ -88,5 +90,26 @@ def test_an_array_is_measured_over_whole_epochs_where_they_are_short(
     assert wholes == [whole]
 
 
+def test_an_array_takes_no_more_steps_at_once_than_lie_between_two_points_of_a_curve() -> None:
+    asked: list[int] = []
+    trainer = SimpleNamespace(done=0, runs=(RECIPE,))
+
+    def step(at_most: int) -> None:
+        asked.append(at_most)
+        trainer.done += min(at_most, 90)
+
+    trainer.step = step
+    rounds.advance(cast(Trainer, trainer), 256)
+    assert trainer.done == 256 and asked == [101, 101, 76]
+
+
 def test_a_plain_network_is_measured() -> None:
     assert rounds.Plain(dataclasses.replace(RECIPE, width=1)).start(0)(0.0) > 0
+
+
+@pytest.mark.skipif(not is_here(), reason="no compiler, and no build for this CPU")
+def test_arithmetic_is_counted_in_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = library()
+    assert kernels
+    monkeypatch.setattr(rounds, "pace", lambda take, seconds, whole: take(whole) / kernels.multiply_adds(1))
+    assert rounds.Arithmetic().start(0)(1.0) == rounds.ROUNDS * kernels.multiply_adds(1)

@@ -31,6 +31,7 @@ from rates import (
     BRIEF,
     RECIPE,
     SHARED,
+    STEPS,
     Way,
     brief_rates,
     device_of,
@@ -44,7 +45,7 @@ from rates import (
     together,
     usual,
 )
-from rounds import Contestant, Found, Fused, Plain, measure
+from rounds import Arithmetic, Contestant, Found, Fused, Plain, measure
 
 from sweep import plan
 from sweep.common.host import cores
@@ -66,8 +67,6 @@ SHOWN: dict[str, list[int]] = {
     "native": [1, 2, 4, 8, 16, 32, 64],
     "cuda": [1, 4, 16, 64, 256],
 }
-STEPS = 1001
-"""Of the sweeps that arrays are made for."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "batch norm": {"batch_norm": True},
@@ -148,19 +147,19 @@ def print_variants(kind: plan.DeviceKind, widths: list[int], seconds: float) -> 
 
 def print_native_tables(widths: list[int], seconds: float, rounds: int) -> None:
     """Native and grouped arrays in turns: plain ones beside plain processes and ceilings, and those with batch norm."""
-    arithmetic, memory = together(peaks, cores(), "native", seconds)
+    _, memory = together(peaks, cores(), "native", seconds)
     titles = ["width", "native runs", "native", "grouped runs", "grouped", "native / grouped"]
     more = ["fused", f"{cores()} processes", "fused / processes", "arithmetic allows", "main memory allows"]
     print_row([*titles, *more])
     print_row(["---"] * len([*titles, *more]))
     for width in widths:
         run = dataclasses.replace(RECIPE, width=width)
-        cells, found = compared(run, seconds, rounds, Plain(run))
+        cells, found = compared(run, seconds, rounds, Plain(run), Arithmetic())
         method = usual(run, "native")[1]
         flops, traffic = needs(run)
         fused = 0 if method == "native" else 1
         cells += [method, f"{found.rate(2):,.0f}", f"{found.ratio(fused, 2):.1f}"]
-        print_row([*cells, f"{arithmetic / flops:,.0f}", f"{memory / traffic:,.0f}"])
+        print_row([*cells, f"{found.rate(3) / flops:,.0f}", f"{memory / traffic:,.0f}"])
     print("\nWith batch norm:\n")
     print_row(titles)
     print_row(["---"] * len(titles))
