@@ -44,7 +44,7 @@ LISTINGS: Final = 20
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Where and with what an array was trained."""
+    """Where and with what an array was trained; `method` is how it was computed."""
 
     device: str
     dataset_fingerprint: str

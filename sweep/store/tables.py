@@ -11,9 +11,8 @@ import pyarrow.parquet as pq
 from sweep.space.runs import SETTINGS, TYPES
 from sweep.store.damage import Damaged
 
-SCHEMA_VERSION: Final = 2
-"""2 added `image_size`."""
-
+SCHEMA_VERSION: Final = 3
+"""2 added `image_size`, 3 `method`."""
 
 ADDED: Final = frozenset({"image_size", "method"})
 """Columns that files of an earlier schema version may lack."""
@@ -88,7 +87,7 @@ def read_table(
 
 
 def _completed(table: pa.Table, columns: Sequence[str] | None, expected: pa.Schema) -> pa.Table:
-    """The columns in their order; a setting that was added after the file was written is null, its default then."""
+    """The columns in their order; one that was added after the file was written is null: a setting's default."""
     wanted = expected.names if columns is None else [name for name in expected.names if name in columns]
     for name in ADDED.intersection(wanted).difference(table.column_names):
         table = table.append_column(expected.field(name), pa.nulls(len(table), expected.field(name).type))

@@ -90,7 +90,7 @@ def test_merged_files_have_the_columns_of_the_contract_and_nothing_else(store: S
     compact(store)
     rows, curves = (pq.read_schema(store.root / name) for name in names(store))
     assert rows.equals(RUNS_SCHEMA) and curves.equals(CURVES_SCHEMA)
-    assert rows.metadata[b"schema_version"] == curves.metadata[b"schema_version"] == b"2"
+    assert rows.metadata[b"schema_version"] == curves.metadata[b"schema_version"] == b"3"
     counted = [(array_id, rows, examples) for array_id, rows, _, examples in json.loads(curves.metadata[b"arrays"])]
     assert counted == [(array(number)[0], 4, 43) for number in range(ARRAYS)]
 
@@ -134,7 +134,7 @@ def test_large_files_are_left_alone_and_groups_are_bounded(store: Store, monkeyp
 
 def test_rows_of_an_earlier_version_and_arrays_without_curves_are_merged_too(store: Store) -> None:
     path = store.root / "runs" / f"{array(0)[0]}.parquet"
-    older = pq.read_table(path).drop_columns("image_size").replace_schema_metadata({"schema_version": "1"})
+    older = pq.read_table(path).drop_columns(["image_size", "method"]).replace_schema_metadata({"schema_version": "1"})
     pq.write_table(older, path)
     (store.root / "curves" / f"{array(1)[0]}.parquet").unlink()
     before = everything(store)
@@ -386,7 +386,7 @@ def _apart(store: Store) -> None:
         kind = name.split("/")[0]
         start = 0
         for array_id, rows, *_ in json.loads(table.schema.metadata[b"arrays"]):
-            own = table.slice(start, rows).replace_schema_metadata({"schema_version": "2", "validation_examples": "43"})
+            own = table.slice(start, rows).replace_schema_metadata({"schema_version": "3", "validation_examples": "43"})
             pq.write_table(own, store.root / kind / f"{array_id}.parquet")
             start += rows
         (store.root / name).unlink()

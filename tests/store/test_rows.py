@@ -63,19 +63,30 @@ def test_rows_come_back_as_written_with_every_column_of_the_contract(store: Stor
 def test_a_file_from_before_a_setting_was_there_is_read_with_its_default(store: Store) -> None:
     store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     path = store.root / "runs" / f"{'a' * 20}.parquet"
-    older = pq.read_table(path).drop_columns("image_size").replace_schema_metadata({"schema_version": "1"})
+    older = pq.read_table(path).drop_columns(["image_size", "method"]).replace_schema_metadata({"schema_version": "1"})
     pq.write_table(older, path)
     rows = store.rows(IDS)
     assert rows.column_names == RUNS_SCHEMA.names
-    assert rows["image_size"].to_pylist() == [None] * 4
+    assert rows["image_size"].to_pylist() == rows["method"].to_pylist() == [None] * 4
     assert len(store.statuses()) == 4
+
+
+def test_rows_from_before_methods_were_recorded_stand_beside_those_that_say_theirs(store: Store) -> None:
+    store.write("a" * 20, RUNS[:2], IDS[:2], [outcome()] * 2, BY)
+    path = store.root / "runs" / f"{'a' * 20}.parquet"
+    pq.write_table(pq.read_table(path).drop_columns("method").replace_schema_metadata({"schema_version": "2"}), path)
+    store.write("b" * 20, RUNS[2:], IDS[2:], [outcome()] * 2, dataclasses.replace(BY, method="native"))
+    for _ in range(2):
+        assert store.rows(IDS)["method"].to_pylist() == [None, None, "native", "native"]
+        compact(store)
+    assert len(store.row_files()) == 1
 
 
 def test_files_carry_the_schema_version_and_how_many_pictures_a_curve_point_used(store: Store) -> None:
     store.write("a" * 20, RUNS, IDS, [outcome()] * 4, BY)
     rows = pq.read_schema(store.root / "runs" / f"{'a' * 20}.parquet")
     curves = pq.read_schema(store.root / "curves" / f"{'a' * 20}.parquet")
-    assert rows.metadata[b"schema_version"] == curves.metadata[b"schema_version"] == b"2"
+    assert rows.metadata[b"schema_version"] == curves.metadata[b"schema_version"] == b"3"
     assert curves.metadata[b"validation_examples"] == b"43"
     assert rows.names == RUNS_SCHEMA.names
     assert curves.names == CURVES_SCHEMA.names == ["run_id", "step", "train_loss", "validation_accuracy"]
@@ -301,7 +312,7 @@ def _flipped(path: Path) -> None:
 
 
 def _newer(path: Path) -> None:
-    pq.write_table(pq.read_table(path).replace_schema_metadata({"schema_version": "3"}), path)
+    pq.write_table(pq.read_table(path).replace_schema_metadata({"schema_version": "4"}), path)
 
 
 def _another(path: Path) -> None:
@@ -352,7 +363,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("bias,seed\n1,2\n"), "is not a table of this store"),
     "another schema": (_another, "no column status"),
     "other types": (_other_types, "column run_id is int64, not string"),
-    "newer": (_newer, "written by a newer sweep (schema version 3, this one reads up to 2); upgrade sweep to read it"),
+    "newer": (_newer, "written by a newer sweep (schema version 4, this one reads up to 3); upgrade sweep to read it"),
     "a folder": (_folder, "is a folder; expected a file"),
 }
 
