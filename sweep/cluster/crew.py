@@ -16,8 +16,8 @@ from sweep.cluster.address import Where
 from sweep.common.errors import InputError
 from sweep.common.host import cores, may_have_gpus
 from sweep.common.progress import say
-from sweep.networks.conv.native import build, location
-from sweep.networks.conv.native.library import is_here
+from sweep.networks.conv.native import location
+from sweep.networks.conv.native.library import why_not
 from sweep.plan import DeviceKind
 from sweep.store.rows import Store
 
@@ -29,8 +29,8 @@ AWAY: Final = 5.0
 class Crew:
     """Who trains the arrays, with what each of them gets; on a cluster, Ray is joined already.
 
-    `native` says that everybody has the native kernels. `witness` is the path of a file beside a local store: a node
-    that does not see it does not see the store.
+    `native` says that arrays are planned for the native kernels, which all nodes seen so far have. `witness` is the
+    path of a file beside a local store: a node that does not see it does not see the store.
     """
 
     where: Where
@@ -63,8 +63,8 @@ class Crew:
 
             if not torch.cuda.is_available():
                 reason = f"{host} cannot train on a GPU: PyTorch {torch.__version__} finds no CUDA there"
-        elif self.native and not is_here():
-            reason = f"{host} lacks the native kernels, which the other nodes have"
+        elif self.native and (why := why_not()):
+            reason = f"{host} lacks the native kernels, for which arrays are planned: {why}"
         if reason is None:
             return
         time.sleep(AWAY)
@@ -101,16 +101,12 @@ def _here(where: Where, console: Console) -> Crew:
 
 def _native_here(console: Console) -> bool:
     """Whether this machine has the native kernels, which are compiled before any worker asks for them."""
-    compiles = location.to_be_compiled()
-    if compiles:
+    if location.to_be_compiled():
         say(console, "compiling the native kernels for this CPU, once")
-    try:
-        location.located()
-    except build.NotBuilt as error:
-        if compiles:
-            say(console, f"training without the native kernels: {error}")
-        return False
-    return True
+    why = why_not()
+    if why:
+        say(console, f"native kernels are not used: {why}")
+    return not why
 
 
 def own_gpus(crew: Crew) -> int:

@@ -22,7 +22,7 @@ def look(distributions: list[str], file: str | None, cuda: bool) -> dict[str, An
     """What this node has: Python, versions of distributions, the project, and a file that the driver has.
 
     `trainer` is the trainer's version in this node's project, None if that cannot be imported; `cuda` says why PyTorch
-    cannot use GPUs, None if it can or was not asked; `native` says whether the native kernels are there.
+    cannot use GPUs, None if it can or was not asked; `native` says why it has no native kernels, None if it has.
     """
     found: dict[str, Any] = {"host": socket.gethostname(), "python": platform.python_version(), "versions": {}}
     for name in distributions:
@@ -37,11 +37,11 @@ def look(distributions: list[str], file: str | None, cuda: bool) -> dict[str, An
     except ImportError as error:
         found |= {"trainer": None, "why": str(error)}
     try:
-        from sweep.networks.conv.native.library import is_here
+        from sweep.networks.conv.native.library import why_not
 
-        found["native"] = is_here()
-    except ImportError:
-        found["native"] = False
+        found["native"] = why_not()
+    except ImportError as error:
+        found["native"] = str(error)
     found["file"] = file is None or os.path.exists(file)
     found["cuda"] = _cuda() if cuda else None
     return found

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from sweep.cluster.stop_signal import handlers_kept
 from sweep.common.atomic_files import temporary_name
 from sweep.common.errors import InputError
 from sweep.common.progress import say
+from sweep.networks.conv.native.library import why_not
 from sweep.space.runs import TRAINER_VERSION
 from sweep.store.rows import Store
 
@@ -120,11 +122,19 @@ def _crew_there(where: Where, store: Store, console: Console) -> Crew:
         _check({names[node]: look for node, look in looks.items()}, where, store)
     devices = f"{gpus:g} GPU and " if gpus else ""
     say(console, f"nodes: {len(nodes)}, with room for arrays of {devices}{crew.cpus} CPU: {len(able)}")
-    native = crew.device == "cpu" and bool(looks) and all(look["native"] for look in looks.values())
-    if crew.device == "cpu" and not native and any(look["native"] for look in looks.values()):
-        lacking = [names[node] for node, look in looks.items() if not look["native"]]
-        say(console, f"the native kernels are not used: {_some(lacking)} lack them")
+    native = crew.device == "cpu" and _all_native(
+        {names[node]: look["native"] for node, look in looks.items()}, console
+    )
     return dataclasses.replace(crew, witness=witness, native=native)
+
+
+def _all_native(lacking: dict[str, str | None], console: Console) -> bool:
+    """Whether the nodes have the native kernels, given what each lacks; where there is none yet, whether we do."""
+    without = {node: why for node, why in (lacking or {socket.gethostname(): why_not()}).items() if why}
+    if without:
+        node, why = next(iter(without.items()))
+        say(console, f"native kernels are not used: there are none on {_some(without)}: {node}: {why}")
+    return not without
 
 
 def _has_room(node: dict[str, Any], crew: Crew) -> bool:
