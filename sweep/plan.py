@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from sweep.common.errors import InputError
+from sweep.networks.conv.native import costs
 from sweep.networks.conv.shape import MethodName, Shape, training_flops
 from sweep.space.catalogue import Facts
 from sweep.space.runs import Identities, Program, Run, array_id, program
@@ -49,15 +50,13 @@ SATURATION: Final[dict[DeviceKind, tuple[Saturation, ...]]] = {
     kind: tuple(Saturation(**row) for row in part["rows"]) for kind, part in json.loads(TABLE.read_text()).items()
 }
 
-NATIVE_ACTIVATIONS: Final = ("relu", "leaky_relu", "identity")
-
 OVERHEAD: Final = 10_000_000
 """Cost of a run's step besides its multiplications, in floating-point operations; fitted on a CPU, widths 1 to 64."""
 
 MEMORY: Final[dict[DeviceKind, int]] = {"cpu": 2**30, "native": 2**30, "cuda": 24 * 2**30}
-"""Most bytes of an array, counted by `array_bytes`: a worker stays under 2 GB, and a GPU of 40 GB is not filled."""
+"""Most bytes of an array, counted as in `Array.bytes`: a worker stays under 2 GB, and a GPU of 40 GB is not filled."""
 
-LONGEST: Final[dict[DeviceKind, int]] = {"cpu": 6 * 10**12, "native": 12 * 10**12, "cuda": 6 * 10**14}
+LONGEST: Final[dict[DeviceKind, int]] = {"cpu": 6 * 10**12, "native": 6 * 10**12, "cuda": 6 * 10**14}
 """Most work of an array of several pairs, counted as in `Array.work`: about two minutes on a core, one on a GPU.
 
 It bounds how long devices stand idle at the end of a sweep, and how much a lost worker costs.
@@ -98,8 +97,15 @@ class Array:
 
     @property
     def work(self) -> int:
-        """How long it takes compared to others, in floating-point operations: orders arrays and weighs progress."""
-        return len(self) * _work(self.cell, self.shape)
+        """How long it takes compared to others, in floating-point operations of PyTorch: orders and weighs arrays."""
+        return len(self) * _work(self.cell, self.shape, self.method)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it needs on its device, in bytes; an estimate on the high side."""
+        if self.method == "native":
+            return costs.array_bytes(self.cell, self.shape, len(self))
+        return len(self) * array_bytes(self.cell, self.shape)
 
     def parameter_count(self) -> int:
         """Trainable parameters of all its runs."""
@@ -142,7 +148,8 @@ def arrays(space: SearchSpace, device: DeviceKind) -> Iterator[Array]:
         identities = Identities(cell, facts.identity)
         if shared not in sizes:
             shape = Shape.of(cell, facts.picture, facts.classes)
-            sizes[shared] = shape, array_size(cell, shape, device), method(cell, device)
+            kind = _kind(cell, shape, device)
+            sizes[shared] = shape, array_size(cell, shape, kind), method(cell, kind)
         shape, size, way = sizes[shared]
         for block, chosen in blocks(members, size // 2):
             run_ids = tuple([identities.run_id(bias, seed) for bias, seed in chosen])
@@ -204,13 +211,17 @@ def method(cell: Run, device: DeviceKind) -> MethodName:
 
 def array_size(cell: Run, shape: Shape, device: DeviceKind) -> int:
     """How many runs of this cell's program fill a device of this kind, within memory and time; an even number."""
-    by_memory = MEMORY[device] // array_bytes(cell, shape)
-    by_time = LONGEST[device] // _work(cell, shape)
+    device = _kind(cell, shape, device)
+    if device == "native":
+        by_memory = costs.most_runs(cell, shape, MEMORY[device])
+    else:
+        by_memory = MEMORY[device] // array_bytes(cell, shape)
+    by_time = LONGEST[device] // _work(cell, shape, method(cell, device))
     return max(2, min(_saturation(cell, device).runs, by_memory, by_time) // 2 * 2)
 
 
 def array_bytes(cell: Run, shape: Shape) -> int:
-    """Memory that one run of an array needs, in bytes; an estimate on the high side.
+    """Memory that one run of an array needs in PyTorch, in bytes; an estimate on the high side.
 
     It counts weights, gradients, a temporary of the update and the optimizer's moments; activations, their gradients,
     and further copies for batch normalization, dropout and activations other than ReLU.
@@ -250,15 +261,17 @@ def _joined(parts: list[_Part], shape: Shape, size: int, way: MethodName, bit: i
 
 def _saturation(cell: Run, device: DeviceKind) -> Saturation:
     row = next((row for row in SATURATION[device] if cell.width <= row.width), None)
-    if device == "native" and (row is None or not native_takes(cell)):
+    if device == "native" and (row is None or not costs.knows(cell)):
         return _saturation(cell, "cpu")
     assert row, "the table ends with the widest networks"
     return row
 
 
-def native_takes(cell: Run) -> bool:
-    """Whether the native kernels know all that this cell's program needs."""
-    return cell.activation in NATIVE_ACTIVATIONS and cell.precision == "float32"
+def _kind(cell: Run, shape: Shape, device: DeviceKind) -> DeviceKind:
+    """What arrays of this cell's program are planned for: as on any CPU, where native kernels cannot take it."""
+    if device == "native" and not (method(cell, device) == "native" and costs.most_runs(cell, shape, MEMORY[device])):
+        return "cpu"
+    return device
 
 
 def _facts(space: SearchSpace, cell: Run) -> Facts:
@@ -270,8 +283,8 @@ def _facts(space: SearchSpace, cell: Run) -> Facts:
     return facts
 
 
-def _work(cell: Run, shape: Shape) -> int:
-    return training_flops(cell, shape) + OVERHEAD * cell.steps
+def _work(cell: Run, shape: Shape, way: MethodName) -> int:
+    return costs.work(cell, shape) if way == "native" else training_flops(cell, shape) + OVERHEAD * cell.steps
 
 
 def _blocks(members: Members, seeds: int) -> list[tuple[int, Members]]:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from sweep import plan
+from sweep.networks.conv.native import costs
 from sweep.networks.conv.shape import Shape
 from sweep.plan import Array
 from sweep.space.runs import Run, array_id, program, run_id
@@ -130,12 +131,48 @@ def test_every_width_that_a_search_space_allows_has_a_method_and_an_array_size(d
 @pytest.mark.parametrize("device", plan.SATURATION)
 def test_an_array_is_bounded_by_memory_and_by_time(device: plan.DeviceKind) -> None:
     usual = size_of(Run(width=4), device)
-    large = Run(width=4, depth=16, pooling="none", batch_size=4096)
+    large = Run(width=4, depth=16, pooling="none", batch_size=2048)
     assert 2 <= size_of(large, device) < usual
-    fits = size_of(large, device) * plan.array_bytes(large, shape(large)) <= plan.MEMORY[device]
-    assert fits or size_of(large, device) == 2
+    [array, *_] = arrays("{settings: {width: 4, depth: 16, pooling: none, batch_size: 2048}, axes: {seed: 64}}", device)
+    assert array.cell == large and len(array) == size_of(large, device)
+    assert array.bytes <= plan.MEMORY[device] or len(array) == 2
     assert 2 <= size_of(Run(width=4, steps=10**6), device) < usual
     assert size_of(Run(width=4, optimizer="adamw"), device) <= usual
+
+
+NOT_NATIVE = {
+    "wide": "width: [64, 1024]",
+    "an activation": "activation: [gelu, tanh]",
+    "a precision": "precision: [bfloat16]",
+    "a tile larger than memory": "{depth: 12, width: 32, pooling: none, batch_size: 256}",
+}
+
+
+@pytest.mark.parametrize("reason", NOT_NATIVE)
+def test_what_native_kernels_cannot_take_is_planned_as_on_any_cpu(reason: str) -> None:
+    axes = NOT_NATIVE[reason]
+    text = f"{{settings: {axes}}}" if axes.startswith("{") else f"axes: {{{axes}}}"
+    assert (planned := arrays(text, "native")) == arrays(text, "cpu")
+    assert {array.method for array in planned} == {"grouped"}
+
+
+def test_an_array_has_one_method_and_those_of_native_kernels_have_the_same_runs_as_those_of_others() -> None:
+    text = "axes: {width: [1, 4, 32, 64], activation: [relu, tanh], batch_norm: [false, true], seed: 40}"
+    native, grouped = arrays(text, "native"), arrays(text, "cpu")
+    ids = [sorted(run_id for array in planned for run_id in array.run_ids) for planned in (native, grouped)]
+    assert ids[0] == ids[1] and len(native) < len(grouped)
+    for array in native:
+        cells = {(cell.width <= 32 and cell.activation == "relu") for cell, _ in array.parts}
+        assert cells == {array.method == "native"}
+        left = array.without(array.run_ids[:2])
+        assert left is None or left.method == array.method
+    assert plan.missing(native, {run_id for array in grouped for run_id in array.run_ids}) == []
+
+
+def test_an_array_s_memory_is_that_of_its_method() -> None:
+    [native], [grouped] = (arrays("axes: {width: [16], seed: 2}", device) for device in ("native", "cpu"))
+    assert grouped.bytes == 4 * plan.array_bytes(grouped.cell, grouped.shape)
+    assert native.bytes == costs.array_bytes(native.cell, native.shape, 4) != grouped.bytes
 
 
 def test_what_is_missing_leaves_out_stored_arrays_and_reduces_partly_stored_ones() -> None:

@@ -9,7 +9,7 @@ from sweep import plan as plans
 from sweep.common.errors import InputError
 from sweep.data.library import Library
 from sweep.networks.conv.shape import training_flops
-from sweep.plan import Array, DeviceKind
+from sweep.plan import Array
 from sweep.space import catalogue
 from sweep.space.catalogue import Facts
 from sweep.space.search_space import SearchSpace
@@ -64,7 +64,7 @@ def plan(spaces: Sequence[SearchSpace], store: Store, library: Library) -> Plan:
     Runs, cells and arrays that search spaces share count once. Downloads nothing; what cannot be known without
     pictures that are not here is None.
     """
-    from sweep.training.device import device_name, local_device
+    from sweep.training.device import device_name, local_device, planned_kind
 
     device = local_device()
     here = all(library.here(dataset) for space in spaces for dataset in space.datasets)
@@ -72,7 +72,7 @@ def plan(spaces: Sequence[SearchSpace], store: Store, library: Library) -> Plan:
     runs: int | None = None
     cells = arrays = todo = None
     if all(space.facts(dataset) for space in spaces for dataset in space.datasets):
-        arrays = plans.arrays_of_all(spaces, device)
+        arrays = plans.arrays_of_all(spaces, planned_kind())
         todo = plans.missing(arrays, store.statuses() if here else ())
         runs, cells = sum(map(len, arrays)), plans.cell_count(spaces)
     elif len(spaces) == 1:
@@ -124,7 +124,7 @@ def _imagined(space: SearchSpace) -> SearchSpace:
     )
 
 
-def _seconds(todo: list[Array], library: Library, device: DeviceKind) -> float | None:
+def _seconds(todo: list[Array], library: Library, device: str) -> float | None:
     from sweep.training.estimate import seconds
 
     return seconds(todo, library, device)

@@ -38,11 +38,11 @@ LARGEST_CONFIG_MAP: Final = 2**20
 MOUNTED: Final = "/mnt/store"
 """Where pods mount the claim of a `pvc://` store."""
 
-SECONDS_OF_LONGEST: Final[dict[DeviceKind, float]] = {"cpu": 120.0, "cuda": 60.0}
+SECONDS_OF_LONGEST: Final[dict[DeviceKind, float]] = {"cpu": 120.0, "native": 120.0, "cuda": 60.0}
 """Seconds that an array of `plan.LONGEST` operations takes: on one core of an EPYC, measured; on an H100, estimated
 from first trials of our kernels."""
 
-ARRAY_SECONDS: Final[dict[DeviceKind, float]] = {"cpu": 1.0, "cuda": 10.0}
+ARRAY_SECONDS: Final[dict[DeviceKind, float]] = {"cpu": 1.0, "native": 1.0, "cuda": 10.0}
 """Seconds that an array costs besides its arithmetic; on a GPU, where kernels and graphs are compiled, a guess."""
 
 STARTUP_SECONDS: Final = 1800
@@ -51,7 +51,7 @@ STARTUP_SECONDS: Final = 1800
 DEADLINE_FACTOR: Final = 3
 """The deadline is this many times the estimate, to allow for slower machines, retries and the last arrays."""
 
-PROCESS_BYTES: Final[dict[DeviceKind, int]] = {"cpu": 3 * 2**28, "cuda": 4 * 2**30}
+PROCESS_BYTES: Final[dict[DeviceKind, int]] = {"cpu": 3 * 2**28, "native": 3 * 2**28, "cuda": 4 * 2**30}
 """Bytes that a training process needs besides its array: 0.70 GiB measured on a CPU; with CUDA's libraries, a guess."""
 
 NODE_BYTES: Final = 2**30
@@ -95,7 +95,7 @@ class DeploymentOptions:
         for flag, number in {"--max-gpus": self.max_gpus, "--max-workers": self.max_workers}.items():
             if number is not None and number < 1:
                 raise InputError(f"{flag} {number}: must be at least 1")
-        if self.max_gpus is not None and self.device == "cpu":
+        if self.max_gpus is not None and self.device != "cuda":
             raise InputError(f"--max-gpus {self.max_gpus}: the overlay cpu uses none; limit it with --max-workers")
         if self.max_workers is not None and self.device == "cuda":
             raise InputError(f"--max-workers {self.max_workers}: requires --overlay cpu; limit others with --max-gpus")
@@ -107,7 +107,8 @@ class DeploymentOptions:
 
     @property
     def device(self) -> DeviceKind:
-        return "cpu" if self.overlay == "cpu" else "cuda"
+        """What the launch there plans its arrays for: the image has the native kernels."""
+        return "native" if self.overlay == "cpu" else "cuda"
 
     @property
     def shared(self) -> bool:
@@ -225,7 +226,7 @@ def sizes(space: SearchSpace, options: DeploymentOptions, library: Library, clus
         arrays=len(arrays),
         workers=workers,
         memory=_memory(arrays, options.device, slots, _pictures(space)),
-        gpu_memory=_gib(max(map(_bytes, arrays)) + 2**30) if options.device == "cuda" else None,
+        gpu_memory=_gib(max(array.bytes for array in arrays) + 2**30) if options.device == "cuda" else None,
         estimated_seconds=seconds,
         deadline_seconds=max(3600, -(-(STARTUP_SECONDS + DEADLINE_FACTOR * math.ceil(seconds)) // 600) * 600),
         estimate=f"on {workers * slots} {kind} at {rate:.0e} operations per second each; not measured on this cluster",
@@ -398,8 +399,8 @@ def _memory(arrays: Sequence[Array], device: DeviceKind, slots: int, pictures: i
     On a GPU the array itself is on the device, but its checkpoint passes through main memory: weights, at most two
     moments, and a copy.
     """
-    if device == "cpu":
-        each = PROCESS_BYTES[device] + max(map(_bytes, arrays))
+    if device != "cuda":
+        each = PROCESS_BYTES[device] + max(array.bytes for array in arrays)
     else:
         each = PROCESS_BYTES[device] + 24 * max(array.parameter_count() for array in arrays)
     needed = max(NODE_BYTES + slots * each + pictures, pictures / STORE_SHARE)
@@ -414,10 +415,6 @@ def _pictures(space: SearchSpace) -> int:
         for each in entries
         if each.train
     )
-
-
-def _bytes(array: Array) -> int:
-    return len(array) * plan.array_bytes(array.cell, array.shape)
 
 
 def _gib(size: float) -> int:

@@ -3,19 +3,26 @@
 import contextlib
 import platform
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from sweep.networks.conv.native.library import is_here
 from sweep.plan import DeviceKind
 
 
-def local_device() -> DeviceKind:
+def local_device() -> Literal["cpu", "cuda"]:
     """The kind of device that this machine trains on."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def kind_of(device: str) -> DeviceKind:
+def planned_kind() -> DeviceKind:
+    """What a launch on this machine plans its arrays for."""
+    device = local_device()
+    return "native" if device == "cpu" and is_here() else device
+
+
+def kind_of(device: str) -> Literal["cpu", "cuda"]:
     """The kind of a device by its PyTorch name: "cpu", or "cuda" with or without a number."""
     return "cpu" if device == "cpu" else "cuda"
 

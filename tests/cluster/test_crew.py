@@ -4,14 +4,18 @@ import dataclasses
 import io
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from sweep.cluster import crew, node_probe, nodes
+from sweep.cluster import crew, driver, node_probe, nodes
 from sweep.cluster.address import Where
 from sweep.cluster.trial import may_pass
+from sweep.commands import plan as planning
+from sweep.data.library import Library
+from sweep.space.search_space import parse
 from sweep.store.rows import Store
 
 LOOK = {"trainer": nodes.TRAINER_VERSION, "file": True, "cuda": None, "native": None}
@@ -109,3 +113,19 @@ def test_a_worker_without_the_kernels_that_arrays_are_planned_for_says_so_and_le
     dataclasses.replace(worker, native=False).check_here()
     monkeypatch.setattr(crew, "why_not", lambda: None)
     worker.check_here()
+
+
+@pytest.mark.parametrize("why", [None, "no C++ compiler was found"])
+def test_a_plan_counts_the_arrays_that_a_launch_trains(
+    why: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweep.networks.conv.native.library.why_not", lambda: why)
+    monkeypatch.setattr(crew, "why_not", lambda: why)
+    monkeypatch.setattr(planning, "_seconds", lambda todo, library, device: float(len(todo)))
+    space = parse(b"axes: {width: [1, 4, 32, 64], seed: 40}", tmp_path / "few.yaml")
+    store = Store(tmp_path / "store")
+    with crew.mustered(Where(gpus_per_array=0.0), store, Console(file=io.StringIO())) as found:
+        launched = driver._missing([space], (), found)
+    planned = planning.plan([space], store, Library(tmp_path))
+    assert planned.arrays == planned.estimated_seconds == len(launched)
+    assert {array.method for array in launched} == ({"grouped"} if why else {"native", "grouped"})

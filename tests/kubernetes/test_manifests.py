@@ -396,7 +396,7 @@ def test_a_claim_is_mounted_in_head_and_workers() -> None:
 
 def test_the_cluster_is_sized_from_the_plan() -> None:
     source = manifests.read(WIDTH)
-    for name, device, slots in (("gpu", "cuda", 1), ("cpu", "cpu", 4)):
+    for name, device, slots in (("gpu", "cuda", 1), ("cpu", "native", 4)):
         found = made(name, "s3://bucket/sweeps")
         arrays = list(plan.arrays(source.space, device))  # type: ignore[arg-type]
         size, job = found.sizes, ray(found.documents)
@@ -407,8 +407,8 @@ def test_the_cluster_is_sized_from_the_plan() -> None:
         assert job["spec"]["activeDeadlineSeconds"] == size.deadline_seconds
         resources = group(job)["template"]["spec"]["containers"][0]["resources"]
         assert resources["limits"]["memory"] == resources["requests"]["memory"] == f"{size.memory // 2**30}Gi"
-        largest = max(len(array) * plan.array_bytes(array.cell, array.shape) for array in arrays)
-        assert size.memory > slots * manifests.PROCESS_BYTES[device] + (largest if device == "cpu" else 0)  # type: ignore[index]
+        largest = max(array.bytes for array in arrays)
+        assert size.memory > slots * manifests.PROCESS_BYTES[device] + (largest if device == "native" else 0)  # type: ignore[index]
         assert job["metadata"]["annotations"]["sweep/arrays"] == str(len(arrays))
 
 
@@ -418,7 +418,7 @@ def test_more_runs_need_more_time_and_wider_nets_more_memory() -> None:
             source_of(text).space, DeploymentOptions("cpu", **options), library(), cluster(overlay("cpu"))
         )
 
-    few, many = sizes("axes: {seed: 100}"), sizes("axes: {seed: 10000}")
+    few, many = sizes("axes: {seed: 100}"), sizes("axes: {seed: 30000}")
     assert few.estimated_seconds and many.estimated_seconds and many.estimated_seconds > 50 * few.estimated_seconds
     assert few.deadline_seconds and many.deadline_seconds and many.deadline_seconds > few.deadline_seconds
     narrow, wide = sizes("settings: {width: 4}"), sizes("settings: {width: 1024, depth: 16}")

@@ -41,7 +41,7 @@ def test_steps_alone_are_timed_and_as_many_as_the_budget_has_time_for(
     device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine = Device(asynchronous=device == "cuda")
-    monkeypatch.setattr(estimate, "Trainer", lambda runs, data, device: machine)
+    monkeypatch.setattr(estimate, "Trainer", lambda runs, data, **how: machine)
     monkeypatch.setattr("torch.cuda.synchronize", machine.synchronize)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr(estimate, "cores", lambda: 1)
@@ -59,3 +59,36 @@ def test_a_run_of_one_step_is_measured_by_it(tmp_path: Path) -> None:
     array = Array("a", ((run, ((True, 0),)),), ("a",), Shape.of(run, (1, 28, 28), 10), "grouped")
     found = estimate.seconds([array], Library(tmp_path), "cpu", budget=0.0)
     assert found is not None and found > 0
+
+
+def test_shapes_are_interpolated_among_those_of_their_own_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {("native", 1): 1.0, ("native", 8): 2.0, ("grouped", 4): 50.0, ("grouped", 16): 70.0}
+    made = [(Run(width=width, steps=1000), method) for method, width in [*seconds, ("native", 4)]]
+    arrays = [Array("a", ((run, ((True, 0),)),), ("a",), Shape.of(run, (1, 28, 28), 10), way) for run, way in made]
+
+    def measured(array: Array, *_: Any) -> float:
+        return seconds[array.method, array.cell.width]
+
+    monkeypatch.setattr(estimate, "SHAPES", 2)
+    monkeypatch.setattr(estimate, "_step_seconds", measured)
+    monkeypatch.setattr(estimate, "_evaluated", lambda *dataset: 0)
+    monkeypatch.setattr(estimate, "cores", lambda: 1)
+    found = estimate.seconds(arrays, Library(tmp_path), "cpu")
+    assert found is not None and 1000 * (123 + 1) < found < 1000 * (123 + 2)
+
+
+@pytest.mark.parametrize("method", ["native", "grouped"])
+def test_an_array_is_timed_as_it_is_trained(method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    run = Run(width=1, steps=1)
+    array = Array("a", ((run, ((True, 0),)),), ("a",), Shape.of(run, (1, 28, 28), 10), method)
+
+    def trainer(runs: Any, data: Any, **how: Any) -> Device:
+        asked.append(how["method"])
+        return Device(asynchronous=False)
+
+    monkeypatch.setattr(estimate, "Trainer", trainer)
+    estimate.seconds([array], Library(tmp_path), "cpu", budget=0.0)
+    assert asked == ["native" if method == "native" else None]
