@@ -55,9 +55,14 @@ class ArrayState:
         networks: Sequence[Run],
         fingerprint: str,
         tensors: Mapping[str, torch.Tensor | Tiles],
+        native: bool = False,
     ) -> None:
-        """`fingerprint` is the data's; `tensors` stay the same objects while their contents change."""
+        """`fingerprint` is the data's; `tensors` stay the same objects while their contents change.
+
+        Native kernels order parameters in their own way: what they have begun, they go on with, and nothing else.
+        """
         self.runs, self.networks, self.fingerprint, self.tensors = runs, networks, fingerprint, tensors
+        self.native = native
 
     def snapshot(self, progress: Progress, seconds: float) -> State:
         """What `restore` needs to go on from here, after `seconds` of training."""
@@ -71,7 +76,7 @@ class ArrayState:
         return State({**tensors, **curve}, numbers | self._owners)
 
     def fits(self, state: State) -> bool:
-        """Whether `state` holds these runs, possibly among others."""
+        """Whether `state` holds these runs, possibly among others, as trained by the same kernels."""
         return all(set(state.numbers.get(part, ())).issuperset(names) for part, names in self._owners.items())
 
     @torch.no_grad()
@@ -96,7 +101,7 @@ class ArrayState:
         return {"runs": self._names(self.runs), "networks": self._names(self.networks)}
 
     def _names(self, runs: Sequence[Run]) -> list[str]:
-        about = TRAINER_VERSION, self.fingerprint
+        about = TRAINER_VERSION, self.fingerprint, *(["native"] if self.native else [])
         return [hashlib.sha256(repr((*about, run)).encode()).hexdigest()[:20] for run in runs]
 
 

@@ -165,7 +165,7 @@ class Trainer:
         assert kernels, "the native kernels are not here"
         array = NativeArray(self.assignment, self.shape, self.data, scaling, self.batches, self.losses, kernels)
         tensors: dict[str, torch.Tensor | Tiles] = {**array.tensors, **self.losses.tensors}
-        self.array_state = ArrayState(self.runs, self.assignment.networks, self.data.fingerprint, tensors)
+        self.array_state = ArrayState(self.runs, self.assignment.networks, self.data.fingerprint, tensors, native=True)
         self.array_step, self.graph_step, self.evaluator = array, None, NativeEvaluator(array, self.data)
 
     @property

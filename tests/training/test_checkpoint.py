@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import functools
+import itertools
 import json
 import struct
 from pathlib import Path
@@ -11,9 +12,16 @@ from typing import Any
 import pytest
 import torch
 from support import oracle
+from support.outcomes import BY
 
+from sweep import plan
+from sweep.networks.conv.native import build
+from sweep.networks.conv.native.library import FLAGS, Library, cpu_flags, library
+from sweep.networks.conv.shape import MethodName
 from sweep.space.runs import Run
+from sweep.space.search_space import parse
 from sweep.store.outcomes import Outcome
+from sweep.store.rows import Store
 from sweep.store.storage import Place
 from sweep.training.checkpoint import Checkpoint, State, Stopped
 from sweep.training.trainer import ORDER_BLOCK, Trainer, train
@@ -33,6 +41,15 @@ PROGRAMS = {
 }
 
 
+needs_kernels = pytest.mark.skipif(library() is None, reason="no compiler, and no build for this CPU")
+METHODS = ["grouped", pytest.param("native", marks=needs_kernels)]
+
+
+def known(run: Run, method: MethodName) -> Run:
+    """The run with an activation that the method knows."""
+    return dataclasses.replace(run, activation="leaky_relu") if method == "native" and run.activation == "gelu" else run
+
+
 def pairs(run: Run) -> list[Run]:
     return [dataclasses.replace(run, bias=bias, seed=seed) for seed in (0, 1) for bias in (True, False)]
 
@@ -45,7 +62,7 @@ def kept_at(path: Path, **options: Any) -> Checkpoint:
     return Checkpoint(Place(path.parent), path.name, **options)
 
 
-def stopped_after(steps: int, runs: list[Run], path: Path) -> None:
+def stopped_after(steps: int, runs: list[Run], path: Path, method: MethodName | None = None) -> None:
     """Trains `steps` steps and is stopped."""
     asked = 0
 
@@ -55,22 +72,91 @@ def stopped_after(steps: int, runs: list[Run], path: Path) -> None:
         return asked >= steps
 
     with pytest.raises(Stopped):
-        train(runs, GREY, checkpoint=kept_at(path, stopping=stopping))
+        train(runs, GREY, method=method, checkpoint=kept_at(path, stopping=stopping))
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("left", [1, 4, 11])
 def test_a_training_that_was_stopped_and_taken_up_ends_bit_for_bit_as_one_that_was_not(
-    program: str, left: int, tmp_path: Path
+    program: str, left: int, method: MethodName, tmp_path: Path
 ) -> None:
-    runs, path = pairs(PROGRAMS[program]), tmp_path / "checkpoints" / "a.safetensors"
+    runs, path = pairs(known(PROGRAMS[program], method)), tmp_path / "checkpoints" / "a.safetensors"
     done = runs[0].steps - left
-    stopped_after(done, runs, path)
+    stopped_after(done, runs, path, method)
     kept = kept_at(path).load()
     assert kept is not None and kept.numbers["done"] == done
     seen: list[int] = []
-    assert plain(train(runs, GREY, checkpoint=kept_at(path), tick=seen.append)) == plain(train(runs, GREY))
+    resumed = train(runs, GREY, method=method, checkpoint=kept_at(path), tick=seen.append)
+    assert plain(resumed) == plain(train(runs, GREY, method=method))
     assert min(seen) > done, "trained again what was kept"
+
+
+@needs_kernels
+@pytest.mark.parametrize(("begun", "then"), [("native", "grouped"), ("grouped", "native")])
+def test_a_checkpoint_is_not_taken_up_by_other_kernels_than_wrote_it(
+    begun: MethodName, then: MethodName, tmp_path: Path
+) -> None:
+    runs = pairs(SMALL)
+    stopped_after(8, runs, tmp_path / "a.safetensors", begun)
+    stopped_after(8, runs, tmp_path / "b.safetensors", begun)
+    seen: list[int] = []
+    checkpoint = kept_at(tmp_path / "a.safetensors", others=["b.safetensors"])
+    outcomes = train(runs, GREY, method=then, checkpoint=checkpoint, tick=seen.append)
+    assert plain(outcomes) == plain(train(runs, GREY, method=then)) and min(seen) < 8
+    checkpoint.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["b.safetensors"], "that of the larger array is its own"
+
+
+@needs_kernels
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_native_part_of_an_array_goes_on_with_the_bits_of_the_whole(program: str, tmp_path: Path) -> None:
+    cell = known(PROGRAMS[program], "native")
+    runs = [dataclasses.replace(run, seed=seed) for seed in range(10) for run in pairs(cell)[:2]]
+    done = cell.steps - 4
+    stopped_after(done, runs, tmp_path / "whole.safetensors", "native")
+    whole = dict(zip(runs, plain(train(runs, GREY, method="native")), strict=True))
+    some, seen = [run for run in runs if run.seed in (3, 8, 9)][::-1], []
+    checkpoint = kept_at(tmp_path / "own", others=["whole.safetensors"])
+    adopted = plain(train(some, GREY, method="native", checkpoint=checkpoint, tick=seen.append))
+    assert min(seen) > done, "trained again what was kept"
+    assert adopted == [dataclasses.replace(whole[run], array_size=len(some)) for run in some]
+    halves = train(runs, GREY, method="native", checkpoint=kept_at(tmp_path / "whole.safetensors"), halvings=2)
+    assert plain(halves) == [
+        dataclasses.replace(whole[run], array_size=half.array_size) for run, half in zip(runs, halves, strict=True)
+    ]
+    assert {half.array_size for half in halves} == {4, 6}
+
+
+@pytest.fixture(scope="module")
+def two_builds(tmp_path_factory: pytest.TempPathFactory) -> list[Library]:
+    """The kernels for tiles of two sizes."""
+    folder = tmp_path_factory.mktemp("kernels")
+    kinds = [name for name in build.variants() if FLAGS[name] <= cpu_flags()]
+    if len(kinds) < 2:
+        pytest.skip("this CPU runs tiles of one size only")
+    there = [build.HERE / build.file_name(name) for name in kinds]
+    return [
+        Library(path if path.exists() else build.build(folder, name)) for name, path in zip(kinds, there, strict=True)
+    ]
+
+
+@needs_kernels
+@pytest.mark.integration
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_what_tiles_of_one_size_have_begun_tiles_of_another_end_with_the_same_bits(
+    program: str, two_builds: list[Library], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len({each.lanes for each in two_builds}) == 2
+    cell = known(PROGRAMS[program], "native")
+    runs = [dataclasses.replace(run, seed=seed) for seed in range(11) for run in pairs(cell)[:2]]
+    for number, (first, second) in enumerate(itertools.permutations(two_builds)):
+        monkeypatch.setattr("sweep.training.trainer.library", lambda first=first: first)
+        whole = plain(train(runs, GREY, method="native"))
+        path = tmp_path / f"{number}.safetensors"
+        stopped_after(cell.steps - 4, runs, path, "native")
+        monkeypatch.setattr("sweep.training.trainer.library", lambda second=second: second)
+        assert plain(train(runs, GREY, method="native", checkpoint=kept_at(path))) == whole
 
 
 def test_a_checkpoint_is_written_by_time_and_not_at_every_step(tmp_path: Path) -> None:
@@ -242,3 +328,30 @@ def test_a_checkpoint_says_what_it_is_and_holds_no_code(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path], "a temporary file was left"
     kept_at(path).remove()
     assert not path.exists()
+
+
+@needs_kernels
+def test_what_vanished_kernels_have_begun_goes_when_others_have_trained_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(plan.SATURATION, "native", (plan.Saturation(1024, "native", 64),))
+    monkeypatch.setitem(plan.SATURATION, "cpu", (plan.Saturation(1024, "grouped", 32),))
+    space = parse(b"{settings: {width: 1, hidden: 4, steps: 6}, axes: {seed: 32}}", tmp_path / "few.yaml")
+    native, grouped = (list(plan.arrays(space, kind)) for kind in ("native", "cpu"))
+    assert (len(native), len(grouped), native[0].method) == (1, 2, "native")
+    store = Store(tmp_path / "store")
+    name, about = store.checkpoint(native[0].array_id), {"run_ids": native[0].run_ids}
+    begun = Checkpoint(store.place, name, about=about, every=0, stopping=lambda: True)
+    with pytest.raises(Stopped):
+        train(native[0].runs(), GREY, method="native", checkpoint=begun)
+    for array in plan.missing(grouped, store.statuses()):
+        kept = store.tidy(store.statuses())
+        larger = [each for each, run_ids in kept.items() if run_ids.issuperset(array.run_ids)]
+        own = Checkpoint(store.place, store.checkpoint(array.array_id), others=larger)
+        outcomes = train(array.runs(), GREY, checkpoint=own)
+        assert plain(outcomes) == plain(train(array.runs(), GREY))
+        store.write(array.array_id, array.runs(), array.run_ids, outcomes, BY)
+        own.remove()
+        assert name in kept
+    assert store.tidy(store.statuses()) == {} and not store.exists(name)
+    assert plan.missing(native, store.statuses()) == []
