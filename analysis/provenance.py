@@ -3,6 +3,7 @@
 import functools
 import math
 import subprocess
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +13,7 @@ import pandas as pd
 
 import sweep
 from analysis.record import Record
+from analysis.run_table import results
 from sweep.space.runs import SETTINGS
 
 _COLUMNS: Final = {
@@ -23,16 +25,21 @@ _COLUMNS: Final = {
     "splits": "split",
 }
 
+NOT_RECORDED: Final = "not recorded"
+"""The method of rows from before it was kept."""
+
 
 def provenance(rows: pd.DataFrame, store: str | None) -> Record:
-    """How checked rows were made: the distinct values of `_COLUMNS`, first and last `finished_at` (ISO 8601), the
-    `settings` that all rows share, `store`, and `sweep_version` and `commit` of the program that analyses them.
+    """How checked rows were made: the distinct values of `_COLUMNS`, the number of rows by `methods`, first and last
+    `finished_at` (ISO 8601), the `settings` that all rows share, `store`, and `sweep_version` and `commit` of the
+    program that analyses them.
 
     Null where the table has no such column.
     """
     finished = _times(rows["finished_at"]) if "finished_at" in rows else pd.Series(dtype="datetime64[ns, UTC]")
     return {
         **{key: _distinct(rows, column) for key, column in _COLUMNS.items()},
+        "methods": _methods(rows),
         "first_finished_at": finished.min().isoformat() if len(finished) else None,
         "last_finished_at": finished.max().isoformat() if len(finished) else None,
         "settings": shared(rows),
@@ -46,6 +53,15 @@ def shared(rows: pd.DataFrame) -> Record:
     """The settings that all rows share; never `bias` or `seed`."""
     names = [name for name in SETTINGS if name in rows and name not in ("bias", "seed")]
     return {name: _plain(rows[name].iloc[0]) for name in names if rows[name].nunique(dropna=False) == 1}
+
+
+def _methods(rows: pd.DataFrame) -> dict[str, int] | None:
+    """The number of rows by method, the most frequent first and those that do not say it last; None if none does."""
+    said = rows["method"].dropna().map(str) if "method" in rows and "method" in results(rows) else pd.Series()
+    if said.empty:
+        return None
+    counts = [*Counter(said).most_common(), (NOT_RECORDED, len(rows) - len(said))]
+    return {name: number for name, number in counts if number}
 
 
 def _times(column: pd.Series) -> pd.Series:

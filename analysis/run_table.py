@@ -23,6 +23,9 @@ RESULTS: Final = frozenset(RUNS_SCHEMA.names) - frozenset(SETTINGS) | {"array_id
 MADE_WITH: Final = ("dataset_fingerprint", "trainer_version", "image_size", "evaluate_every")
 """Columns of the store that may tell runs apart without dividing cells: a report says so where they vary."""
 
+METHODS: Final = frozenset({"grouped", "im2col", "native", "triton"})
+"""What the store's column `method` says."""
+
 _FLAGS: Final = {
     "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False, "yes": True, "no": False,
     "on": True, "off": False,
@@ -101,12 +104,18 @@ def factors(rows: pd.DataFrame) -> list[str]:
 
 def ignored(rows: pd.DataFrame) -> list[str]:
     """Columns that vary but are neither a setting nor a result: the analysis does not look at them."""
-    return _varying(rows, [name for name in rows if name not in (*SETTINGS, *RESULTS) or name in MADE_WITH])
+    return _varying(rows, [name for name in rows if name not in (*SETTINGS, *results(rows)) or name in MADE_WITH])
 
 
 def unknown(rows: pd.DataFrame) -> list[str]:
     """The ignored columns that the store does not know: only whoever made the table can say what they mean."""
-    return _varying(rows, [name for name in rows if name not in (*SETTINGS, *RESULTS)])
+    return _varying(rows, [name for name in rows if name not in (*SETTINGS, *results(rows))])
+
+
+def results(rows: pd.DataFrame) -> frozenset[str]:
+    """`RESULTS`, without `method` where a table from elsewhere means something of its own by it."""
+    ours = "method" not in rows or METHODS.issuperset(rows["method"].dropna().map(str).unique())
+    return RESULTS if ours else RESULTS - {"method"}
 
 
 def _varying(rows: pd.DataFrame, names: list[Any]) -> list[str]:

@@ -125,6 +125,10 @@ def origin(verdict: Record) -> list[tuple[str, str]]:
         "devices": "devices", "torch_versions": "torch", "trainer_versions": "trainer version",
     }  # fmt: skip
     lines = [(text, ", ".join(map(str, known[key]))) for key, text in names.items() if known[key]]
+    if known["methods"]:
+        (first, runs), *others = known["methods"].items()
+        counts = [f"{first} {runs:,} run{'s' * (runs != 1)}", *(f"{name} {number:,}" for name, number in others)]
+        lines.append(("computed by", ", ".join(counts)))
     if known["first_finished_at"]:
         lines.append(("trained", f"{known['first_finished_at'][:16]} to {known['last_finished_at'][:16]} (UTC)"))
     if known["settings"]:

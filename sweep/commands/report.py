@@ -21,7 +21,8 @@ from sweep.store.earliest import COMPARED, Found
 from sweep.store.rows import Store
 
 READ: Final = (
-    *("run_id", *COMPARED, "device", "dataset_fingerprint", "trainer_version", "torch_version", "finished_at"),
+    *("run_id", *COMPARED, "device", "dataset_fingerprint", "trainer_version", "torch_version", "method"),
+    "finished_at",
 )
 """The columns of the store that a report is made from, beside the settings."""
 

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from analysis.effects import cells
 from analysis.provenance import provenance
-from analysis.run_table import checked, ignored, load_table
+from analysis.run_table import METHODS, checked, ignored, load_table, unknown
 from sweep.common.errors import InputError
+from sweep.networks.conv.shape import MethodName
 from sweep.store.tables import RUNS_SCHEMA, SCHEMA_VERSION
 
 ROWS = study([{"width": 1}, {"width": 2}], 3)
@@ -138,6 +139,23 @@ def test_rows_without_a_run_id_are_no_repeats(tmp_path: Path) -> None:
 def test_columns_that_tell_runs_apart_and_divide_no_cells_are_said() -> None:
     rows = ROWS.assign(trainer_version=np.arange(len(ROWS)) % 2 + 1, dataset_fingerprint="a")
     assert ignored(checked(rows)) == ["trainer_version"]
+
+
+def test_the_methods_of_a_table_are_those_of_the_store() -> None:
+    assert frozenset(get_args(MethodName)) == METHODS
+
+
+@pytest.mark.parametrize("values", [["native", None], [None, None], ["native", "triton"]])
+def test_how_runs_were_computed_divides_nothing_and_is_no_objection(values: list[str | None]) -> None:
+    rows = checked(ROWS.assign(method=(values * len(ROWS))[: len(ROWS)]))
+    assert ignored(rows) == unknown(rows) == []
+
+
+@pytest.mark.parametrize("values", [["ours", "theirs"], ["native", "theirs"], [{"a": 1}, [2]], [1, 2]])
+def test_what_a_table_from_elsewhere_calls_a_method_is_a_column_like_any_other(values: list[Any]) -> None:
+    rows = checked(ROWS.assign(method=pd.Series((values * len(ROWS))[: len(ROWS)], dtype=object)))
+    assert ignored(rows) == unknown(rows) == ["method"]
+    assert provenance(rows, None)["methods"] is None
 
 
 @pytest.mark.parametrize(("odd", "said"), [([1, 2], "[1, 2]"), ({"a": 1}, "{'a': 1}"), ("\ud800", "?")])

@@ -10,6 +10,8 @@ from support.simulated import grid, study
 
 from analysis import report
 from analysis.study import analyse, spent
+from analysis.wording import sentences
+from analysis.wording.markdown import markdown
 from sweep.common.errors import InputError
 
 WIDTHS = {1: 4.0, 4: 0.6, 16: 0.0}
@@ -117,6 +119,32 @@ def test_provenance_says_what_the_table_knows_and_null_for_the_rest(rows: pd.Dat
     assert origin["settings"] == {"dataset": "mnist5k", "split": 0, "train_examples": None}
     assert origin["store"] == "results"
     assert origin["commit"] is None or re.fullmatch(r"[0-9a-f]{40}(-dirty)?", origin["commit"])
+
+
+@pytest.mark.parametrize(
+    ("methods", "counts", "said"),
+    [
+        (
+            ["grouped"] * 8 + ["native"] * 28 + [None] * 12,
+            {"native": 28, "grouped": 8, "not recorded": 12},
+            "native 28 runs, grouped 8, not recorded 12",
+        ),
+        (["native"] * 48, {"native": 48}, "native 48 runs"),
+        (["triton"] + [None] * 47, {"triton": 1, "not recorded": 47}, "triton 1 run, not recorded 47"),
+        ([None] * 48, None, None),
+    ],
+)
+def test_runs_are_counted_by_how_they_were_computed(
+    methods: list[str | None], counts: dict[str, int] | None, said: str | None, rows: pd.DataFrame
+) -> None:
+    verdict = analyse(rows.assign(method=methods), name="study")
+    assert verdict["provenance"]["methods"] == counts
+    assert list(verdict["provenance"]["methods"] or []) == list(counts or [])
+    assert dict(sentences.origin(verdict)).get("computed by") == said
+    assert (f"- computed by: {said}" in markdown(verdict)) == (said is not None)
+    plain = analyse(rows, name="study")
+    assert plain["provenance"]["methods"] is None
+    assert verdict["cells"] == plain["cells"] and verdict["alarms"] == plain["alarms"]
 
 
 @pytest.mark.parametrize("times", [["2026-01-02 03:04:05.000001Z", "soon"] * 24, ["no time"] * 48, [3] * 48])

@@ -148,7 +148,7 @@ def test_a_verdict_of_the_store_says_where_its_rows_come_from_and_how_many_disag
     assert f"{verdict['disagreeing_runs']} runs stand in the store twice" in verdict["alarms"][0]
     origin = verdict["provenance"]
     assert origin["store"] == str(store.root)
-    assert origin["devices"] == ["cpu (test)"]
+    assert origin["devices"] == ["cpu (test)"] and origin["methods"] == {"grouped": 24}
     assert origin["settings"]["steps"] == 1001
     assert origin["first_finished_at"] <= origin["last_finished_at"]
 
