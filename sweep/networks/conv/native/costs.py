@@ -17,6 +17,9 @@ UNITS: Final = 4
 ROWS: Final = 32
 """Rows of a picture that a convolution keeps scaled, at most."""
 
+COPIES: Final = 4
+"""Of what a network keeps: a checkpoint needs three while it is written."""
+
 OVERHEAD: Final = 600_000
 SPEED: Final = 2
 """What a step costs besides multiplications, in operations, and how many times as fast they are as in PyTorch.
@@ -37,17 +40,16 @@ def work(cell: Run, shape: Shape) -> int:
 
 def most_runs(cell: Run, shape: Shape, memory: int) -> int:
     """How many runs an array of at most `memory` bytes may have: whole tiles, or none."""
-    tiles = (memory // (4 * LANES) - _working_numbers(cell, shape)) // (3 * _kept_numbers(cell, shape))
+    tiles = (memory // (4 * LANES) - _working_numbers(cell, shape)) // (COPIES * _kept_numbers(cell, shape))
     return LANES * max(0, tiles)
 
 
 def array_bytes(cell: Run, shape: Shape, runs: int) -> int:
     """Memory that an array of so many runs needs, in bytes; an estimate on the high side.
 
-    It counts working memory for one tile, and for every tile parameters and the optimizer's moments, which a checkpoint
-    copies twice.
+    It counts working memory for one tile, and for every tile parameters and the optimizer's moments with their copies.
     """
-    return 4 * LANES * (_working_numbers(cell, shape) + -(-runs // LANES) * 3 * _kept_numbers(cell, shape))
+    return 4 * LANES * (_working_numbers(cell, shape) + -(-runs // LANES) * COPIES * _kept_numbers(cell, shape))
 
 
 def _kept_numbers(cell: Run, shape: Shape) -> int:
