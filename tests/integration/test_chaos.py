@@ -64,7 +64,7 @@ def test_a_sweep_comes_through_kills_of_every_kind_with_the_rows_of_one_that_was
 def test_a_node_that_is_about_to_go_keeps_what_it_has_trained(tmp_path: Path) -> None:
     space, store = tmp_path / "one.yaml", tmp_path / "results"
     # As long as one array may be: it has to be in training still when the notice has been heard of.
-    space.write_text("{settings: {dataset: digits, width: 1, steps: 16000}, axes: {seed: 16}}")
+    space.write_text("{settings: {dataset: digits, width: 1, steps: 16000, activation: tanh}, axes: {seed: 16}}")
     arrays = list(plan.arrays(search_space.load(space), "cpu"))
     with chaos.environment(), Watch(store, arrays) as watch, contextlib.closing(chaos.Nodes()) as nodes:
         address = ["--address", nodes.address, "--checkpoint-seconds", "3600"]

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 SPACE = "{settings: {steps: 12}, axes: {width: [1, 2], batch_norm: [false, true], seed: 7}}"
 RUNS = 2 * 2 * 2 * 7
-LONG = "{settings: {width: 1, steps: 20000, momentum: 0.5}, axes: {seed: 16}}"
+LONG = "{settings: {width: 1, steps: 20000, momentum: 0.5, activation: tanh}, axes: {seed: 16}}"
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_a_job_goes_on_when_its_follower_detaches_is_found_again_and_stops_with_
 
 def test_a_launch_waits_for_nodes_and_those_that_join_later_get_work(tmp_path: Path, space: Path) -> None:
     store = tmp_path / "store"
-    space.write_text(SPACE.replace("12", "1500"))
+    space.write_text(SPACE.replace("12", "1500, activation: tanh"))
     with running(0) as nodes:
         launch = start(
             *("launch", space, "--address", nodes.address, "--store", store, "--no-report", "--json"),

@@ -17,7 +17,7 @@ from support.processes import alive, descendants, training, wait_for
 
 pytestmark = pytest.mark.integration
 
-SPACE = "{name: long, settings: {dataset: digits, width: 1, steps: 30000}, axes: {seed: 16}}"
+SPACE = "{name: long, settings: {dataset: digits, width: 1, steps: 30000, activation: tanh}, axes: {seed: 16}}"
 ROOT = Path(__file__).parents[2]
 LEAVING = "Interrupted: 0 of 32 runs are kept."
 

@@ -33,6 +33,7 @@ from sweep import plan
 from sweep.plan import Array
 from sweep.space import search_space
 from sweep.store.checkpoint_header import read_header
+from sweep.training.device import planned_kind
 
 KILLS = ("worker", "driver", "terminate", "raylet", "notice", "head")
 """SIGKILL of a worker, of the launch; SIGTERM of the launch; SIGKILL and SIGTERM of a node; SIGKILL of the head."""
@@ -305,7 +306,7 @@ class Chaos:
         kinds = self.random.sample(kinds, len(kinds))
         moments = sorted(self.random.uniform(0.03, 0.9) for _ in kinds)
         self.pending = list(zip(moments, kinds, strict=True))
-        arrays = list(plan.arrays(search_space.load(space), "cpu"))
+        arrays = list(plan.arrays(search_space.load(space), planned_kind()))
         self.watch = Watch(self.store, arrays)
         self.drivers: list[subprocess.Popen[str]] = []
         self.ended: list[tuple[int, str]] = []
