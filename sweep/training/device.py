@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from sweep.networks.conv.native.library import is_here
+from sweep.networks.conv.native.library import why_not
 from sweep.plan import DeviceKind
 
 
@@ -19,7 +19,7 @@ def local_device() -> Literal["cpu", "cuda"]:
 def planned_kind() -> DeviceKind:
     """What a launch on this machine plans its arrays for."""
     device = local_device()
-    return "native" if device == "cpu" and is_here() else device
+    return "native" if device == "cpu" and why_not() is None else device
 
 
 def kind_of(device: str) -> Literal["cpu", "cuda"]:

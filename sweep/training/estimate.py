@@ -90,7 +90,7 @@ def _step_seconds(array: Array, library: Library, device: str, budget: float) ->
         clock = time.process_time if device == "cpu" else time.perf_counter
         begun, done, passed, worked = time.perf_counter(), trainer.done, 0.0, clock()
         while trainer.done < cell.steps and (trainer.done == done or passed < budget):
-            trainer.step()
+            trainer.step(at_most=cell.steps - trainer.done)
             _finish(device)  # a GPU would queue far more steps than fit into the budget
             passed = time.perf_counter() - begun
     return (clock() - worked) / ((trainer.done - done) * len(array))

@@ -119,7 +119,7 @@ def test_a_worker_without_the_kernels_that_arrays_are_planned_for_says_so_and_le
 def test_a_plan_counts_the_arrays_that_a_launch_trains(
     why: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweep.networks.conv.native.library.why_not", lambda: why)
+    monkeypatch.setattr("sweep.training.device.why_not", lambda: why)
     monkeypatch.setattr(crew, "why_not", lambda: why)
     monkeypatch.setattr(planning, "_seconds", lambda todo, library, device: float(len(todo)))
     space = parse(b"axes: {width: [1, 4, 32, 64], seed: 40}", tmp_path / "few.yaml")

@@ -16,7 +16,8 @@ from support.outcomes import BY
 
 from sweep import plan
 from sweep.networks.conv.native import build
-from sweep.networks.conv.native.library import FLAGS, Library, cpu_flags, library
+from sweep.networks.conv.native.library import Library, library
+from sweep.networks.conv.native.location import FLAGS, cpu_flags
 from sweep.networks.conv.shape import MethodName
 from sweep.space.runs import Run
 from sweep.space.search_space import parse
@@ -71,7 +72,8 @@ def stopped_after(steps: int, runs: list[Run], path: Path, method: MethodName | 
         asked += 1
         return asked >= steps
 
-    with pytest.raises(Stopped):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("sweep.training.native_array.AT_ONCE", 0)  # one step at a time
         train(runs, GREY, method=method, checkpoint=kept_at(path, stopping=stopping))
 
 
@@ -129,20 +131,15 @@ def test_a_native_part_of_an_array_goes_on_with_the_bits_of_the_whole(program: s
 
 
 @pytest.fixture(scope="module")
-def two_builds(tmp_path_factory: pytest.TempPathFactory) -> list[Library]:
+def two_builds() -> list[Library]:
     """The kernels for tiles of two sizes."""
-    folder = tmp_path_factory.mktemp("kernels")
     kinds = [name for name in build.variants() if FLAGS[name] <= cpu_flags()]
     if len(kinds) < 2:
         pytest.skip("this CPU runs tiles of one size only")
-    there = [build.HERE / build.file_name(name) for name in kinds]
-    return [
-        Library(path if path.exists() else build.build(folder, name)) for name, path in zip(kinds, there, strict=True)
-    ]
+    return [Library(path) for path in build.build(build.HERE, kinds)]
 
 
 @needs_kernels
-@pytest.mark.integration
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_what_tiles_of_one_size_have_begun_tiles_of_another_end_with_the_same_bits(
     program: str, two_builds: list[Library], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -288,10 +285,10 @@ def test_the_parts_of_an_array_that_was_split_have_checkpoints_of_their_own(
 ) -> None:
     step, asked = Trainer.step, 0
 
-    def short(trainer: Trainer) -> None:
+    def short(trainer: Trainer, at_most: int) -> None:
         if len(trainer.runs) > 2:
             raise torch.OutOfMemoryError("no memory left")
-        step(trainer)
+        step(trainer, at_most)
 
     def stopping() -> bool:
         nonlocal asked

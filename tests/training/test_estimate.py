@@ -26,7 +26,7 @@ class Device:
     def __init__(self, asynchronous: bool) -> None:
         self.asynchronous, self.now, self.ordered, self.done = asynchronous, 0.0, 0.0, 0
 
-    def step(self) -> None:
+    def step(self, at_most: int = 1) -> None:
         self.ordered += STEP if self.done else SET_UP
         self.done += 1
         if not self.asynchronous:
