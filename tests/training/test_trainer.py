@@ -365,7 +365,7 @@ def test_an_array_for_which_memory_is_short_is_split_until_it_fits(monkeypatch: 
     sizes: list[int] = []
     step = Trainer.step
 
-    def short(trainer: Trainer) -> None:
+    def short(trainer: Trainer, at_most: int) -> None:
         if trainer.done == 3:
             sizes.append(len(trainer.runs))
             if len(trainer.runs) > 2:
@@ -379,7 +379,9 @@ def test_an_array_for_which_memory_is_short_is_split_until_it_fits(monkeypatch: 
     assert [outcome.array_size for outcome in split] == [2] * 8
     for one, other in zip(whole, split, strict=True):
         assert one.test_loss == pytest.approx(other.test_loss, rel=1e-4)
-    monkeypatch.setattr(Trainer, "step", lambda trainer: (_ for _ in ()).throw(torch.OutOfMemoryError("none at all")))
+    monkeypatch.setattr(
+        Trainer, "step", lambda trainer, at_most: (_ for _ in ()).throw(torch.OutOfMemoryError("none at all"))
+    )
     with pytest.raises(torch.OutOfMemoryError, match="none at all"):
         train(runs, GREY)
 
@@ -433,7 +435,7 @@ def test_what_libraries_say_when_memory_is_short_splits_an_array_too(
 ) -> None:
     step = Trainer.step
 
-    def short(trainer: Trainer) -> None:
+    def short(trainer: Trainer, at_most: int) -> None:
         if len(trainer.runs) > 2:
             raise RuntimeError(words)
         step(trainer)
@@ -443,7 +445,9 @@ def test_what_libraries_say_when_memory_is_short_splits_an_array_too(
 
 
 def test_another_mistake_splits_no_array(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Trainer, "step", lambda trainer: (_ for _ in ()).throw(RuntimeError("another mistake")))
+    monkeypatch.setattr(
+        Trainer, "step", lambda trainer, at_most: (_ for _ in ()).throw(RuntimeError("another mistake"))
+    )
     with pytest.raises(RuntimeError, match="another mistake"):
         train(vary(SMALL, seed=[0, 1, 2]), GREY)
 
@@ -458,7 +462,7 @@ def test_an_array_that_ran_out_of_memory_is_gone_while_its_batches_are_still_bei
     drawn: set[tuple[threading.Thread, int]] = set()
     gone: list[bool] = []
 
-    def short(trainer: Trainer) -> None:
+    def short(trainer: Trainer, at_most: int) -> None:
         step(trainer)
         if len(trainer.runs) > 2:
             tried.append(weakref.ref(trainer))

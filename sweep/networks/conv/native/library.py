@@ -116,6 +116,11 @@ def library() -> Library | None:
     return None
 
 
+def is_here() -> bool:
+    """Whether there are kernels for this CPU; they are compiled first, if need be."""
+    return library() is not None
+
+
 def why_not() -> str | None:
     """Why there are no kernels for this CPU, and none can be compiled; None where there are, or are by now."""
     try:
