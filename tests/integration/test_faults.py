@@ -214,7 +214,7 @@ def test_what_is_left_of_an_array_takes_up_the_checkpoint_of_the_whole(space: Pa
     [array] = plan.arrays(search_space.load(space), "cpu")
     alone = train(array.runs(), pictures)
     # Somebody trained the first seed, and somebody died in the middle of all.
-    by = Provenance("here", pictures.fingerprint, "0", 1)
+    by = Provenance("here", pictures.fingerprint, "0", 1, "grouped")
     store.write("0" * 20, array.runs()[:2], array.run_ids[:2], alone[:2], by)
     asked = iter(range(10**6))
     kept = Checkpoint(
