@@ -18,6 +18,7 @@ import rates as benchmark
 import trainer as tables
 
 from sweep import plan
+from sweep.common.host import cores
 from sweep.networks.conv.native.library import library
 from sweep.networks.conv.shape import MethodName
 from sweep.training.batch_feed import ORDER_BLOCK
@@ -166,17 +167,13 @@ def test_slow_ways_are_dropped_and_the_others_looked_at_twice(monkeypatch: pytes
 
 
 def rates_of(grouped: float, native: float) -> dict[benchmark.Way, float]:
-    """Native arrays are as fast from 32 runs on."""
-    return {
-        (16, "native"): 0.9 * native,
-        (32, "native"): 0.96 * native,
-        (64, "native"): native,
-        (4, "grouped"): grouped,
-    }
+    return {**{(size, "native"): native for size in tables.SIZES["native"]}, (4, "grouped"): grouped}
 
 
-def test_a_native_row_has_the_smallest_good_size_where_native_arrays_are_faster() -> None:
-    assert tables.best_row("native", 4, rates_of(10.0, 20.0)) == plan.Saturation(4, "native", 32)
+def test_a_native_row_has_the_smallest_size_that_trains_long_enough_where_native_arrays_are_faster() -> None:
+    two_seconds = 32 * tables.STEPS * cores() / tables.ENOUGH
+    for native, size in ((two_seconds, 32), (two_seconds + 1, 64), (1.0, 16), (1e9, 128)):
+        assert tables.best_row("native", 4, rates_of(0.5, native)) == plan.Saturation(4, "native", size)
     assert tables.best_row("native", 64, rates_of(21.0, 20.0)) is None
     assert tables.best_row("cpu", 4, {(4, "grouped"): 10.0, (8, "grouped"): 10.4}) == plan.Saturation(4, "grouped", 4)
 
@@ -222,8 +219,8 @@ def test_the_native_part_is_written_up_to_where_grouped_arrays_are_faster(
 def test_native_sizes_are_whole_tiles_that_plans_may_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = {width: dataclasses.replace(benchmark.RECIPE, width=width) for width in (1, 16, 32, 64)}
     sizes = {width: tables.fitting("native", run) for width, run in runs.items()}
-    assert sizes[1] == sizes[16] == [16, 32, 48, 64, 80, 96, 112, 128]
-    assert sizes[32] == [16, 32, 48, 64] and sizes[64] == [16]  # plans make no longer ones
+    assert sizes[1] == sizes[16] == [16, 32, 64, 128]
+    assert sizes[32] == [16, 32, 64] and sizes[64] == [16]  # plans make no longer ones
     for width in (1, 16, 32):
         monkeypatch.setattr(plan, "SATURATION", {"native": (plan.Saturation(1024, "native", max(sizes[width])),)})
         assert benchmark.usual(runs[width], "native") == (max(sizes[width]), "native")

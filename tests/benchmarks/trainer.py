@@ -13,10 +13,10 @@ rounds in which all take turns. There "fused" is the one of both that plans choo
 ones as on a machine without the kernels.
 
 `--variants` measures batch norm, dropout and AdamW beside the plain recipe; `--write` measures every size and method
-and rewrites this device's part of sweep/saturation.json by the rule that `chosen` states, for the widths that are named
-alone if any are: an array's size rounds, so that rows of other widths come out as they did. On a GPU it looks at each
-size and method briefly, and twice at those that come near the best. The native part ends with the last width at which
-native arrays are faster than grouped ones.
+and rewrites this device's part of sweep/saturation.json by the rules that `chosen` and `long_enough` state, for the
+widths that are named alone if any are: an array's size rounds, so that rows of other widths come out as they did.
+On a GPU it looks at each size and method briefly, and twice at those that come near the best. The native part ends
+with the last width at which native arrays are faster than grouped ones.
 """
 
 import argparse
@@ -50,18 +50,21 @@ from rounds import Arithmetic, Contestant, Found, Fused, Plain, measure
 from sweep import plan
 from sweep.common.host import cores
 from sweep.networks.conv.backends import has_triton
+from sweep.networks.conv.native import costs
 from sweep.networks.conv.native.library import is_here
-from sweep.networks.conv.shape import Shape, training_flops
+from sweep.networks.conv.shape import Shape
 from sweep.space.runs import Run
 from sweep.training.device import device_name, local_device
 
 SIZES: dict[str, tuple[int, ...]] = {
     "cpu": (2, 4, 8, 16, 32, 64, 128),
-    "native": (16, 32, 48, 64, 80, 96, 112, 128),
+    "native": (16, 32, 64, 128),
     "cuda": (2, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096),
 }
 WRITTEN = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Widths that the table of array sizes is made of."""
+ENOUGH = 2.0
+"""Seconds of training beside which what an array costs a launch, some hundredths, is little."""
 SHOWN: dict[str, list[int]] = {
     "cpu": [1, 4, 16, 64, 256],
     "native": [1, 2, 4, 8, 16, 32, 64],
@@ -235,12 +238,13 @@ def rates_by_way(kind: plan.DeviceKind, run: Run, seconds: float, rounds: int) -
 def fitting(kind: plan.DeviceKind, run: Run) -> list[int]:
     """Sizes within memory, and on a CPU within what is worth a try; the smallest always."""
     shape, smallest = Shape.of(run, (1, 28, 28), 10), min(SIZES[kind])
+    if kind == "native":  # as plans limit them
+        long = dataclasses.replace(run, steps=STEPS)
+        most = min(costs.most_runs(run, shape, plan.MEMORY[kind]), plan.LONGEST[kind] // costs.work(long, shape))
+        return [size for size in SIZES[kind] if size <= max(smallest, most)]
     most = plan.MEMORY[kind] // plan.array_bytes(run, shape)
     if kind == "cpu":  # larger ones were never faster there, and take long to try
         most = min(most, 256 // run.width)
-    if kind == "native":  # nor do plans make longer ones
-        work = STEPS * (training_flops(run, shape) // run.steps + plan.OVERHEAD)
-        most = min(most, plan.LONGEST[kind] // work)
     return [size for size in SIZES[kind] if size <= max(smallest, most)]
 
 
@@ -250,9 +254,15 @@ def best_row(kind: plan.DeviceKind, width: int, rates: dict[Way, float]) -> plan
         native = {way: rate for way, rate in rates.items() if way[1] == "native"}
         if max(native.values()) < max(rates.values()):
             return None
-        rates = native
+        return plan.Saturation(width, "native", long_enough(native))
     size, method = chosen(rates)
     return plan.Saturation(width, method, size)
+
+
+def long_enough(rates: dict[Way, float]) -> int:
+    """The smallest array that trains for `ENOUGH` seconds on a core, else the largest: native ones are all as fast."""
+    enough = [size for (size, _), rate in rates.items() if size * STEPS * cores() >= ENOUGH * rate]
+    return min(enough, default=max(size for size, _ in rates))
 
 
 def merged(found: Mapping[int, plan.Saturation | None]) -> list[dict[str, Any]]:

@@ -418,7 +418,7 @@ def test_more_runs_need_more_time_and_wider_nets_more_memory() -> None:
             source_of(text).space, DeploymentOptions("cpu", **options), library(), cluster(overlay("cpu"))
         )
 
-    few, many = sizes("axes: {seed: 100}"), sizes("axes: {seed: 30000}")
+    few, many = sizes("axes: {seed: 100}", max_workers=4), sizes("axes: {seed: 10000}", max_workers=4)
     assert few.estimated_seconds and many.estimated_seconds and many.estimated_seconds > 50 * few.estimated_seconds
     assert few.deadline_seconds and many.deadline_seconds and many.deadline_seconds > few.deadline_seconds
     narrow, wide = sizes("settings: {width: 4}"), sizes("settings: {width: 1024, depth: 16}")

@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).parent
-SOURCES: Final = ("network.cpp", "convolution.hpp", "layers.hpp", "tile.hpp")
+SOURCES: Final = (
+    "network.cpp",
+    *(f"{name}.hpp" for name in ("training", "passes", "network", "convolution", "layers", "tile")),
+)
 
 COMMON: Final = (
     *("-std=c++17", "-O3", "-shared", "-fPIC", "-fno-exceptions", "-fno-rtti", "-Wall", "-Wno-psabi"),

@@ -15,7 +15,7 @@ Address = ctypes.c_void_p
 
 
 class Convolution(ctypes.Structure):
-    """A convolution of a network: its sizes. As in `network.cpp`."""
+    """A convolution of a network: its sizes. As in `network.hpp`."""
 
     _fields_ = [
         (name, ctypes.c_int32)
@@ -27,7 +27,7 @@ class Convolution(ctypes.Structure):
 
 
 class Network(ctypes.Structure):
-    """The shape of a network, and the pictures of a batch. As in `network.cpp`."""
+    """The shape of a network, and the pictures of a batch. As in `network.hpp`."""
 
     _fields_ = [
         *(
@@ -42,7 +42,7 @@ class Network(ctypes.Structure):
 
 
 class Call(ctypes.Structure):
-    """The networks of all tiles, and what they see. As in `network.cpp`."""
+    """The networks of all tiles, and what they see. As in `network.hpp`."""
 
     _fields_ = [
         ("network", ctypes.POINTER(Network)),
@@ -53,7 +53,7 @@ class Call(ctypes.Structure):
 
 
 class Training(ctypes.Structure):
-    """Some steps of training. As in `network.cpp`."""
+    """Some steps of training. As in `network.hpp`."""
 
     _fields_ = [
         ("call", Call),
@@ -72,7 +72,7 @@ class Training(ctypes.Structure):
 
 
 class Evaluation(ctypes.Structure):
-    """An evaluation. As in `network.cpp`."""
+    """An evaluation. As in `network.hpp`."""
 
     _fields_ = [("call", Call), ("count", ctypes.c_int64), ("right", Address), ("loss", Address)]
 
