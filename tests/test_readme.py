@@ -75,7 +75,7 @@ def test_the_plan_shown_is_that_of_the_search_space_shown() -> None:
     space = search_space.parse(text.encode(), Path("mine.yaml"))
     [output] = [block for block in blocks("console", "README.md") if f"sweep plan {space.name}.yaml" in block]
     assert "\n".join([*plan_text.grid(space), "", f"In the store: none of {space.run_count()} runs."]) in output
-    arrays = plan.arrays_of_all([space], "cpu")
+    arrays = plan.arrays_of_all([space], "native")
     size = plan_text.flops(sum(len(array) * training_flops(array.cell, array.shape) for array in arrays))
     parameters = plan_text.number(sum(array.parameter_count() for array in arrays))
     runs, count = f"{space.run_count()} runs", f"{len(arrays)} arrays"

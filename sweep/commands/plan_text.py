@@ -9,11 +9,13 @@ from sweep.commands.plan import Plan
 from sweep.space.runs import DEFAULTS, SETTINGS
 from sweep.space.search_space import SearchSpace
 
-START: Final = 15.0
+START: Final = 5.0
 """Seconds that a launch takes to start Ray and its first workers; measured on two cores of an EPYC."""
 
-REPORT: Final = 5.0
+REPORT: Final = 4.0
 """Seconds that the report of a sweep takes; measured likewise, on 640 runs."""
+
+BRIEF: Final = "a few seconds"
 
 SHOWN: Final = 8
 """Levels of an axis that are listed; of more, the first ones and the last."""
@@ -67,7 +69,7 @@ def in_short(levels: Sequence[Any]) -> str:
 def duration(seconds: float) -> str:
     """As people say it: `40 s`, `13 min`, `2.5 h`, `3 days`."""
     if seconds < 10:
-        return "a few seconds"
+        return BRIEF
     if seconds < 55:
         return f"{round(seconds, -1):.0f} s"
     for unit, name, most in ((60.0, "min", 90), (3600.0, "h", 48)):
@@ -132,7 +134,9 @@ def _time(planned: Plan, devices: int, reports: int) -> str:
     if planned.estimated_seconds is None:
         return "unknown"
     seconds = planned.estimated_seconds + START + REPORT * reports
-    return f"about {duration(seconds)} on {_place(planned, devices)}, Ray's start and the report included"
+    known = duration(seconds)
+    about = "" if known == BRIEF else "about "
+    return f"{about}{known} on {_place(planned, devices)}, Ray's start and the report included"
 
 
 def _place(planned: Plan, devices: int) -> str:

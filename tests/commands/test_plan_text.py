@@ -36,7 +36,7 @@ def test_a_plan_shows_its_grid_what_is_to_train_and_the_time() -> None:
         "",
         "In the store: none of 640 runs.",
         "To train: 640 runs in 48 arrays, 2.5 TFLOP, 14 million parameters in all.",
-        "Time: about 1 min on 2 cores (AMD EPYC), Ray's start and the report included.",
+        "Time: about 50 s on 2 cores (AMD EPYC), Ray's start and the report included.",
     ]
 
 
