@@ -1,7 +1,10 @@
 """An array whose whole step the native kernels take: its networks in tiles, on a CPU."""
 
 import ctypes
-from collections.abc import Collection, Iterable, Sequence
+import functools
+import itertools
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 from sweep.networks.conv import model
 from sweep.networks.conv.native import engine
 from sweep.networks.conv.native.engine import addresses, packed
-from sweep.networks.conv.native.library import Call, Evaluation, Library, Training
+from sweep.networks.conv.native.library import Call, Evaluation, Library, Network, Training
 from sweep.networks.conv.shape import Shape
 from sweep.space.runs import Run
 from sweep.training.array_step import Losses
@@ -59,11 +62,14 @@ class NativeArray:
         flops = 3 * networks[0].batch_size * shape.forward_flops() * self.turns * len(networks)
         self._at_once = max(1, AT_ONCE // flops)
         self._kept: list[Any] = []  # what the library is told the addresses of
-        self._call = self._make_call(shape, data, scaling)
+        network = engine.network(shape, networks[0].batch_size)
+        self._call = self._make_call(network, data, scaling)
         self._training = self._make_training(shape)
+        self._shares = _shared(self._call.tiles, torch.get_num_threads())
+        self._scratch = [self._address(engine.scratch(library, network)) for _ in self._shares]
+        self._threads = ThreadPoolExecutor(len(self._shares), "tiles") if len(self._shares) > 1 else None
 
-    def _make_call(self, shape: Shape, data: DeviceData, scaling: Scaling) -> Call:
-        network = engine.network(shape, self.assignment.networks[0].batch_size)
+    def _make_call(self, network: Network, data: DeviceData, scaling: Scaling) -> Call:
         factor, offset = (packed(part.float(), self.library.lanes) for part in scaling)
         return Call(
             network=ctypes.pointer(network),
@@ -75,7 +81,6 @@ class NativeArray:
             labels=self._address(data.labels),
             factor=self._address(factor),
             offset=self._address(offset),
-            scratch=self._address(engine.scratch(self.library, network)),
         )
 
     def _make_training(self, shape: Shape) -> Training:
@@ -133,7 +138,7 @@ class NativeArray:
         training.rate = rates.data_ptr()
         training.corrections = None if corrections is None else corrections.data_ptr()
         training.last_from = self.losses.last_tenth - done
-        self.library.train(training)
+        self._of_all(self.library.train, training)
         self.at += steps
         return steps
 
@@ -145,8 +150,14 @@ class NativeArray:
         call = Call.from_buffer_copy(self._call)
         call.stored, call.labels = pictures.data_ptr(), labels.data_ptr()
         call.absent = self._training.absent if turn else None
-        self.library.evaluate(Evaluation(call=call, count=len(labels), right=right.data_ptr(), loss=loss.data_ptr()))
+        evaluation = Evaluation(call=call, count=len(labels), right=right.data_ptr(), loss=loss.data_ptr())
+        self._of_all(self.library.evaluate, evaluation)
         return right[:, :count].T, loss[:count]
+
+    def _of_all(self, function: Callable[[Any, range, int], None], given: Training | Evaluation) -> None:
+        """Calls the library for all tiles; each thread takes its share of them."""
+        run = self._threads.map if self._threads else map
+        list(run(functools.partial(function, given), self._shares, self._scratch))
 
     def _address(self, tensor: torch.Tensor) -> int:
         self._kept.append(tensor)
@@ -188,6 +199,13 @@ class NativeEvaluator(Evaluator):
         by_run = self.array.assignment.by_run
         right, loss = (torch.stack(list(part)) for part in zip(*found, strict=True))
         return by_run(right), by_run(loss / len(labels))
+
+
+def _shared(tiles: int, threads: int) -> list[range]:
+    """The tiles of each thread, none of which is without one."""
+    count = min(tiles, threads)
+    ends = [tiles * number // count for number in range(count + 1)]
+    return [range(start, end) for start, end in itertools.pairwise(ends)]
 
 
 def _initial(networks: Sequence[Run], shape: Shape) -> dict[str, torch.Tensor]:

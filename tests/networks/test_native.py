@@ -17,6 +17,7 @@ from sweep.networks.conv.native import engine
 from sweep.networks.conv.native.library import library
 from sweep.space.runs import Run
 from sweep.training.device import exact_arithmetic
+from sweep.training.native_array import _shared
 from sweep.training.trainer import Trainer, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -133,3 +134,23 @@ def test_a_run_that_diverges_leaves_its_neighbours_alone() -> None:
     assert [outcome.test_accuracy for outcome in tame[:3]] == [outcome.test_accuracy for outcome in beside[:3]]
     assert [outcome.test_loss for outcome in tame[:3]] == [outcome.test_loss for outcome in beside[:3]]
     assert beside[3].status == "diverged" and tame[3].status == "ok"
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_threads_share_the_tiles_of_an_array_and_change_no_bit(threads: int) -> None:
+    seeds = [number // 2 for number in range(70)]
+    runs = vary(dataclasses.replace(SMALL, batch_norm=True, dropout=0.2), bias=[True, False] * 35, seed=seeds)
+    alone = train(runs, GREY, method="native")
+    torch.set_num_threads(threads)
+    try:
+        together = train(runs, GREY, method="native")
+    finally:
+        torch.set_num_threads(1)
+    timeless = [[dataclasses.replace(each, train_seconds=0.0) for each in part] for part in (alone, together)]
+    assert timeless[0] == timeless[1]
+
+
+def test_every_tile_has_a_thread_and_no_thread_is_without_one() -> None:
+    assert _shared(5, 2) == [range(2), range(2, 5)]
+    assert _shared(2, 8) == [range(1), range(1, 2)]
+    assert _shared(7, 1) == [range(7)]

@@ -48,7 +48,7 @@ class Call(ctypes.Structure):
         ("network", ctypes.POINTER(Network)),
         ("tiles", ctypes.c_int64),
         *((name, Address) for name in ("parameters", "statistics", "sizes", "absent", "stored", "labels")),
-        *((name, Address) for name in ("factor", "offset", "scratch")),
+        *((name, Address) for name in ("factor", "offset")),
     ]
 
 
@@ -93,19 +93,23 @@ class Library:
         """Makes working memory at an address, all of it zero, that of networks of this shape."""
         self._c.sweep_prepare(ctypes.byref(network), Address(scratch))
 
-    def train(self, training: Training) -> None:
-        """Trains the networks of all tiles for some steps."""
-        self._c.sweep_train(ctypes.byref(training))
+    def train(self, training: Training, tiles: range, scratch: int) -> None:
+        """Trains the networks of some tiles for some steps; each thread has working memory of its own."""
+        self._c.sweep_train(ctypes.byref(training), *_ends(tiles), Address(scratch))
 
-    def evaluate(self, evaluation: Evaluation) -> None:
-        """Evaluates the networks of all tiles on pictures that all of them see."""
-        self._c.sweep_evaluate(ctypes.byref(evaluation))
+    def evaluate(self, evaluation: Evaluation, tiles: range, scratch: int) -> None:
+        """Evaluates the networks of some tiles on pictures that all of them see."""
+        self._c.sweep_evaluate(ctypes.byref(evaluation), *_ends(tiles), Address(scratch))
 
     def multiply_adds(self, rounds: int) -> int:
         """Computes so many rounds of them in registers; returns how many floating-point operations that were."""
         count = self._c.sweep_multiply_adds
         count.restype = ctypes.c_int64
         return int(count(ctypes.c_int64(rounds)))
+
+
+def _ends(tiles: range) -> tuple[ctypes.c_int64, ctypes.c_int64]:
+    return ctypes.c_int64(tiles.start), ctypes.c_int64(tiles.stop)
 
 
 @functools.cache

@@ -52,15 +52,16 @@ void sweep_prepare(const native::Network* n, char* scratch) {
   places.guard(scratch);
 }
 
+// Trains the tiles from `first` up to `last`; several threads may do so for tiles and with scratch memory of their own.
 // Tile by tile, so that what a tile trains stays in the caches from step to step.
-void sweep_train(const native::Training* s) {
+void sweep_train(const native::Training* s, int64_t first, int64_t last, char* scratch) {
   native::Places places(*s->call.network);
   native::Call turns[2] = {s->call, s->call};
   turns[1].absent = s->absent;
-  for (int64_t t = 0; t < s->call.tiles; t++)
+  for (int64_t t = first; t < last; t++)
     for (int64_t step = 0; step < s->steps; step++)
       for (int64_t turn = 0; turn < s->turns; turn++) {
-        native::Tile tile(places, turns[turn], t);
+        native::Tile tile(places, turns[turn], t, scratch);
         switch (s->optimizer) {
           case native::SGD: native::train<native::SGD>(tile, *s, step, turn); break;
           case native::MOMENTUM_SGD: native::train<native::MOMENTUM_SGD>(tile, *s, step, turn); break;
@@ -69,9 +70,10 @@ void sweep_train(const native::Training* s) {
       }
 }
 
-void sweep_evaluate(const native::Evaluation* e) {
+// Evaluates tiles, which threads may share as they share training.
+void sweep_evaluate(const native::Evaluation* e, int64_t first, int64_t last, char* scratch) {
   native::Places places(*e->call.network);
-  for (int64_t t = 0; t < e->call.tiles; t++) native::evaluate(native::Tile(places, e->call, t), *e);
+  for (int64_t t = first; t < last; t++) native::evaluate(native::Tile(places, e->call, t, scratch), *e);
 }
 
 // exp of x <= 0 and log of x >= 1, for tests of their error.

@@ -31,7 +31,6 @@ struct Call {
   const uint8_t* stored;         // pictures [n][channels][height][width]
   const int64_t* labels;         // [n]
   const float *factor, *offset;  // [tiles][channels][LANES]
-  char* scratch;
 };
 struct Training {
   Call call;       // of the first turn
@@ -133,10 +132,12 @@ class Tile {
   const Network& n;
   const Call& c;
   int64_t t;
+  char* scratch;
 
-  Tile(const Places& places, const Call& call, int64_t tile) : at(places), n(places.n), c(call), t(tile) {}
+  Tile(const Places& places, const Call& call, int64_t tile, char* scratch)
+      : at(places), n(places.n), c(call), t(tile), scratch(scratch) {}
 
-  template <class T = V> T* memory(int64_t place) const { return reinterpret_cast<T*>(c.scratch + place); }
+  template <class T = V> T* memory(int64_t place) const { return reinterpret_cast<T*>(scratch + place); }
   V* own(float** list, int number, int64_t size) const { return reinterpret_cast<V*>(list[number]) + t * size; }
   V* parameter(int number) const {
     return c.absent && c.absent[number] ? memory(at.zeros) : own(c.parameters, number, c.sizes[number]);
