@@ -156,9 +156,9 @@ SANITIZERS: Final = (
 
 
 @pytest.mark.slow
-def test_sanitizers_find_nothing_in_the_build_for_this_cpu(tmp_path: Path) -> None:
+def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     path = tmp_path / "kernels.so"
-    options = [option for option in (*build.COMMON, *build.variants()[HERE[0]]) if not option.startswith("-static")]
+    options = [option for option in (*build.COMMON, *build.variants()[HERE[-1]]) if not option.startswith("-static")]
     command = [*build.compiler(), *options, *SANITIZERS, "-o", str(path), str(build.HERE / "network.cpp")]
     subprocess.run(command, check=True)
     done = sanitized(path)
