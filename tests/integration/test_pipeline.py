@@ -348,7 +348,9 @@ def test_a_lost_worker_is_replaced_and_nothing_but_its_arrays_is_trained_again(
     out, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert "Traceback" not in said
-    assert (json.loads(out)["trained"], json.loads(out)["failed"]) == (LONG_RUNS, 0)
+    counts = json.loads(out)
+    # The array may have been written in the moment before its worker was killed; then there was nothing left to train.
+    assert (counts["trained"] + counts["already"], counts["failed"]) == (LONG_RUNS, 0)
     assert early.items() <= files(store).items()
     pd.testing.assert_frame_equal(
         without_times_and_places(rows_of(store)), without_times_and_places(undisturbed), check_exact=True
