@@ -99,7 +99,8 @@ def launch(
         kept = store.tidy(statuses)
         if experiment:
             runs = sum(map(len, arrays))
-            say(console, f"{runs:,} of {len(run_ids):,} runs to train, in {len(arrays):,} arrays")
+            count = f"{len(arrays):,} array{'s' * (len(arrays) != 1)}"
+            say(console, f"{runs:,} of {len(run_ids):,} runs to train, in {count}")
             experiment.run(", ".join(space.name for space in spaces), kept, folder)
             statuses |= store.statuses([array.array_id for array in arrays])
             store.clear_failures(statuses)

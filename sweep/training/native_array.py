@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sweep.networks.conv import model
 from sweep.networks.conv.native import engine
+from sweep.networks.conv.native.costs import UNITS
 from sweep.networks.conv.native.engine import addresses, packed
 from sweep.networks.conv.native.library import Call, Evaluation, Library, Network, Training
 from sweep.networks.conv.shape import Shape
@@ -215,7 +216,7 @@ def _initial(networks: Sequence[Run], shape: Shape) -> dict[str, torch.Tensor]:
         weight = model.drawn(networks, layer, torch.float32)
         found[layer.weight] = engine.arranged(shape, layer, weight)
         bias = model.biases(networks, shape, layer)
-        found[layer.bias] = F.pad(bias, (0, -bias.shape[1] % engine.UNIT_BLOCK)) if layer.kind == "linear" else bias
+        found[layer.bias] = F.pad(bias, (0, -bias.shape[1] % UNITS)) if layer.kind == "linear" else bias
     for layer in shape.norms:
         found[layer.weight] = torch.ones(len(networks), *layer.shape)
         found[layer.bias] = torch.zeros(len(networks), *layer.shape)

@@ -68,7 +68,7 @@ def test_what_lies_around_or_is_set_for_others_reaches_no_worker(folder: Path) -
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trained"] == 4
-    assert done.stderr == "4 of 4 runs to train, in 1 arrays\n"
+    assert done.stderr == "4 of 4 runs to train, in 1 array\n"
 
 
 def nameless() -> list[str]:

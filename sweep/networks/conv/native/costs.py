@@ -6,13 +6,14 @@ from typing import Final
 from sweep.networks.conv.shape import Shape, training_flops
 from sweep.space.runs import Run
 
-ACTIVATIONS: Final = ("relu", "leaky_relu", "identity")
+ACTIVATIONS: Final = ("identity", "relu", "leaky_relu")
+"""In the order in which the library numbers them."""
 
 LANES: Final = 16
 """Networks of a tile, at most."""
 
 UNITS: Final = 4
-"""Units of a linear layer are padded to whole blocks of so many, at most."""
+"""Units of a linear layer are padded to whole blocks of so many."""
 
 ROWS: Final = 32
 """Rows of a picture that a convolution keeps scaled, at most."""

@@ -6,13 +6,10 @@ from typing import Any, Final
 import torch
 import torch.nn.functional as F
 
+from sweep.networks.conv.native.costs import ACTIVATIONS, UNITS
 from sweep.networks.conv.native.library import Address, Convolution, Library, Network
 from sweep.networks.conv.shape import Layer, Shape
 
-UNIT_BLOCK: Final = 4
-"""Units of a linear layer are padded to whole blocks of so many."""
-
-ACTIVATIONS: Final = {"identity": 0, "relu": 1, "leaky_relu": 2}
 POOLING: Final = {"none": 0, "stride": 0, "max": 1, "average": 2}
 """By their names in a search space."""
 
@@ -29,7 +26,7 @@ def network(shape: Shape, pictures: int) -> Network:
     made = Network(
         depth=shape.depth,
         side=shape.kernel_size,
-        activation=ACTIVATIONS[shape.activation],
+        activation=ACTIVATIONS.index(shape.activation),
         norm=shape.batch_norm,
         pooling=POOLING[shape.pooling],
         dropout=shape.dropout,
@@ -69,9 +66,9 @@ def arranged(shape: Shape, layer: Layer, weight: torch.Tensor) -> torch.Tensor:
         planes = weight.view(runs, -1, shape.filters, *shape.sizes[shape.depth])
         weight = planes.transpose(2, 3).flatten(2)  # features are rows of all channels
     else:
-        weight = F.pad(weight, (0, -weight.shape[2] % UNIT_BLOCK))
-    weight = F.pad(weight, (0, 0, 0, -weight.shape[1] % UNIT_BLOCK))
-    return weight.view(runs, -1, UNIT_BLOCK, weight.shape[2]).transpose(2, 3).reshape(runs, -1)
+        weight = F.pad(weight, (0, -weight.shape[2] % UNITS))
+    weight = F.pad(weight, (0, 0, 0, -weight.shape[1] % UNITS))
+    return weight.view(runs, -1, UNITS, weight.shape[2]).transpose(2, 3).reshape(runs, -1)
 
 
 def restored(shape: Shape, layer: Layer, numbers: torch.Tensor) -> torch.Tensor:
@@ -81,8 +78,8 @@ def restored(shape: Shape, layer: Layer, numbers: torch.Tensor) -> torch.Tensor:
         outputs, inputs, side, _ = layer.shape
         return numbers.view(runs, side, inputs, side, outputs).permute(0, 4, 2, 1, 3)
     units, inputs = layer.shape
-    padded = inputs if layer == shape.linears[0] else inputs + -inputs % UNIT_BLOCK
-    weight = numbers.view(runs, -1, padded, UNIT_BLOCK).transpose(2, 3).flatten(1, 2)[:, :units, :inputs]
+    padded = inputs if layer == shape.linears[0] else inputs + -inputs % UNITS
+    weight = numbers.view(runs, -1, padded, UNITS).transpose(2, 3).flatten(1, 2)[:, :units, :inputs]
     if layer == shape.linears[0]:
         height, width = shape.sizes[shape.depth]
         weight = weight.reshape(runs, units, height, shape.filters, width).transpose(2, 3).flatten(2)

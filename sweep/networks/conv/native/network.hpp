@@ -145,7 +145,6 @@ class Tile {
   const V* lanes(const float* numbers, int64_t per_tile = 1) const { return (const V*)numbers + t * per_tile; }
 
   int first_linear() const { return n.depth * at.per_layer; }
-  bool last(int i) const { return i + 1 == n.depth; }
   Sizes sizes(int i) const {
     const Convolution& l = n.convolutions[i];
     return {l.inputs, l.outputs, l.height, l.width, l.out_height, l.out_width, at.pad};
